@@ -1,0 +1,43 @@
+"""What one number stands for several runs, and one number for a whole run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+Estimator = Callable[..., Any]
+"""`estimator(values, axis)` reduces `axis`; all of them take finite values only."""
+
+
+def iqm(values: ArrayLike, axis: int = 0) -> Any:
+    """Interquartile mean: the mean of what is left when a quarter of the runs is cut off at either end.
+
+    As rliable's `aggregate_iqm`, `floor(n / 4)` values are cut at each end: below four runs it is the plain mean.
+    """
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def mean(values: ArrayLike, axis: int = 0) -> Any:
+    """Arithmetic mean."""
+    return np.mean(values, axis=axis)
+
+
+def median(values: ArrayLike, axis: int = 0) -> Any:
+    """Median."""
+    return np.median(values, axis=axis)
+
+
+def training_average(steps: ArrayLike, values: ArrayLike) -> float:
+    """Average of one run's curve over its gradient updates: the area under it divided by its length.
+
+    `steps` ascend; both are `[evaluations]`. Evaluations need not be evenly spaced; a NaN is "not measured" and is
+    bridged by the straight line between its neighbours. One evaluation stands for itself, none give NaN.
+    """
+    at, curve = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    measured = ~np.isnan(curve)
+    at, curve = at[measured], curve[measured]
+    if at.size < 2:
+        return float(curve[0]) if at.size else float("nan")
+    return float(np.trapezoid(curve, at) / (at[-1] - at[0]))
