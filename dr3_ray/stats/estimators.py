@@ -21,12 +21,12 @@ def iqm(values: ArrayLike, axis: int = 0) -> Any:
 
 def mean(values: ArrayLike, axis: int = 0) -> Any:
     """Arithmetic mean."""
-    return np.mean(values, axis=axis)
+    return np.mean(np.asarray(values), axis=axis)
 
 
 def median(values: ArrayLike, axis: int = 0) -> Any:
     """Median."""
-    return np.median(values, axis=axis)
+    return np.median(np.asarray(values), axis=axis)
 
 
 def training_average(steps: ArrayLike, values: ArrayLike) -> float:
