@@ -70,11 +70,11 @@ def bootstrap_band(curves: ArrayLike, estimator: Estimator = iqm, seed: int = 0)
     # Only the values at a step matter to a pointwise interval, so each column is sorted: the finite ones come first.
     values = np.sort(np.where(np.isfinite(values), values, np.nan), axis=0)
     n = np.isfinite(values).sum(axis=0)
-    band = Band(*np.full((3, len(n)), np.nan), n)
+    value, low, high = np.full((3, len(n)), np.nan)
     for runs in set(n.tolist()) - {0}:
         at = n == runs
-        band.value[at], band.low[at], band.high[at] = _percentiles([values[:runs, at]], estimator, seed)
-    return band
+        value[at], low[at], high[at] = _percentiles([values[:runs, at]], estimator, seed)
+    return Band(value, low, high, n)
 
 
 def _percentiles(strata: list[NDArray[np.float64]], estimator: Estimator, seed: int) -> tuple[NDArray[np.float64], ...]:
