@@ -1,0 +1,1 @@
+"""Algorithms: a dataclass of options and a pure objective each."""

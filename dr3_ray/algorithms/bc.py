@@ -1,0 +1,59 @@
+"""Behaviour cloning: −log π(a|s) of the data. Baseline, and behaviour model of other algorithms."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from dr3_ray.algorithms.spec import AlgorithmSpec, TrainingOptions
+from dr3_ray.losses import bc, td
+from dr3_ray.networks.actors import CategoricalActor, SquashedGaussianActor, squashed_log_prob
+from dr3_ray.networks.encoders import Generators
+from dr3_ray.options import Number, number
+from dr3_ray.types import Objective, Spaces, Terms, Transition
+
+
+@dataclass(frozen=True)
+class BCOptions(TrainingOptions):
+    """Options of behaviour cloning."""
+
+    actor_lr: Number = number(3e-4, "Adam step size of the policy", low=0.0)
+
+
+def objective(options: BCOptions) -> Objective:
+    """mean over the batch of −log π(a|s): categorical, or squashed Gaussian."""
+
+    def loss(networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, None]:
+        if isinstance(networks.actor, SquashedGaussianActor):
+            nll = -squashed_log_prob(*networks.actor(batch.observations), batch.actions)
+        else:
+            nll = bc.discrete_nll(networks.actor(batch.observations), batch.actions)
+        return Terms(losses={"actor": td.mean_over_batch(nll)}, metrics={}), None
+
+    return loss
+
+
+def discrete_networks(options: BCOptions, spaces: Spaces, generators: Generators) -> nn.Module:
+    """`actor`: logits."""
+    return nn.ModuleDict(
+        {"actor": CategoricalActor(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes)}
+    )
+
+
+def continuous_networks(options: BCOptions, spaces: Spaces, generators: Generators) -> nn.Module:
+    """`actor`: a squashed Gaussian."""
+    return nn.ModuleDict(
+        {"actor": SquashedGaussianActor(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes)}
+    )
+
+
+def act(networks: Any, observations: Tensor) -> Tensor:
+    """The mode of the policy."""
+    return networks.actor.mode(observations)  # type: ignore[no-any-return]
+
+
+COLUMNS = ("observations", "actions")
+DISCRETE = AlgorithmSpec("BC", "discrete", BCOptions, discrete_networks, objective, COLUMNS, act, has_critic=False)
+CONTINUOUS = AlgorithmSpec(
+    "BC", "continuous", BCOptions, continuous_networks, objective, COLUMNS, act, has_critic=False
+)

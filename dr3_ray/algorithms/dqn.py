@@ -1,0 +1,94 @@
+"""DQN (Mnih et al. 2015), offline: y = r + γ Q̄(s', a'), a' = argmax Q̄(s', ·) (or argmax Q(s', ·): double DQN)."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
+from dr3_ray.losses import td
+from dr3_ray.networks.critics import DiscreteCritic
+from dr3_ray.networks.encoders import Generators
+from dr3_ray.networks.targets import target_of
+from dr3_ray.options import Number, choice, number, per_row
+from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
+
+
+@dataclass(frozen=True)
+class DiscreteCriticOptions(CriticOptions):
+    """Options on discrete actions; the defaults are those of offline Atari work (Agarwal et al. 2020; DR3)."""
+
+    batch_size: int = choice(32, "transitions in a minibatch of one member")
+    critic_lr: Number = number(5e-5, "Adam step size of the critic", low=0.0)
+    adam_eps: Number = number(3.125e-4, "Adam's ε (Agarwal et al. 2020: 0.01 / 32)", low=0.0)
+    tau: Number = number(1.0, "target ← (1 − τ) target + τ critic; 1 is a copy", low=0.0, high=1.0)
+    target_period: int = choice(2000, "gradient steps between two updates of the target (2,000: Agarwal et al. 2020)")
+    loss: Literal["huber", "squared"] = choice("huber", "`huber` (DQN) or `squared`", ("huber", "squared"))
+
+
+@dataclass(frozen=True)
+class DQNOptions(DiscreteCriticOptions):
+    """DQN's options."""
+
+    double_q: bool = choice(False, "the online critic chooses a' (van Hasselt et al. 2016)")
+
+
+class Values(NamedTuple):
+    """Q(s, ·) and φ(s) of the batch, and the backup action a' with its value under the target critic."""
+
+    q: Tensor  # [K, B, n_actions], with gradient
+    phi: Tensor  # [K, 1, B, F], with gradient
+    next_actions: Tensor  # [K, B]
+    next_values: Tensor  # [K, B]
+
+
+def evaluate(networks: nn.Module, batch: Transition, next_actions: Tensor | None, double_q: bool = False) -> Values:
+    """Values of the batch; without given `next_actions`, a' is greedy."""
+    q, phi = networks.critic(batch.observations)
+    with torch.no_grad():
+        next_q = networks.target_critic(batch.next_observations)[0].squeeze(1)
+        if next_actions is None:
+            selector = networks.critic(batch.next_observations)[0].squeeze(1) if double_q else next_q
+            next_actions = selector.argmax(-1)
+    return Values(q.squeeze(1), phi, next_actions, td.value_of(next_q, next_actions))
+
+
+def critic_terms(
+    options: DiscreteCriticOptions, values: Values, batch: Transition, usable: Tensor
+) -> tuple[Terms, Backup]:
+    """The temporal-difference loss over the `usable` [K, B] rows."""
+    assert batch.rewards is not None and batch.terminateds is not None
+    targets = td.bellman_target(batch.rewards, batch.terminateds, values.next_values, per_row(options.gamma))
+    q = td.value_of(values.q, batch.actions)
+    error = td.huber if options.loss == "huber" else td.squared_error
+    terms = Terms(
+        losses={"critic": td.masked_mean(error(q, targets), usable)},
+        metrics={"q_data": td.mean_over_batch(q.detach()), "target": td.mean_over_batch(targets)},
+    )
+    return terms, Backup(values.phi, values.next_actions, usable * (1.0 - batch.terminateds))
+
+
+def objective(options: DQNOptions) -> Objective:
+    """mean over the batch of Huber(Q(s, a) − y)."""
+
+    def loss(networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        values = evaluate(networks, batch, None, options.double_q)
+        return critic_terms(options, values, batch, torch.ones_like(values.next_values))
+
+    return loss
+
+
+def networks(options: DiscreteCriticOptions, spaces: Spaces, generators: Generators) -> nn.Module:
+    """`critic` and `target_critic`, one head an action."""
+    critic = DiscreteCritic(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
+
+
+def act(networks: Any, observations: Tensor) -> Tensor:
+    """argmax_a Q(s, a)."""
+    return networks.critic(observations)[0].squeeze(1).argmax(-1)  # type: ignore[no-any-return]
+
+
+COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminateds")
+DQN = AlgorithmSpec("DR3-DQN", "discrete", DQNOptions, networks, objective, COLUMNS, act)

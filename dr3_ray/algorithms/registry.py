@@ -1,0 +1,25 @@
+"""Name and kind of action space -> algorithm."""
+
+from dr3_ray.algorithms import bc, cql, dqn, sarsa
+from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.errors import UserError
+
+ALGORITHMS: dict[str, dict[str, AlgorithmSpec]] = {}
+for _spec in (dqn.DQN, cql.DISCRETE, cql.CONTINUOUS, sarsa.DISCRETE, sarsa.CONTINUOUS, bc.DISCRETE, bc.CONTINUOUS):
+    ALGORITHMS.setdefault(_spec.name, {})[_spec.action_kind] = _spec
+
+
+def kinds_of(name: str) -> dict[str, AlgorithmSpec]:
+    """The forms of an algorithm, by kind of action space."""
+    if name not in ALGORITHMS:
+        raise UserError(f"unknown algorithm {name!r}: choose one of {', '.join(ALGORITHMS)}")
+    return ALGORITHMS[name]
+
+
+def find(name: str, action_kind: str) -> AlgorithmSpec:
+    """The algorithm for `discrete` or `continuous` actions."""
+    kinds = kinds_of(name)
+    if action_kind not in kinds:
+        able = ", ".join(other for other, forms in ALGORITHMS.items() if action_kind in forms)
+        raise UserError(f"{name} needs {' or '.join(kinds)} actions, the data set has {action_kind} ones: use {able}")
+    return kinds[action_kind]

@@ -1,0 +1,79 @@
+"""Offline SARSA: y = r + γ Q̄(s', a') with a' the data's next action. It evaluates the behaviour policy.
+
+A row whose next action is not in the data (the last of a truncated episode) has no target and is left out.
+On discrete spaces it can be rolled out (one greedy step from the behaviour policy's values).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dr3_ray.algorithms import dqn
+from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
+from dr3_ray.losses import td
+from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.encoders import Generators
+from dr3_ray.networks.targets import target_of
+from dr3_ray.options import choice, per_row
+from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
+
+
+@dataclass(frozen=True)
+class ContinuousSARSAOptions(CriticOptions):
+    """Options on Box actions; the defaults are those of continuous CQL's critic."""
+
+    n_critics: int = choice(2, "critics, each with its own features; the target takes their minimum")
+
+
+def usable_rows(batch: Transition) -> Tensor:
+    """1 where the row has a target: the episode terminated there, or the next action is known. [K, B]."""
+    assert batch.terminateds is not None and batch.next_actions_valid is not None
+    return torch.maximum(batch.terminateds, batch.next_actions_valid.to(batch.terminateds.dtype))
+
+
+def discrete_objective(options: dqn.DiscreteCriticOptions) -> Objective:
+    """mean over usable rows of Huber(Q(s, a) − y)."""
+
+    def loss(networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        values = dqn.evaluate(networks, batch, batch.next_actions)
+        return dqn.critic_terms(options, values, batch, usable_rows(batch))
+
+    return loss
+
+
+def continuous_objective(options: ContinuousSARSAOptions) -> Objective:
+    """Σ over critics of the mean over usable rows of (Q(s, a) − y)²."""
+
+    def loss(networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        assert batch.rewards is not None and batch.terminateds is not None and batch.next_actions is not None
+        q, phi = networks.critic(batch.observations, batch.actions)
+        with torch.no_grad():
+            next_values = networks.target_critic(batch.next_observations, batch.next_actions)[0].amin(1)
+        targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
+        usable = usable_rows(batch)
+        errors = td.masked_mean(td.squared_error(q, targets.unsqueeze(1)), usable.unsqueeze(1))
+        terms = Terms(
+            losses={"critic": errors.sum(1)},
+            metrics={"q_data": q.detach().mean((1, 2)), "target": td.mean_over_batch(targets)},
+        )
+        return terms, Backup(phi, batch.next_actions, usable * (1.0 - batch.terminateds))
+
+    return loss
+
+
+def continuous_networks(options: ContinuousSARSAOptions, spaces: Spaces, generators: Generators) -> nn.Module:
+    """`critic` and `target_critic` on [s, a]."""
+    critic = ContinuousCritic(
+        generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes, options.n_critics
+    )
+    return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
+
+
+COLUMNS = (*dqn.COLUMNS, "next_actions", "next_actions_valid")
+DISCRETE = AlgorithmSpec(
+    "DR3-SARSA", "discrete", dqn.DiscreteCriticOptions, dqn.networks, discrete_objective, COLUMNS, dqn.act
+)
+CONTINUOUS = AlgorithmSpec(
+    "DR3-SARSA", "continuous", ContinuousSARSAOptions, continuous_networks, continuous_objective, COLUMNS, None
+)

@@ -1,0 +1,52 @@
+"""What an algorithm consists of, and the options that all value-based ones share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from dr3_ray.networks.encoders import Generators
+from dr3_ray.options import Number, Options, choice, number
+from dr3_ray.types import Noise, Objective, Spaces
+
+NO_NOISE = Noise(normal={}, uniform={})
+
+
+@dataclass(frozen=True)
+class AlgorithmSpec:
+    """An algorithm on one kind of action space. Everything in it is a pure function of options, spaces and tensors.
+
+    `networks` builds a module whose children are named: child `x` is trained with the step size `x_lr`, child
+    `target_x` follows child `x`. `act` maps networks and observations [K, B, ...] to the deterministic actions
+    [K, B] or [K, B, A] of evaluation; it is None where the algorithm only evaluates the behaviour policy.
+    """
+
+    name: str
+    action_kind: Literal["discrete", "continuous"]
+    options: type[Options]
+    networks: Callable[[Any, Spaces, Generators], nn.Module]
+    objective: Callable[[Any], Objective]
+    columns: tuple[str, ...]
+    act: Callable[[Any, Tensor], Tensor] | None
+    noise: Callable[[Any, Spaces], Noise] = field(default=lambda options, spaces: NO_NOISE)
+    has_critic: bool = True  # without one there is nothing to regularise
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Options):
+    """Options of every algorithm."""
+
+    batch_size: int = choice(256, "transitions in a minibatch of one member")
+    hidden_sizes: tuple[int, ...] = choice((256, 256), "widths of the ReLU layers, critic and actor alike")
+    adam_eps: Number = number(1e-8, "Adam's ε", low=0.0)
+
+
+@dataclass(frozen=True)
+class CriticOptions(TrainingOptions):
+    """Options of every algorithm with a critic and a target critic."""
+
+    gamma: Number = number(0.99, "discount", low=0.0, high=1.0)
+    critic_lr: Number = number(3e-4, "Adam step size of the critic", low=0.0)
+    tau: Number = number(0.005, "target ← (1 − τ) target + τ critic; 1 is a copy", low=0.0, high=1.0)
+    target_period: int = choice(1, "gradient steps between two updates of the target")

@@ -1,0 +1,62 @@
+"""Uniform sampling with replacement, every member from its own generator.
+
+A member's indices and noise depend on its seed alone, not on its pack; two members of equal seed see equal batches.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dr3_ray.types import Noise
+
+
+def generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that depends on a member's seed and on what it is for ("init", "sampler", "probe")."""
+    words = np.random.SeedSequence([seed, *stream.encode()]).generate_state(2, np.uint32)
+    return torch.Generator(device).manual_seed(int(words[0]) << 32 | int(words[1]))
+
+
+class Sampler:
+    """Row indices and noise for K members."""
+
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        noise: Noise,
+        seeds: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        stream: str = "sampler",
+    ):
+        self.rows, self.batch_size, self.noise, self.dtype = rows, batch_size, noise, dtype
+        self.generators = [generator(seed, stream) for seed in seeds]
+
+    def draw(self, members: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """Indices [K, B] and noise, each [K, B, *shape], of these members' next batch."""
+        draws = [self._draw_one(each) for each in self.generators[members]]
+        return torch.stack([indices for indices, _ in draws]), {
+            name: torch.stack([noise[name] for _, noise in draws]) for name in draws[0][1]
+        }
+
+    def _draw_one(self, source: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        indices = torch.randint(self.rows, (self.batch_size,), generator=source)
+        # noise is drawn in float32 and widened, so that a float64 run sees the same numbers
+        noise = {
+            name: torch.randn(self.batch_size, *shape, generator=source).to(self.dtype)
+            for name, shape in self.noise.normal.items()
+        }
+        for name, shape in self.noise.uniform.items():
+            noise[name] = torch.rand(self.batch_size, *shape, generator=source).to(self.dtype) * 2.0 - 1.0
+        return indices, noise
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generators' states."""
+        return {"generators": [each.get_state() for each in self.generators]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken."""
+        for each, saved in zip(self.generators, state["generators"], strict=True):
+            each.set_state(saved)

@@ -1,0 +1,1 @@
+"""What is measured of a critic on a fixed probe batch."""

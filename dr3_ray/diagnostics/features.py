@@ -1,0 +1,24 @@
+"""Co-adaptation of features: the dot product that DR3 holds down, and whether angle or length makes it."""
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from dr3_ray.losses.td import masked_mean
+from dr3_ray.regularizers.dr3 import feature_dot
+
+
+def feature_statistics(
+    phi: Float[Tensor, "member critic batch feature"],
+    next_phi: Float[Tensor, "member critic batch feature"],
+    mask: Float[Tensor, "member batch"],
+) -> dict[str, Float[Tensor, "member"]]:  # noqa: F821
+    """Means over the rows of `mask` and over critics: φ·φ', |φ·φ'|, cos(φ, φ') and ‖φ‖."""
+    dots = feature_dot(phi, next_phi)
+    rows = {
+        "dot_product": dots,
+        "dot_product_abs": dots.abs(),
+        "cosine": functional.cosine_similarity(phi, next_phi, dim=-1),
+        "phi_norm": phi.norm(dim=-1),
+    }
+    return {name: masked_mean(values, mask.unsqueeze(1)).mean(-1) for name, values in rows.items()}

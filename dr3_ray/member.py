@@ -1,0 +1,51 @@
+"""One run of a sweep: an algorithm's options, the regulariser's, and a seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.data.sampler import generator
+from dr3_ray.errors import UserError
+from dr3_ray.options import Options
+from dr3_ray.regularizers.dr3 import DR3, with_dr3
+from dr3_ray.types import Objective, Spaces
+
+
+@dataclass(frozen=True)
+class Member:
+    """What distinguishes one member of a population from another."""
+
+    options: Any  # an instance of the algorithm's options
+    dr3: DR3 | None
+    seed: int
+
+    @classmethod
+    def from_dict(cls, spec: AlgorithmSpec, values: dict[str, Any]) -> "Member":
+        """A member from plain values: `seed`, `dr3_*` and the algorithm's options; unknown names fail."""
+        values = dict(values)
+        seed = values.pop("seed", 0)
+        if type(seed) is not int or not 0 <= seed < 2**32:
+            raise UserError(f"seed must be a whole number from 0 to 2^32 - 1, not {seed!r}")
+        dr3 = {name: values.pop(name) for name in list(values) if name.startswith("dr3_")}
+        if dr3 and not spec.has_critic:
+            raise UserError(f"{spec.name} has no critic to regularise: leave out {', '.join(dr3)}")
+        return cls(spec.options.from_dict(values), DR3.from_dict(dr3) if spec.has_critic else None, seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The member's full configuration as plain values."""
+        return self.options.to_dict() | (self.dr3.to_dict() if self.dr3 else {}) | {"seed": self.seed}
+
+
+def objective_of(spec: AlgorithmSpec, options: Options, dr3: DR3 | None) -> Objective:
+    """The algorithm's objective, regularised where it has a critic."""
+    base = spec.objective(options)
+    return with_dr3(base, dr3) if dr3 else base
+
+
+def build_networks(spec: AlgorithmSpec, spaces: Spaces, members: Sequence[Member]) -> nn.Module:
+    """The stacked networks, each member's first weights drawn from its own seed."""
+    options = spec.options.stack([member.options for member in members])
+    return spec.networks(options, spaces, [generator(member.seed, "init") for member in members])

@@ -1,0 +1,1 @@
+"""Networks of K members at once: every parameter is [K, ...]."""

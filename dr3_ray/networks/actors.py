@@ -1,0 +1,93 @@
+"""Policies. A squashed Gaussian acts in (−1, 1); its mode is the tanh of its mean."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dr3_ray.networks.encoders import MLP, Generators, StackedLinear, flat_observations
+
+LOG_STD_RANGE = (-20.0, 2.0)  # as in the SAC authors' code and CORL
+ACTION_EPSILON = 1e-6  # data actions are kept this far from ±1 before atanh: float32's atanh(1 − 1e-7) is inf
+
+
+class SquashedGaussianActor(nn.Module):
+    """a = tanh(u), u ~ N(mean(s), std(s)²), components independent."""
+
+    def __init__(self, generators: Generators, n_observation: int, action_dim: int, hidden_sizes: Sequence[int]):
+        super().__init__()
+        self.encoder = MLP(generators, n_observation, hidden_sizes)
+        self.head = StackedLinear(generators, self.encoder.n_out, 2 * action_dim)
+
+    def forward(
+        self, observations: Tensor
+    ) -> tuple[Float[Tensor, "member batch dim"], Float[Tensor, "member batch dim"]]:
+        """Mean and log standard deviation of u."""
+        hidden = self.encoder(flat_observations(observations, self.head.weight.dtype))
+        mean, log_std = self.head(hidden).squeeze(1).chunk(2, dim=-1)
+        return mean, log_std.clamp(*LOG_STD_RANGE)
+
+    def mode(self, observations: Tensor) -> Float[Tensor, "member batch dim"]:
+        """tanh(mean): the action of deterministic evaluation."""
+        return torch.tanh(self(observations)[0])
+
+
+class CategoricalActor(nn.Module):
+    """Logits over discrete actions."""
+
+    def __init__(self, generators: Generators, n_observation: int, n_actions: int, hidden_sizes: Sequence[int]):
+        super().__init__()
+        self.encoder = MLP(generators, n_observation, hidden_sizes)
+        self.head = StackedLinear(generators, self.encoder.n_out, n_actions)
+
+    def forward(self, observations: Tensor) -> Float[Tensor, "member batch action"]:
+        """The logits."""
+        return self.head(self.encoder(flat_observations(observations, self.head.weight.dtype))).squeeze(1)
+
+    def mode(self, observations: Tensor) -> Tensor:
+        """The most likely action, [K, B] integers."""
+        return self(observations).argmax(-1)
+
+
+def squashed_sample(
+    mean: Float[Tensor, "*batch dim"], log_std: Float[Tensor, "*batch dim"], noise: Float[Tensor, "*batch dim"]
+) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch"]]:
+    """a = tanh(mean + std · noise) and log π(a|s), differentiable in mean and log_std."""
+    u = mean + log_std.exp() * noise
+    log_probs = gaussian_log_prob(noise, log_std) - tanh_log_det(u)
+    return torch.tanh(u), log_probs
+
+
+def squashed_log_prob(
+    mean: Float[Tensor, "*batch dim"], log_std: Float[Tensor, "*batch dim"], actions: Float[Tensor, "*batch dim"]
+) -> Float[Tensor, "*batch"]:
+    """log π(a|s) of given actions in [−1, 1]."""
+    u = torch.atanh(actions.clamp(-1.0 + ACTION_EPSILON, 1.0 - ACTION_EPSILON))
+    return gaussian_log_prob((u - mean) * (-log_std).exp(), log_std) - tanh_log_det(u)
+
+
+def gaussian_log_prob(
+    noise: Float[Tensor, "*batch dim"], log_std: Float[Tensor, "*batch dim"]
+) -> Float[Tensor, "*batch"]:
+    """log N(u; mean, std²) with noise = (u − mean) / std."""
+    return (-0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
+
+
+def tanh_log_det(u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+    """Σ log(1 − tanh²u) = Σ 2 (log 2 − u − softplus(−2u)): exact where 1 − tanh² rounds to 0."""
+    return (2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))).sum(-1)
+
+
+class LogTemperature(nn.Module):
+    """log α, one a member: a parameter of the module, so that checkpoints hold it."""
+
+    def __init__(self, members: int, initial: float = 0.0):
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.full((members,), initial))
+
+    def forward(self) -> Float[Tensor, "member"]:  # noqa: F821
+        """log α, [K]."""
+        return self.log_alpha

@@ -1,0 +1,82 @@
+"""Critics return (q, φ): φ is by construction the input of the last linear layer."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dr3_ray.networks.encoders import MLP, Generators, StackedLinear, flat_observations
+
+
+class Critic(Protocol):
+    """What a regulariser may ask of a critic."""
+
+    def features(self, observations: Tensor, actions: Tensor) -> Float[Tensor, "member critic batch feature"]:
+        """φ(s, a)."""
+        ...
+
+
+class DiscreteCritic(nn.Module):
+    """C networks with one output an action. φ depends on the state alone."""
+
+    def __init__(
+        self,
+        generators: Generators,
+        n_observation: int,
+        n_actions: int,
+        hidden_sizes: Sequence[int],
+        n_critics: int = 1,
+    ):
+        super().__init__()
+        self.encoder = MLP(generators, n_observation, hidden_sizes, n_critics)
+        self.head = StackedLinear(generators, self.encoder.n_out, n_actions, n_critics)
+
+    def forward(
+        self, observations: Tensor
+    ) -> tuple[Float[Tensor, "member critic batch action"], Float[Tensor, "member critic batch feature"]]:
+        """(Q(s, ·), φ(s)) for observations [K, B, *observation]."""
+        phi = self.encoder(flat_observations(observations, self.head.weight.dtype))
+        return self.head(phi), phi
+
+    def features(
+        self, observations: Tensor, actions: Int[Tensor, "member batch"]
+    ) -> Float[Tensor, "member critic batch feature"]:
+        """φ(s), whatever the action."""
+        return self.encoder(flat_observations(observations, self.head.weight.dtype))
+
+
+class ContinuousCritic(nn.Module):
+    """C networks on [s, a] with one output each."""
+
+    def __init__(
+        self,
+        generators: Generators,
+        n_observation: int,
+        action_dim: int,
+        hidden_sizes: Sequence[int],
+        n_critics: int = 2,
+    ):
+        super().__init__()
+        self.encoder = MLP(generators, n_observation + action_dim, hidden_sizes, n_critics)
+        self.head = StackedLinear(generators, self.encoder.n_out, 1, n_critics)
+
+    def forward(
+        self, observations: Tensor, actions: Float[Tensor, "member batch *sample dim"]
+    ) -> tuple[Float[Tensor, "member critic batch *sample"], Float[Tensor, "member critic batch *sample feature"]]:
+        """(Q(s, a), φ(s, a)) for observations [K, B, *observation] and one or N actions at each of them."""
+        phi = self.features(observations, actions)
+        rows = phi.flatten(2, -2)
+        return self.head(rows).squeeze(-1).unflatten(-1, phi.shape[2:-1]), phi
+
+    def features(
+        self, observations: Tensor, actions: Float[Tensor, "member batch *sample dim"]
+    ) -> Float[Tensor, "member critic batch *sample feature"]:
+        """φ(s, a)."""
+        lead = actions.shape[1:-1]  # (B,) or (B, N)
+        states = flat_observations(observations, self.head.weight.dtype)
+        if len(lead) == 2:
+            states = states.repeat_interleave(lead[1], dim=2)
+        pairs = torch.cat([states, actions.flatten(1, -2).unsqueeze(1)], dim=-1)
+        return self.encoder(pairs).unflatten(2, lead)

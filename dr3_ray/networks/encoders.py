@@ -1,0 +1,59 @@
+"""Stacked layers, and what turns observations into vectors."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Generators = Sequence[torch.Generator]  # one a member: a member's first weights do not depend on its pack
+
+
+class StackedLinear(nn.Module):
+    """K × C independent linear layers, one matrix product: y = x W + b with W of shape [K, C, in, out].
+
+    First weights and biases are uniform in ±1/√in, as in `torch.nn.Linear`.
+    """
+
+    def __init__(self, generators: Generators, n_in: int, n_out: int, copies: int = 1):
+        super().__init__()
+        bound = 1.0 / math.sqrt(n_in)
+
+        def uniform(*shape: int) -> nn.Parameter:
+            drawn = [torch.empty(copies, *shape).uniform_(-bound, bound, generator=each) for each in generators]
+            return nn.Parameter(torch.stack(drawn))
+
+        self.weight = uniform(n_in, n_out)
+        self.bias = uniform(1, n_out)
+
+    def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
+        """Apply layer (k, c) to x[k, c]; an x with one row of critics goes to all of them."""
+        members, copies = self.weight.shape[:2]
+        x = x.expand(members, copies, *x.shape[2:])
+        y = torch.baddbmm(self.bias.flatten(0, 1), x.flatten(0, 1), self.weight.flatten(0, 1))
+        return y.unflatten(0, (members, copies))
+
+
+class MLP(nn.Module):
+    """Linear layers with a ReLU behind each: [K, 1 or C, B, in] -> [K, C, B, hidden_sizes[-1]]."""
+
+    def __init__(self, generators: Generators, n_in: int, hidden_sizes: Sequence[int], copies: int = 1):
+        super().__init__()
+        sizes = [n_in, *hidden_sizes]
+        self.layers = nn.ModuleList(
+            StackedLinear(generators, *pair, copies=copies) for pair in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.n_out = sizes[-1]
+
+    def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
+        """The activations of the last layer."""
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return x
+
+
+def flat_observations(observations: Tensor, dtype: torch.dtype) -> Float[Tensor, "member 1 batch n_in"]:
+    """[K, B, *observation] as [K, 1, B, n]; bytes are divided by 255."""
+    flat = observations.flatten(2).unsqueeze(1)
+    return flat.to(dtype) / 255.0 if flat.dtype == torch.uint8 else flat.to(dtype)

@@ -1,0 +1,209 @@
+"""K members of one algorithm, trained together: the whole of training, without RLlib.
+
+Members never mix. How they are executed is chosen here and invisible to the objectives: `in_turn` walks the members
+one by one, each for many steps while its parameters are in cache (a CPU), `stacked` does one batched product for all
+of them (a GPU). The results are the same up to rounding.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.data.sampler import Sampler
+from dr3_ray.diagnostics.features import feature_statistics
+from dr3_ray.diagnostics.rank import effective_rank
+from dr3_ray.member import Member, objective_of
+from dr3_ray.networks.members import flatten_parameters, member_view
+from dr3_ray.networks.optim import StackedAdam
+from dr3_ray.networks.targets import polyak_update
+from dr3_ray.options import Options
+from dr3_ray.regularizers.dr3 import DR3
+from dr3_ray.types import Spaces, Transition
+
+PROBE_ROWS = 2048
+Execution = Literal["auto", "in_turn", "stacked"]
+
+
+class Data(Protocol):
+    """What training asks of a data set."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
+        """Columns at `indices` [K, B], each [K, B, ...]."""
+        ...
+
+
+class Part:
+    """One trained child of the networks on flat storage, with its optimiser, and its target if it has one."""
+
+    def __init__(self, name: str, module: nn.Module, target: nn.Module | None, members: Sequence[Member]):
+        self.values, self.gradients = flatten_parameters(module)
+        self.target_values = None if target is None else flatten_parameters(target)[0]
+        lrs = [getattr(member.options, f"{name}_lr") for member in members]
+        self.adam = StackedAdam(self.values, self.gradients, lrs, [member.options.adam_eps for member in members])
+
+
+class View:
+    """Some of the members, as the objective sees them."""
+
+    def __init__(self, spec: AlgorithmSpec, networks: nn.Module, members: range, options: Options, dr3: DR3 | None):
+        rows = slice(members.start, members.stop)
+        self.members, self.rows = members, rows
+        self.networks = member_view(networks, rows)
+        self.base_objective = spec.objective(options.members(rows))
+        self.objective = objective_of(spec, options.members(rows), dr3 and dr3.members(rows))
+
+
+class Population:
+    """Networks of K members with their optimisers, targets, samplers and objectives.
+
+    `networks` is bound in place: its parameters become views of flat storage and are what training changes.
+    """
+
+    def __init__(
+        self,
+        spec: AlgorithmSpec,
+        networks: nn.Module,
+        members: Sequence[Member],
+        data: Data,
+        spaces: Spaces,
+        execution: Execution = "auto",
+    ):
+        self.spec, self.networks, self.members, self.data = spec, networks, tuple(members), data
+        first = next(networks.parameters())
+        self.device, self.dtype = first.device, first.dtype
+        options = spec.options.stack([each.options for each in members], self.device, self.dtype)
+        regularizers = [each.dr3 for each in members if each.dr3 is not None]
+        dr3 = DR3.stack(regularizers, self.device, self.dtype) if regularizers else None
+        self.parts = {
+            name: Part(name, child, getattr(networks, f"target_{name}", None), members)
+            for name, child in networks.named_children()
+            if not name.startswith("target_")
+        }
+        self.tau: Tensor | None = getattr(options, "tau", None)
+        self.target_period: int = getattr(options, "target_period", 1)
+
+        if execution == "auto":
+            execution = "in_turn" if self.device.type == "cpu" else "stacked"
+        n = len(members)
+        packs = [range(k, k + 1) for k in range(n)] if execution == "in_turn" else [range(n)]
+        self.views = [View(spec, networks, pack, options, dr3) for pack in packs]
+
+        noise = spec.noise(options, spaces)
+        seeds = [each.seed for each in members]
+        self.sampler = Sampler(len(data), options.batch_size, noise, seeds, self.dtype)  # type: ignore[attr-defined]
+        # one probe batch for every member of every run on these data
+        self._probe = Sampler(len(data), PROBE_ROWS, noise, [0], self.dtype, stream="probe").draw(slice(0, 1))
+        self.step = 0
+        self.diverged = torch.zeros(n, dtype=torch.bool, device=self.device)
+        self.metrics: dict[str, Tensor] = {}
+
+    def update(self, n_steps: int) -> dict[str, Tensor]:
+        """Train every member for `n_steps` gradient steps; return the metrics of its last step, each [K].
+
+        A member whose loss or parameters become non-finite is marked in `diverged`, keeps its last finite metrics,
+        and leaves the others untouched.
+        """
+        latest: dict[str, list[Tensor]] = {}
+        for view in self.views:
+            before = {name: values[view.rows] for name, values in self.metrics.items()}
+            after = before if before and bool(self.diverged[view.rows].all()) else self._train(view, n_steps)
+            alive = ~self.diverged[view.rows]
+            for name, values in after.items():
+                latest.setdefault(name, []).append(torch.where(alive, values, before.get(name, values)))
+        self.metrics = {name: torch.cat(values) for name, values in latest.items()}
+        self.step += n_steps
+        return self.metrics
+
+    def _train(self, view: View, n_steps: int) -> dict[str, Tensor]:
+        finite = torch.ones(len(view.members), dtype=torch.bool, device=self.device)
+        for step in range(self.step, self.step + n_steps):
+            indices, noise = self._draw(view)
+            terms, _ = view.objective(view.networks, self._batch(indices), noise, step)
+            total = torch.stack(list(terms.losses.values())).sum(0)
+            for part in self.parts.values():
+                part.gradients[view.rows].zero_()
+            total.sum().backward()  # type: ignore[no-untyped-call]
+            for part in self.parts.values():
+                part.adam.step(view.members)
+                if part.target_values is not None and self.tau is not None and (step + 1) % self.target_period == 0:
+                    polyak_update(part.target_values[view.rows], part.values[view.rows], self.tau[view.rows])
+            finite &= total.detach().isfinite()
+        for part in self.parts.values():
+            finite &= part.values[view.rows].isfinite().all(1)
+        self.diverged[view.rows] |= ~finite
+        return {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
+
+    def _draw(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
+        indices, noise = self.sampler.draw(view.rows)
+        return indices, {name: values.to(self.device) for name, values in noise.items()}
+
+    def _batch(self, indices: Tensor) -> Transition:
+        columns = self.data.gather(indices, self.spec.columns)
+        return Transition(**{name: self._as_parameters(column) for name, column in columns.items()})
+
+    def _as_parameters(self, column: Tensor) -> Tensor:
+        """On the networks' device, and floats in their precision."""
+        return column.to(self.device, self.dtype if column.is_floating_point() else column.dtype)
+
+    @torch.no_grad()
+    def probe(self) -> dict[str, Tensor]:
+        """Diagnostics on a fixed probe batch of 2,048 rows, each [K]; none for an algorithm without a critic.
+
+        `dot_product`, `dot_product_abs`, `cosine`, `phi_norm` over rows with a backup; `effective_rank` of φ(s, a);
+        `q_mean` over the data's actions; `td_error`, the base algorithm's temporal-difference loss.
+        """
+        if not self.spec.has_critic:
+            return {}
+        batch = self._batch(self._probe[0])
+        noise = {name: values.to(self.device) for name, values in self._probe[1].items()}
+        found: dict[str, list[Tensor]] = {}
+        for view in self.views:
+            k = len(view.members)
+            rows = Transition(*(None if column is None else column.expand(k, *column.shape[1:]) for column in batch))
+            draws = {name: values.expand(k, *values.shape[1:]) for name, values in noise.items()}
+            terms, backup = view.base_objective(view.networks, rows, draws, self.step)
+            assert backup is not None
+            next_phi = view.networks.critic.features(rows.next_observations, backup.next_actions)  # type: ignore
+            measured = feature_statistics(backup.phi, next_phi, backup.in_backup) | {
+                "effective_rank": effective_rank(backup.phi).mean(-1),
+                "q_mean": terms.metrics["q_data"],
+                "td_error": terms.losses["critic"],
+            }
+            for name, values in measured.items():
+                found.setdefault(name, []).append(values)
+        return {name: torch.cat(values) for name, values in found.items()}
+
+    def act(self, observations: Tensor) -> Tensor:
+        """Deterministic actions of all members at observations [K, N, *observation]: [K, N] or [K, N, A]."""
+        return act(self.spec, self.networks, observations)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `networks` does not hold: optimisers, generators, step count, divergence."""
+        return {
+            "adam": {name: part.adam.state_dict() for name, part in self.parts.items()},
+            "sampler": self.sampler.state_dict(),
+            "step": self.step,
+            "diverged": self.diverged,
+            "metrics": self.metrics,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken; `networks` is loaded on its own."""
+        for name, part in self.parts.items():
+            part.adam.load_state_dict(state["adam"][name])
+        self.sampler.load_state_dict(state["sampler"])
+        self.step = state["step"]
+        self.diverged.copy_(state["diverged"])
+        self.metrics = {name: values.to(self.device) for name, values in state["metrics"].items()}
+
+
+@torch.no_grad()
+def act(spec: AlgorithmSpec, networks: nn.Module, observations: Tensor) -> Tensor:
+    """Deterministic actions of all members at observations [K, N, *observation]: [K, N] or [K, N, A]."""
+    assert spec.act is not None
+    return spec.act(networks, observations)

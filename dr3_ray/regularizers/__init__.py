@@ -1,0 +1,1 @@
+"""Wrappers around objectives: DR3, and what it is compared with."""

@@ -1,0 +1,69 @@
+"""The few shapes that everything in the training core speaks.
+
+Dimensions, by name: `member` K, `critic` C, `batch` B, `sample` N, `dim` A (action components), `feature` F.
+"""
+
+import math
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class Transition(NamedTuple):
+    """One minibatch for each of K members. A column that an algorithm does not ask for is None.
+
+    `next_actions[k, b]` is what the behaviour policy did at s'; where `next_actions_valid` is False it is not known.
+    Actions of a Box space lie in [-1, 1].
+    """
+
+    observations: Tensor  # [K, B, *observation]
+    actions: Tensor  # [K, B] integers, or [K, B, A]
+    rewards: Tensor | None = None  # [K, B]
+    next_observations: Tensor | None = None  # [K, B, *observation]
+    terminateds: Tensor | None = None  # [K, B], 0 or 1
+    next_actions: Tensor | None = None  # [K, B] integers, or [K, B, A]
+    next_actions_valid: Tensor | None = None  # [K, B], boolean
+    monte_carlo_returns: Tensor | None = None  # [K, B]
+
+
+class Terms(NamedTuple):
+    """Named losses and metrics, one number a member; the names are the logged keys."""
+
+    losses: dict[str, Tensor]  # each [K]
+    metrics: dict[str, Tensor]  # each [K], detached
+
+
+class Backup(NamedTuple):
+    """What a regulariser of the critic may use: the features of (s, a), and the actions a' of the Bellman backup."""
+
+    phi: Tensor  # [K, C, B, F], with gradient
+    next_actions: Tensor  # [K, B] integers, or [K, B, A]; detached
+    in_backup: Tensor  # [K, B], 1 where the row's (s', a') stands in a Bellman backup: not after a terminal step
+
+
+class Noise(NamedTuple):
+    """Which noise an objective takes: name -> shape behind [K, B]."""
+
+    normal: dict[str, tuple[int, ...]]
+    uniform: dict[str, tuple[int, ...]]  # in [-1, 1)
+
+
+class Objective(Protocol):
+    """A pure function of networks and tensors. `noise` holds what `Noise` declared, each [K, B, *shape]."""
+
+    def __call__(
+        self, networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int
+    ) -> tuple[Terms, Backup | None]: ...
+
+
+class Spaces(NamedTuple):
+    """What an algorithm has to know of the observation and action spaces."""
+
+    observation_shape: tuple[int, ...]
+    action_kind: str  # "discrete" or "continuous"
+    n_actions: int  # number of discrete actions, or of action components
+
+    @property
+    def n_observation(self) -> int:
+        """The number of components of a flattened observation."""
+        return math.prod(self.observation_shape)
