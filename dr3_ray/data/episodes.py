@@ -1,0 +1,105 @@
+"""Episodes in memory: from arrays of one episode to columns, and what makes such columns acceptable."""
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import lfilter
+
+from dr3_ray.data.schema import Array, Column, Columns, SpaceSpec
+from dr3_ray.errors import UserError
+
+
+def monte_carlo_returns(rewards: npt.ArrayLike, gamma: float) -> npt.NDArray[np.float32]:
+    """Discounted reward-to-go G_t = r_t + γ G_{t+1} of one episode, [T] → [T], in the unit of the reward.
+
+    The sum ends with the episode's last reward. A truncated episode is *not* bootstrapped: what would have followed
+    the cut is missing from its returns.
+    """
+    backwards = np.asarray(rewards, dtype=np.float64)[::-1]
+    returns: npt.NDArray[np.float64] = lfilter([1.0], [1.0, -gamma], backwards)[::-1]
+    return returns.astype(np.float32)
+
+
+def episode_columns(
+    observations: npt.ArrayLike,
+    actions: npt.ArrayLike,
+    rewards: npt.ArrayLike,
+    *,
+    terminated: bool,
+    truncated: bool,
+    episode_id: int,
+    gamma: float,
+) -> Columns:
+    """The columns of one complete episode of T steps.
+
+    observations [T+1, *shape] include the final one; actions [T, *shape] are as stored (see `from_env_actions`);
+    rewards [T]. The flags are those of the last step. That step keeps the final observation as its
+    `next_observations` and has no valid next action (zeros stand there), terminated or truncated.
+    """
+    observations, actions, rewards = np.asarray(observations), np.asarray(actions), np.asarray(rewards)
+    steps = len(rewards)
+    if steps == 0:
+        raise UserError(f"episode {episode_id} has no steps: leave it out of the source")
+    if len(observations) != steps + 1 or len(actions) != steps:
+        raise UserError(
+            f"episode {episode_id} has {steps} rewards, {len(actions)} actions and {len(observations)} observations: "
+            "it needs as many actions as rewards, and one observation more (the final one)"
+        )
+    last = np.arange(steps) == steps - 1
+    return {
+        "observations": observations[:-1],
+        "actions": actions,
+        "rewards": rewards,
+        "terminateds": last & terminated,
+        "truncateds": last & truncated,
+        "next_observations": observations[1:],
+        "next_actions": np.concatenate([actions[1:], np.zeros_like(actions[:1])]),
+        "next_actions_valid": ~last,
+        "monte_carlo_returns": monte_carlo_returns(rewards, gamma),
+        "episode_ids": np.full(steps, episode_id),
+        "timesteps": np.arange(steps),
+    }
+
+
+def checked(columns: Columns, layout: dict[str, Column], action_space: SpaceSpec) -> Columns:
+    """The columns of one complete episode in the types they are stored in; UserError when anything is wrong."""
+    if unknown := set(columns) - set(layout):
+        raise UserError(f"unknown column {sorted(unknown)[0]!r}: the columns are {', '.join(layout)}")
+    if missing := set(layout) - set(columns):
+        raise UserError(f"column {sorted(missing)[0]!r} is missing: `episode_columns` makes all of them")
+    steps = len(columns["rewards"])
+    cast = {name: _cast(name, columns[name], column, steps) for name, column in layout.items()}
+    episode = cast["episode_ids"][0]
+    if (cast["episode_ids"] != episode).any() or (cast["timesteps"] != np.arange(steps)).any():
+        raise UserError(f"episode {episode}: one write takes one episode, its timesteps counted from 0")
+    ends = np.flatnonzero(cast["terminateds"] | cast["truncateds"])
+    if not len(ends):
+        raise UserError(
+            f"episode {episode} has no terminal flag: mark its last step as terminated or truncated in the source"
+        )
+    if ends[0] != steps - 1:
+        raise UserError(
+            f"episode {episode} is terminated or truncated at step {ends[0]} but has {steps} steps: split it there"
+        )
+    for name in ("actions", "next_actions"):
+        lowest, highest = (0, action_space.n - 1) if action_space.n is not None else (-1, 1)
+        if cast[name].min() < lowest or cast[name].max() > highest:
+            raise UserError(
+                f"episode {episode}: {name} outside the space, stored actions lie in [{lowest}, {highest}]: "
+                "convert them with `from_env_actions`"
+            )
+    return cast
+
+
+def _cast(name: str, values: npt.ArrayLike, column: Column, steps: int) -> Array:
+    array = np.asarray(values)
+    expected = (steps, *(column.shape or ()))
+    if steps == 0 or array.shape != expected:
+        raise UserError(f"{name} has shape {array.shape}, not {expected} with at least one step: correct the source")
+    if not np.can_cast(array.dtype, column.dtype, "same_kind"):
+        raise UserError(f"{name} has type {array.dtype}, which is not {column.dtype}: convert it before writing")
+    with np.errstate(over="ignore"):  # what does not fit into float32 turns infinite and is refused below
+        array = array.astype(column.dtype, copy=False)
+    if column.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        step = int(np.argwhere(~finite)[0][0])
+        raise UserError(f"{name} of step {step} are NaN or infinite: drop that episode from the source, or repair it")
+    return array
