@@ -1,0 +1,41 @@
+"""What an import may drag in: the training core has to run where Ray is not installed."""
+
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "dr3_ray"
+LAYERS_WITH_RAY = {"rllib", "sweep"}
+
+
+def modules_after(statement: str) -> set[str]:
+    """Top-level names in sys.modules of a fresh interpreter that ran the statement."""
+    code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return {name.split(".")[0] for name in json.loads(out.splitlines()[-1])}
+
+
+def test_the_package_imports_neither_ray_nor_torch():
+    assert not {"ray", "torch"} & modules_after("import dr3_ray, dr3_ray.errors")
+
+
+def test_no_layer_above_rllib_imports_ray():
+    """Each module of the layers that do without Ray, imported on its own terms, in one interpreter."""
+    names = [info.name for info in pkgutil.iter_modules([str(PACKAGE)]) if info.name not in LAYERS_WITH_RAY]
+    walk = "import importlib, pkgutil, dr3_ray\n" + "\n".join(
+        f"module = importlib.import_module('dr3_ray.{name}')\n"
+        "for info in pkgutil.walk_packages(getattr(module, '__path__', []), module.__name__ + '.'):\n"
+        "    importlib.import_module(info.name)"
+        for name in names
+    )
+    assert "ray" not in modules_after(walk)
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "minari", "h5py", "pandas"])
+def test_the_training_core_starts_without(library):
+    layers = ("losses", "regularizers", "networks", "diagnostics", "algorithms", "population")
+    assert library not in modules_after("import " + ", ".join(f"dr3_ray.{layer}" for layer in layers))
