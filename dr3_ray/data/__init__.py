@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dr3_ray.data.episodes import episode_columns, monte_carlo_returns
+    from dr3_ray.data.minari import import_minari
     from dr3_ray.data.reader import Dataset, load_dataset, verify
     from dr3_ray.data.schema import Manifest, Provenance, SpaceSpec, from_env_actions, to_env_actions
     from dr3_ray.data.shards import ShardWriter, write_dataset
@@ -20,6 +21,7 @@ _HOME = {
     "SpaceSpec": "schema",
     "episode_columns": "episodes",
     "from_env_actions": "schema",
+    "import_minari": "minari",
     "load_dataset": "reader",
     "monte_carlo_returns": "episodes",
     "to_env_actions": "schema",
@@ -35,6 +37,7 @@ __all__ = [
     "SpaceSpec",
     "episode_columns",
     "from_env_actions",
+    "import_minari",
     "load_dataset",
     "monte_carlo_returns",
     "to_env_actions",

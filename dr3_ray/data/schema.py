@@ -111,13 +111,17 @@ class SpaceSpec(_Frozen):
         return spaces.Box(low, high, self.shape, np.dtype(self.dtype).type)
 
 
-def check_action_space(space: SpaceSpec) -> None:
-    """UserError unless the space is discrete or a float box with finite bounds, low < high."""
-    if space.kind == "discrete":
+def check_spaces(observation_space: SpaceSpec, action_space: SpaceSpec) -> None:
+    """UserError unless observations are a box, and actions discrete or a float box with finite bounds, low < high."""
+    if observation_space.kind != "box":
+        raise UserError("observations of a Discrete space have no columns: encode them one-hot in the source")
+    if action_space.kind == "discrete":
         return
-    low, high = space.bounds()
-    if space.dtype != "float32" or not np.isfinite([low, high]).all() or not (low < high).all():
-        raise UserError("a Box action space needs float actions and finite bounds, low < high: clip or wrap the source")
+    low, high = action_space.bounds()
+    if action_space.dtype != "float32" or not np.isfinite([low, high]).all() or not (low < high).all():
+        raise UserError(
+            "a Box action space needs float actions and finite bounds, low < high: correct it in the source"
+        )
 
 
 def from_env_actions(space: SpaceSpec, actions: npt.ArrayLike, clip: bool = False) -> Array:
@@ -137,6 +141,10 @@ def from_env_actions(space: SpaceSpec, actions: npt.ArrayLike, clip: bool = Fals
                 f"action {outside} is outside the space Discrete(n={space.n}, start={space.start}): correct the source"
             )
         return stored
+    if array.shape[array.ndim - len(space.shape) :] != space.shape or array.dtype.kind not in "biuf":
+        raise UserError(
+            f"actions are {array.dtype} of shape {array.shape}, not real numbers of shape [*, {space.shape}]"
+        )
     low, high = space.bounds()
     scaled: Array = (array.astype(np.float64) - low) / (high - low) * 2 - 1
     if np.isnan(scaled).any():

@@ -29,7 +29,7 @@ from dr3_ray.data.schema import (
     SpaceSpec,
     Statistic,
     arrow_schema,
-    check_action_space,
+    check_spaces,
     columns_of,
 )
 from dr3_ray.errors import UserError
@@ -59,7 +59,7 @@ class ShardWriter:
         environment: str | None = None,
         rows_per_shard: int | None = None,
     ) -> None:
-        check_action_space(action_space)
+        check_spaces(observation_space, action_space)
         if not 0 <= gamma <= 1:
             raise UserError(f"gamma is {gamma}: choose a discount between 0 and 1")
         self._path = Path(os.path.abspath(path))

@@ -1,0 +1,103 @@
+"""`dr3-ray data`: import, inspect and verify data sets."""
+
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dr3_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from dr3_ray.data.schema import SpaceSpec
+
+app = typer.Typer(help="Import, inspect and verify data sets.")
+
+Source = Annotated[str, typer.Argument(help="The directory of a data set, or embedded:NAME.")]
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="minari:ID, on this machine or on the Minari server.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory to write, new or empty.")],
+    gamma: Annotated[float, typer.Option(help="Discount of the Monte-Carlo returns.")] = 0.99,
+    name: Annotated[str | None, typer.Option(help="Name of the data set (default: its id).")] = None,
+    clip_actions: Annotated[
+        bool, typer.Option("--clip-actions", help="Move actions outside the action space to its bounds.")
+    ] = False,
+) -> None:
+    """Convert a data set of another library."""
+    if not source.startswith("minari:"):
+        raise UserError(f"cannot import {source!r}: write minari:ID, such as minari:D4RL/pen/human-v2")
+    from dr3_ray.data.minari import import_minari
+
+    command = shlex.join(["dr3-ray", *sys.argv[1:]])
+    with warnings.catch_warnings():  # ours are in the manifest's notes, those of Minari are about its own use
+        warnings.simplefilter("ignore")
+        try:
+            manifest = import_minari(
+                source.removeprefix("minari:"), out, gamma=gamma, clip_actions=clip_actions, name=name, command=command
+            )
+        except OSError as error:
+            raise UserError(f"cannot write {out}: {error.strerror or error}") from None
+    for note in manifest.provenance.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    print(f"{manifest.counts.rows} steps of {manifest.counts.episodes} episodes written to {out}")
+
+
+@app.command()
+def info(source: Source) -> None:
+    """Print what is in a data set."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dr3_ray.data.reader import load_dataset
+
+    dataset = load_dataset(source)
+    manifest, counts = dataset.manifest, dataset.manifest.counts
+    size = sum(entry.bytes for entry in (*manifest.shards, manifest.episodes))
+    facts = {
+        "path": str(dataset.path),
+        "rows": f"{counts.rows:,} in {len(manifest.shards)} shard(s), {size / 1e6:,.1f} MB",
+        "episodes": f"{counts.episodes:,}"
+        + ("" if manifest.complete_episodes else ", of which the rows are a subsample"),
+        "episode ends": f"{counts.terminateds:,} terminated, {counts.truncateds:,} truncated",
+        "observations": _describe(manifest.observation_space),
+        "actions": _describe(manifest.action_space),
+        "gamma": f"{manifest.gamma} (of the Monte-Carlo returns)",
+        "environment": manifest.environment or "none to roll out in",
+        "fingerprint": dataset.fingerprint[:16],
+        "columns": ", ".join(dataset.columns),
+    }
+    provenance = manifest.provenance
+    facts |= {key: getattr(provenance, key) for key in ("source", "version", "licence", "command", "created")}
+    facts |= provenance.details
+    facts |= {"note": " · ".join(provenance.notes)} if provenance.notes else {}
+    console = Console()
+    table = Table("", manifest.name, show_lines=False)
+    for key, value in facts.items():
+        table.add_row(key.replace("_", " "), value)
+    statistics = Table("statistics", "min", "max", "mean", "std")
+    for column, values in manifest.statistics.items():
+        statistics.add_row(column, *(f"{value:.6g}" for value in (values.min, values.max, values.mean, values.std)))
+    console.print(table, statistics, markup=False)
+
+
+@app.command()
+def verify(source: Source) -> None:
+    """Compare the contents of every file with the checksums in the manifest."""
+    from dr3_ray.data.reader import load_dataset
+    from dr3_ray.data.reader import verify as verify_contents
+
+    dataset = load_dataset(source)
+    verify_contents(dataset)
+    print(f"ok: {len(dataset):,} rows in {len(dataset.manifest.shards)} shard(s) are as they were written")
+
+
+def _describe(space: "SpaceSpec") -> str:
+    if space.low is None or space.high is None:
+        return f"Discrete({space.n})" + (f" from {space.start}" if space.start else "")
+    low, high = (f"{bound[0]:g}" if len(bound) == 1 else str(list(bound)) for bound in (space.low, space.high))
+    return f"Box{list(space.shape)} of {space.dtype}, {low} to {high}"
