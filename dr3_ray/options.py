@@ -64,8 +64,9 @@ class Options:
                 values[option.name] = torch.tensor(column, device=device, dtype=dtype or torch.get_default_dtype())
             elif any(value != column[0] for value in column):
                 different = ", ".join(map(str, sorted(set(column), key=str)))
+                name = option.name
                 raise UserError(
-                    f"{option.name} cannot differ inside a pack ({different}): put members of equal {option.name} together"
+                    f"{name} cannot differ inside a pack ({different}): put members of equal {name} together"
                 )
             else:
                 values[option.name] = column[0]

@@ -12,7 +12,7 @@ def feature_statistics(
     phi: Float[Tensor, "member critic batch feature"],
     next_phi: Float[Tensor, "member critic batch feature"],
     mask: Float[Tensor, "member batch"],
-) -> dict[str, Float[Tensor, "member"]]:  # noqa: F821
+) -> dict[str, Float[Tensor, "member"]]:
     """Means over the rows of `mask` and over critics: φ·φ', |φ·φ'|, cos(φ, φ') and ‖φ‖."""
     dots = feature_dot(phi, next_phi)
     rows = {

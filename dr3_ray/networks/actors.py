@@ -88,6 +88,6 @@ class LogTemperature(nn.Module):
         super().__init__()
         self.log_alpha = nn.Parameter(torch.full((members,), initial))
 
-    def forward(self) -> Float[Tensor, "member"]:  # noqa: F821
+    def forward(self) -> Float[Tensor, "member"]:
         """log α, [K]."""
         return self.log_alpha

@@ -1,5 +1,6 @@
 """Stacked layers, and what turns observations into vectors."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -42,7 +43,7 @@ class MLP(nn.Module):
         super().__init__()
         sizes = [n_in, *hidden_sizes]
         self.layers = nn.ModuleList(
-            StackedLinear(generators, *pair, copies=copies) for pair in zip(sizes[:-1], sizes[1:], strict=True)
+            StackedLinear(generators, *pair, copies=copies) for pair in itertools.pairwise(sizes)
         )
         self.n_out = sizes[-1]
 

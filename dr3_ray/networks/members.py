@@ -47,7 +47,7 @@ def member_view(module: Module, rows: slice) -> Module:
     return copy.deepcopy(module, memo=views)
 
 
-class frozen:
+class frozen:  # noqa: N801 - reads as a verb phrase in a with statement
     """`with frozen(critic):` a forward pass builds no graph to the critic's parameters, only to its inputs."""
 
     def __init__(self, module: nn.Module):

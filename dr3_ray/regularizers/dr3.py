@@ -49,7 +49,7 @@ def dr3_penalty(
     next_phi: Float[Tensor, "member critic batch feature"],
     mask: Float[Tensor, "member batch"],
     form: Literal["dot", "abs"] = "dot",
-) -> Float[Tensor, "member"]:  # noqa: F821
+) -> Float[Tensor, "member"]:
     """The mean of φ·φ' (or |φ·φ'|) over the rows of `mask`, then over the critics, each on its own features."""
     dots = feature_dot(phi, next_phi)
     return masked_mean(dots.abs() if form == "abs" else dots, mask.unsqueeze(1)).mean(-1)
