@@ -110,7 +110,7 @@ def _torch() -> Iterator[Check]:
     for device in [torch.device("cpu"), *gpus]:
         try:
             weight = torch.nn.Parameter(torch.ones(1, device=device))
-            (weight * 2).square().div(2).sum().backward()
+            (weight * 2).square().div(2).sum().backward()  # type: ignore[no-untyped-call]
             torch.optim.SGD([weight], lr=0.1).step()
             right = abs(weight.item() - 0.6) < 1e-6
         except RuntimeError as error:  # how torch reports a driver that does not fit
