@@ -36,7 +36,8 @@ class Member:
 
     def to_dict(self) -> dict[str, Any]:
         """The member's full configuration as plain values."""
-        return self.options.to_dict() | (self.dr3.to_dict() if self.dr3 else {}) | {"seed": self.seed}
+        options: dict[str, Any] = self.options.to_dict()
+        return options | (self.dr3.to_dict() if self.dr3 else {}) | {"seed": self.seed}
 
 
 def objective_of(spec: AlgorithmSpec, options: Options, dr3: DR3 | None) -> Objective:

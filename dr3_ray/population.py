@@ -164,7 +164,8 @@ class Population:
         found: dict[str, list[Tensor]] = {}
         for view in self.views:
             k = len(view.members)
-            rows = Transition(*(None if column is None else column.expand(k, *column.shape[1:]) for column in batch))
+            columns = {name: column for name, column in batch._asdict().items() if column is not None}
+            rows = Transition(**{name: column.expand(k, *column.shape[1:]) for name, column in columns.items()})
             draws = {name: values.expand(k, *values.shape[1:]) for name, values in noise.items()}
             terms, backup = view.base_objective(view.networks, rows, draws, self.step)
             assert backup is not None

@@ -4,9 +4,9 @@ Dimensions, by name: `member` K, `critic` C, `batch` B, `sample` N, `dim` A (act
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Transition(NamedTuple):
@@ -49,10 +49,13 @@ class Noise(NamedTuple):
 
 
 class Objective(Protocol):
-    """A pure function of networks and tensors. `noise` holds what `Noise` declared, each [K, B, *shape]."""
+    """A pure function of networks and tensors. `noise` holds what `Noise` declared, each [K, B, *shape].
+
+    `networks` is the module that `AlgorithmSpec.networks` builds; its children are reached by name.
+    """
 
     def __call__(
-        self, networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int
+        self, networks: Any, batch: Transition, noise: dict[str, Tensor], step: int
     ) -> tuple[Terms, Backup | None]: ...
 
 

@@ -23,9 +23,10 @@ class BCOptions(TrainingOptions):
 def objective(options: BCOptions) -> Objective:
     """mean over the batch of −log π(a|s): categorical, or squashed Gaussian."""
 
-    def loss(networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, None]:
+    def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, None]:
         if isinstance(networks.actor, SquashedGaussianActor):
-            nll = -squashed_log_prob(*networks.actor(batch.observations), batch.actions)
+            mean, log_std = networks.actor(batch.observations)
+            nll = -squashed_log_prob(mean, log_std, batch.actions)
         else:
             nll = bc.discrete_nll(networks.actor(batch.observations), batch.actions)
         return Terms(losses={"actor": td.mean_over_batch(nll)}, metrics={}), None

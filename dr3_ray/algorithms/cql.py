@@ -6,6 +6,7 @@ with a_n from the uniform distribution, π(·|s) and π(·|s'), all of them eval
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class ContinuousCQLOptions(CriticOptions):
 def discrete_objective(options: DiscreteCQLOptions) -> Objective:
     """DQN's loss + α · conservative gap."""
 
-    def loss(networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+    def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         values = dqn.evaluate(networks, batch, None, options.double_q)
         terms, backup = dqn.critic_terms(options, values, batch, torch.ones_like(values.next_values))
         gap = td.mean_over_batch(cql.discrete_gap(values.q, batch.actions))
@@ -61,23 +62,22 @@ def continuous_objective(options: ContinuousCQLOptions) -> Objective:
     """Critics: Σ_c mean (Q_c − y)² + α · gap_c. Actor: mean α_e log π − min_c Q_c. Temperature: SAC's."""
     warm_start = float(torch.as_tensor(options.bc_steps).max())
 
-    def loss(networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+    def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.rewards is not None and batch.terminateds is not None and batch.next_observations is not None
         critic, log_temperature = networks.critic, networks.temperature().unsqueeze(-1)
-        policy, next_policy = networks.actor(batch.observations), networks.actor(batch.next_observations)
-        actions, log_probs = squashed_sample(*policy, noise["action"])
+        mean, log_std = networks.actor(batch.observations)
+        actions, log_probs = squashed_sample(mean, log_std, noise["action"])
 
         with torch.no_grad():
-            next_actions, _ = squashed_sample(*next_policy, noise["next_action"])
+            next_mean, next_log_std = networks.actor(batch.next_observations)
+            next_actions, _ = squashed_sample(next_mean, next_log_std, noise["next_action"])
             next_values = networks.target_critic(batch.next_observations, next_actions)[0].amin(1)
-            sampled = [
-                squashed_sample(*(moment.unsqueeze(2) for moment in moments), noise[name])
-                for moments, name in ((policy, "sampled_at_s"), (next_policy, "sampled_at_next_s"))
-            ]
             uniform = noise["sampled_uniform"]
             density = torch.full_like(uniform[..., 0], cql.uniform_log_density(uniform.shape[-1]))
-            sampled_actions = torch.cat([uniform, *(pair[0] for pair in sampled)], dim=2)  # [K, B, 3N, A]
-            log_density = torch.cat([density, *(pair[1] for pair in sampled)], dim=2).unsqueeze(1)
+            at_s = squashed_sample(mean.unsqueeze(2), log_std.unsqueeze(2), noise["sampled_at_s"])
+            at_next_s = squashed_sample(next_mean.unsqueeze(2), next_log_std.unsqueeze(2), noise["sampled_at_next_s"])
+            sampled_actions = torch.cat([uniform, at_s[0], at_next_s[0]], dim=2)  # [K, B, 3N, A]
+            log_density = torch.cat([density, at_s[1], at_next_s[1]], dim=2).unsqueeze(1)
 
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         q, phi = critic(batch.observations, batch.actions)
@@ -89,7 +89,7 @@ def continuous_objective(options: ContinuousCQLOptions) -> Objective:
             value = critic(batch.observations, actions)[0].amin(1)
         if step < warm_start:
             cloning = (step < torch.as_tensor(options.bc_steps)).view(-1, 1)
-            value = torch.where(cloning, squashed_log_prob(*policy, batch.actions), value)
+            value = torch.where(cloning, squashed_log_prob(mean, log_std, batch.actions), value)
         target_entropy = -torch.as_tensor(options.target_entropy_scale).view(-1, 1) * actions.shape[-1]
 
         per_critic = td.mean_over_batch(gap)  # [K, C]

@@ -43,7 +43,7 @@ class Values(NamedTuple):
     next_values: Tensor  # [K, B]
 
 
-def evaluate(networks: nn.Module, batch: Transition, next_actions: Tensor | None, double_q: bool = False) -> Values:
+def evaluate(networks: Any, batch: Transition, next_actions: Tensor | None, double_q: bool = False) -> Values:
     """Values of the batch; without given `next_actions`, a' is greedy."""
     q, phi = networks.critic(batch.observations)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def critic_terms(
 def objective(options: DQNOptions) -> Objective:
     """mean over the batch of Huber(Q(s, a) − y)."""
 
-    def loss(networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+    def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         values = evaluate(networks, batch, None, options.double_q)
         return critic_terms(options, values, batch, torch.ones_like(values.next_values))
 

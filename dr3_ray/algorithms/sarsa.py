@@ -5,6 +5,7 @@ On discrete spaces it can be rolled out (one greedy step from the behaviour poli
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ def usable_rows(batch: Transition) -> Tensor:
 def discrete_objective(options: dqn.DiscreteCriticOptions) -> Objective:
     """mean over usable rows of Huber(Q(s, a) − y)."""
 
-    def loss(networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+    def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         values = dqn.evaluate(networks, batch, batch.next_actions)
         return dqn.critic_terms(options, values, batch, usable_rows(batch))
 
@@ -45,7 +46,7 @@ def discrete_objective(options: dqn.DiscreteCriticOptions) -> Objective:
 def continuous_objective(options: ContinuousSARSAOptions) -> Objective:
     """Σ over critics of the mean over usable rows of (Q(s, a) − y)²."""
 
-    def loss(networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+    def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.rewards is not None and batch.terminateds is not None and batch.next_actions is not None
         q, phi = networks.critic(batch.observations, batch.actions)
         with torch.no_grad():

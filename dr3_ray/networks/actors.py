@@ -45,15 +45,17 @@ class CategoricalActor(nn.Module):
 
     def forward(self, observations: Tensor) -> Float[Tensor, "member batch action"]:
         """The logits."""
-        return self.head(self.encoder(flat_observations(observations, self.head.weight.dtype))).squeeze(1)
+        logits: Tensor = self.head(self.encoder(flat_observations(observations, self.head.weight.dtype)))
+        return logits.squeeze(1)
 
     def mode(self, observations: Tensor) -> Tensor:
         """The most likely action, [K, B] integers."""
-        return self(observations).argmax(-1)
+        logits: Tensor = self(observations)
+        return logits.argmax(-1)
 
 
 def squashed_sample(
-    mean: Float[Tensor, "*batch dim"], log_std: Float[Tensor, "*batch dim"], noise: Float[Tensor, "*batch dim"]
+    mean: Float[Tensor, "*#batch dim"], log_std: Float[Tensor, "*#batch dim"], noise: Float[Tensor, "*batch dim"]
 ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch"]]:
     """a = tanh(mean + std · noise) and log π(a|s), differentiable in mean and log_std."""
     u = mean + log_std.exp() * noise
@@ -62,7 +64,7 @@ def squashed_sample(
 
 
 def squashed_log_prob(
-    mean: Float[Tensor, "*batch dim"], log_std: Float[Tensor, "*batch dim"], actions: Float[Tensor, "*batch dim"]
+    mean: Float[Tensor, "*#batch dim"], log_std: Float[Tensor, "*#batch dim"], actions: Float[Tensor, "*batch dim"]
 ) -> Float[Tensor, "*batch"]:
     """log π(a|s) of given actions in [−1, 1]."""
     u = torch.atanh(actions.clamp(-1.0 + ACTION_EPSILON, 1.0 - ACTION_EPSILON))
@@ -70,7 +72,7 @@ def squashed_log_prob(
 
 
 def gaussian_log_prob(
-    noise: Float[Tensor, "*batch dim"], log_std: Float[Tensor, "*batch dim"]
+    noise: Float[Tensor, "*batch dim"], log_std: Float[Tensor, "*#batch dim"]
 ) -> Float[Tensor, "*batch"]:
     """log N(u; mean, std²) with noise = (u − mean) / std."""
     return (-0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)

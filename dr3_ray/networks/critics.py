@@ -44,7 +44,8 @@ class DiscreteCritic(nn.Module):
         self, observations: Tensor, actions: Int[Tensor, "member batch"]
     ) -> Float[Tensor, "member critic batch feature"]:
         """φ(s), whatever the action."""
-        return self.encoder(flat_observations(observations, self.head.weight.dtype))
+        phi: Tensor = self.encoder(flat_observations(observations, self.head.weight.dtype))
+        return phi
 
 
 class ContinuousCritic(nn.Module):
@@ -79,4 +80,5 @@ class ContinuousCritic(nn.Module):
         if len(lead) == 2:
             states = states.repeat_interleave(lead[1], dim=2)
         pairs = torch.cat([states, actions.flatten(1, -2).unsqueeze(1)], dim=-1)
-        return self.encoder(pairs).unflatten(2, lead)
+        phi: Tensor = self.encoder(pairs)
+        return phi.view(*phi.shape[:2], *lead, -1)

@@ -33,7 +33,7 @@ class StackedLinear(nn.Module):
         members, copies = self.weight.shape[:2]
         x = x.expand(members, copies, *x.shape[2:])
         y = torch.baddbmm(self.bias.flatten(0, 1), x.flatten(0, 1), self.weight.flatten(0, 1))
-        return y.unflatten(0, (members, copies))
+        return y.view(members, copies, *y.shape[1:])
 
 
 class MLP(nn.Module):

@@ -7,10 +7,10 @@ both sides, gradient flows through both, and rows whose s' ends the episode stan
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from dr3_ray.losses.td import masked_mean
 from dr3_ray.networks.critics import Critic
@@ -59,11 +59,11 @@ def with_dr3(objective: Objective, options: DR3) -> Objective:
     """The objective plus `dr3_coeff` times the penalty on its critic's features."""
 
     def regularized(
-        networks: nn.Module, batch: Transition, noise: dict[str, Tensor], step: int
+        networks: Any, batch: Transition, noise: dict[str, Tensor], step: int
     ) -> tuple[Terms, Backup | None]:
         terms, backup = objective(networks, batch, noise, step)
         assert backup is not None and batch.next_observations is not None
-        critic: Critic = networks.critic  # type: ignore[assignment]
+        critic: Critic = networks.critic
         next_phi = critic.features(batch.next_observations, backup.next_actions)
         if options.dr3_stop_gradient:
             next_phi = next_phi.detach()
