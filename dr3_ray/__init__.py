@@ -1,0 +1,51 @@
+"""Offline reinforcement learning with DR3, in sweeps.
+
+Names are imported on first use: `import dr3_ray` loads neither torch nor ray.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dr3_ray.data import Dataset, load_dataset
+    from dr3_ray.errors import UserError
+    from dr3_ray.rllib import (
+        BCConfig,
+        DR3CQLConfig,
+        DR3DQNConfig,
+        DR3SARSAConfig,
+        config_for,
+        register_algorithms,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BCConfig": "rllib",
+    "DR3CQLConfig": "rllib",
+    "DR3DQNConfig": "rllib",
+    "DR3SARSAConfig": "rllib",
+    "Dataset": "data",
+    "UserError": "errors",
+    "config_for": "rllib",
+    "load_dataset": "data",
+    "register_algorithms": "rllib",
+}
+
+__all__ = [
+    "BCConfig",
+    "DR3CQLConfig",
+    "DR3DQNConfig",
+    "DR3SARSAConfig",
+    "Dataset",
+    "UserError",
+    "config_for",
+    "load_dataset",
+    "register_algorithms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
