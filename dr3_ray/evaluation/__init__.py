@@ -1,0 +1,1 @@
+"""Rollouts of many members at once in real environments."""

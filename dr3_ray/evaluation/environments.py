@@ -1,0 +1,69 @@
+"""Environments by name: `minatar:breakout`, `gymnasium:Pendulum-v1`, or anything `gymnasium.make` takes."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from dr3_ray.errors import UserError
+
+MINATAR = "minatar:"
+GYMNASIUM = "gymnasium:"
+MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+MINATAR_MAX_STEPS = 2500  # the games have no limit of their own; a perfect player would never stop
+
+
+class MinAtar(gym.Env[np.ndarray, np.int64]):
+    """A MinAtar game (Young & Tian 2019) with its own boolean state and its minimal action set.
+
+    Sticky actions (0.1) and difficulty ramping are on, as by default in MinAtar. Ends by truncation after 2,500 steps.
+    """
+
+    def __init__(self, game: str):
+        if game not in MINATAR_GAMES:
+            raise UserError(f"MinAtar has no game {game!r}: choose one of {', '.join(MINATAR_GAMES)}")
+        try:
+            from minatar import Environment
+        except ImportError:
+            raise UserError(
+                "MinAtar is not installed: pip install 'dr3-ray[minatar]' (GPL), or leave out the environment"
+            )
+        self.game = Environment(game)
+        self.actions = self.game.minimal_action_set()
+        self.observation_space = gym.spaces.Box(0, 1, tuple(self.game.state_shape()), np.bool_)
+        self.action_space = gym.spaces.Discrete(len(self.actions))
+        self.steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """A new game; with a seed, the same game for the same actions."""
+        self.game.seed(seed)
+        self.game.reset()
+        self.game.last_action = 0
+        self.steps = 0
+        return self.game.state(), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One frame; `action` counts within the minimal action set."""
+        reward, terminated = self.game.act(self.actions[int(action)])
+        self.steps += 1
+        truncated = not terminated and self.steps >= MINATAR_MAX_STEPS
+        return self.game.state(), float(reward), bool(terminated), truncated, {}
+
+
+def is_ours(name: object) -> bool:
+    """Whether the name is of this module's and not `gymnasium.make`'s."""
+    return isinstance(name, str) and name.startswith((MINATAR, GYMNASIUM))
+
+
+def make_environment(name: str) -> gym.Env[Any, Any]:
+    """The environment called `name`."""
+    if name.startswith(MINATAR):
+        return MinAtar(name.removeprefix(MINATAR))
+    try:
+        return gym.make(name.removeprefix(GYMNASIUM))
+    except gym.error.Error as error:
+        raise UserError(f"environment {name!r} cannot be made: {str(error).splitlines()[0]}") from error
+    except ImportError as error:
+        raise UserError(f"environment {name!r} needs a package that is not installed: {error}") from error

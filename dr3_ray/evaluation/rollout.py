@@ -1,0 +1,58 @@
+"""Rollouts: every member of a population plays its episodes at the same time, one forward pass for all."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Returns = npt.NDArray[np.float64]
+
+
+class Rollout:
+    """Environments for K members and E episodes each, made once and played as often as wanted."""
+
+    def __init__(self, make: Callable[[], gym.Env[Any, Any]], members: int, episodes: int):
+        self.environments = [[make() for _ in range(episodes)] for _ in range(members)]
+        space = self.environments[0][0].action_space
+        if isinstance(space, gym.spaces.Box):
+            self.to_environment: Callable[[npt.NDArray[Any]], Any] = lambda a: (
+                space.low + (np.clip(a, -1.0, 1.0) + 1.0) * 0.5 * (space.high - space.low)
+            ).astype(space.dtype)
+        else:
+            assert isinstance(space, gym.spaces.Discrete)
+            self.to_environment = lambda a: a + space.start
+
+    def play(self, act: Callable[[Tensor], Tensor], seeds: Sequence[int]) -> tuple[Returns, npt.NDArray[np.int64]]:
+        """Undiscounted returns and lengths [K, E] of one episode an environment.
+
+        `act` maps observations [K, N, *observation] to actions [K, N] or [K, N, A] in [−1, 1]. Episode e starts from
+        `seeds[e]` for every member, so that members are compared on equal draws.
+        """
+        members, episodes = len(self.environments), len(self.environments[0])
+        observations = np.stack(
+            [[env.reset(seed=seed)[0] for env, seed in zip(row, seeds, strict=True)] for row in self.environments]
+        )
+        returns, lengths = np.zeros((members, episodes)), np.zeros((members, episodes), dtype=np.int64)
+        running = np.ones((members, episodes), dtype=bool)
+        while running.any():
+            columns = np.flatnonzero(running.any(0))  # episodes that some member still plays
+            actions = act(torch.from_numpy(observations[:, columns])).cpu().numpy()
+            for member, column in zip(*np.nonzero(running[:, columns]), strict=True):
+                episode = columns[column]
+                action = self.to_environment(actions[member, column])
+                observation, reward, terminated, truncated, _ = self.environments[member][episode].step(action)
+                observations[member, episode] = observation
+                returns[member, episode] += float(reward)
+                lengths[member, episode] += 1
+                running[member, episode] = not (terminated or truncated)
+        return returns, lengths
+
+    def close(self) -> None:
+        """Close all environments."""
+        for row in self.environments:
+            for environment in row:
+                environment.close()

@@ -1,0 +1,72 @@
+"""One config and one Algorithm a name: what they train stands in `dr3_ray.algorithms`."""
+
+from ray.tune.registry import register_trainable
+
+from dr3_ray.algorithms.registry import kinds_of
+from dr3_ray.rllib.algorithm import OfflineAlgorithm
+from dr3_ray.rllib.config import OfflineConfig
+
+
+class DR3DQNConfig(OfflineConfig):
+    """DQN with DR3, discrete actions."""
+
+    algorithm_name = "DR3-DQN"
+
+
+class DR3DQN(OfflineAlgorithm):
+    """DQN with DR3, discrete actions."""
+
+    config_class = DR3DQNConfig
+
+
+class DR3CQLConfig(OfflineConfig):
+    """CQL with DR3, discrete and continuous actions."""
+
+    algorithm_name = "DR3-CQL"
+
+
+class DR3CQL(OfflineAlgorithm):
+    """CQL with DR3, discrete and continuous actions."""
+
+    config_class = DR3CQLConfig
+
+
+class DR3SARSAConfig(OfflineConfig):
+    """Offline SARSA with DR3, discrete and continuous actions."""
+
+    algorithm_name = "DR3-SARSA"
+
+
+class DR3SARSA(OfflineAlgorithm):
+    """Offline SARSA with DR3, discrete and continuous actions."""
+
+    config_class = DR3SARSAConfig
+
+
+class BCConfig(OfflineConfig):
+    """Behaviour cloning, discrete and continuous actions."""
+
+    algorithm_name = "BC"
+
+
+class BC(OfflineAlgorithm):
+    """Behaviour cloning, discrete and continuous actions."""
+
+    config_class = BCConfig
+
+
+CLASSES: dict[str, type[OfflineAlgorithm]] = {
+    each.config_class.algorithm_name: each for each in (DR3DQN, DR3CQL, DR3SARSA, BC)
+}
+
+
+def config_for(name: str) -> OfflineConfig:
+    """A fresh config of the algorithm called `name`."""
+    kinds_of(name)  # fails with the list of names where there is none
+    return CLASSES[name].get_default_config()
+
+
+def register_algorithms() -> None:
+    """Make the names known to Ray Tune: `tune.Tuner("DR3-CQL", param_space=…)`, in worker processes too."""
+    for name, algorithm in CLASSES.items():
+        register_trainable(name, algorithm)

@@ -1,0 +1,185 @@
+"""RLlib configs: which data, which options, which members."""
+
+import dataclasses
+from typing import Any, Self
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.offline.offline_data import OfflineData
+
+from dr3_ray.algorithms.registry import find, kinds_of
+from dr3_ray.data import load_dataset
+from dr3_ray.errors import UserError
+from dr3_ray.member import Member
+from dr3_ray.population import Execution
+from dr3_ray.regularizers.dr3 import DR3
+from dr3_ray.rllib.env_runner import PopulationEnvRunner
+from dr3_ray.rllib.learner import PopulationLearner
+from dr3_ray.rllib.module import PopulationModule
+
+
+def algorithm_class(name: str) -> type:
+    """The RLlib Algorithm of that name."""
+    from dr3_ray.rllib import algorithms  # it imports this module
+
+    return algorithms.CLASSES[name]
+
+
+class MappedData(OfflineData):
+    """RLlib's slot for offline data. Learners map the shards themselves, so nothing is read here."""
+
+    def __init__(self, config: AlgorithmConfig):
+        self.config = config
+
+
+class OfflineConfig(AlgorithmConfig):
+    """Config of all our algorithms. An option that is not set has the default of the algorithm on the data's space."""
+
+    algorithm_name: str
+
+    def __init__(self, algo_class: type | None = None):
+        super().__init__(algo_class=algo_class or algorithm_class(self.algorithm_name))
+        self._is_online = False
+        self.lr = None
+        self.gamma = None
+        self.offline_data_class = MappedData
+        self.env_runner_cls = PopulationEnvRunner
+        self.num_env_runners = 0
+        self.min_time_s_per_iteration = None
+        self.evaluation_duration = 20
+        for name in self.option_names():
+            setattr(self, name, None)
+        self.members: list[dict[str, Any]] = [{}]
+        self.updates_per_iteration = 1000
+        self.execution: Execution = "auto"
+        self.monte_carlo_gamma: float | None = None
+
+    @classmethod
+    def algorithm_options(cls) -> dict[str, "dataclasses.Field[Any]"]:
+        """The algorithm's options, over all kinds of action spaces."""
+        specs = kinds_of(cls.algorithm_name).values()
+        return {option.name: option for spec in specs for option in dataclasses.fields(spec.options)}
+
+    @classmethod
+    def regularizer_options(cls) -> dict[str, "dataclasses.Field[Any]"]:
+        """DR3's options; none for an algorithm without a critic."""
+        if not any(spec.has_critic for spec in kinds_of(cls.algorithm_name).values()):
+            return {}
+        return {option.name: option for option in dataclasses.fields(DR3)}
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """All options of a member but its seed."""
+        return [*cls.algorithm_options(), *cls.regularizer_options()]
+
+    def training(self, **options: Any) -> Self:
+        """Set the algorithm's options; `describe_options()` lists them with defaults and sources."""
+        return self._set(options, self.algorithm_options(), "training")
+
+    def regularization(self, **options: Any) -> Self:
+        """Set DR3's options: `dr3_coeff`, `dr3_form`, `dr3_stop_gradient`, `dr3_mask_terminals`, `dr3_match_actions`."""
+        return self._set(options, self.regularizer_options(), "regularization")
+
+    def _set(self, options: dict[str, Any], known: dict[str, Any], method: str) -> Self:
+        for name, value in options.items():
+            if name not in known:
+                raise UserError(
+                    f"{self.algorithm_name}: .{method}() has no option {name!r}; it has {', '.join(known) or 'none'}"
+                )
+            setattr(self, name, value)
+        return self
+
+    def population(
+        self,
+        members: list[dict[str, Any]] = NotProvided,
+        *,
+        updates_per_iteration: int = NotProvided,
+        execution: Execution = NotProvided,
+    ) -> Self:
+        """Train K members in one process.
+
+        Args:
+            members: One dict a member: what it has different from `.training()` and `.regularization()`, and `seed`.
+                Numbers may differ between members, widths and batch sizes may not. Default: one member.
+            updates_per_iteration: Gradient steps of every member in one `train()`.
+            execution: `in_turn`, `stacked`, or `auto`: in turn on a CPU, stacked on a GPU.
+        """
+        if members is not NotProvided:
+            self.members = members
+        if updates_per_iteration is not NotProvided:
+            self.updates_per_iteration = updates_per_iteration
+        if execution is not NotProvided:
+            self.execution = execution
+        return self
+
+    def offline_data(self, *, monte_carlo_gamma: float | None = NotProvided, **settings: Any) -> Self:
+        """`input_`: a data set, as for `load_dataset`. `monte_carlo_gamma`: recompute Monte-Carlo returns with this γ."""
+        if monte_carlo_gamma is not NotProvided:
+            self.monte_carlo_gamma = monte_carlo_gamma
+        return super().offline_data(**settings)
+
+    @classmethod
+    def describe_options(cls) -> str:
+        """Every option with its default and source, one a line, by kind of action space."""
+        lines = []
+        for kind, spec in kinds_of(cls.algorithm_name).items():
+            for options in (spec.options, DR3) if spec.has_critic else (spec.options,):
+                lines += [
+                    f"{kind}: {each.name} = {each.default}: {each.metadata['doc']}"
+                    for each in dataclasses.fields(options)
+                ]
+        return "\n".join(lines)
+
+    def full_members(self) -> list[dict[str, Any]]:
+        """The complete configuration of every member, as plain values."""
+        common = {name: getattr(self, name) for name in self.option_names() if getattr(self, name) is not None}
+        # without a seed of its own a member takes RLlib's
+        common["seed"] = self.seed or 0
+        spec = find(self.algorithm_name, self._action_kind)
+        return [Member.from_dict(spec, common | member).to_dict() for member in self.members]
+
+    @property
+    def _action_kind(self) -> str:
+        return "discrete" if hasattr(self.action_space, "n") else "continuous"
+
+    def validate(self) -> None:
+        """Check everything that can be known before training; UserError in one line."""
+        if not isinstance(self.input_, str) or self.input_ == "sampler":
+            raise UserError(f"{self.algorithm_name} needs data: .offline_data(input_='embedded:breakout-replay')")
+        if self.num_learners > 1:
+            raise UserError("one learner an algorithm: run more trials, or more members in a population, instead")
+        if type(self.updates_per_iteration) is not int or self.updates_per_iteration < 1:
+            raise UserError(f"updates_per_iteration must be a whole number from 1, not {self.updates_per_iteration!r}")
+        if not self.members:
+            raise UserError("a population needs at least one member")
+        data = load_dataset(self.input_, gamma=self.monte_carlo_gamma)
+        if self.observation_space is None:
+            self.observation_space = data.observation_space.to_gymnasium()
+        if self.action_space is None:
+            self.action_space = data.action_space.to_gymnasium()
+        spec = find(self.algorithm_name, self._action_kind)
+        members = [Member.from_dict(spec, values) for values in self.full_members()]
+        spec.options.stack([member.options for member in members])
+        if spec.has_critic:
+            DR3.stack([member.dr3 for member in members])
+        if self.env is not None and spec.act is None:
+            raise UserError(
+                f"{spec.name} on {spec.action_kind} actions evaluates the behaviour policy and has none of its own to "
+                "roll out: leave out the environment"
+            )
+        super().validate()
+
+    def get_default_learner_class(self) -> type:
+        """Our learner."""
+        return PopulationLearner
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Our module; what it needs to know travels in `model_config`."""
+        return RLModuleSpec(module_class=PopulationModule)
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return super()._model_config_auto_includes | {
+            "algorithm": self.algorithm_name,
+            "members": self.full_members(),
+        }

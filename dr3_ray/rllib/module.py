@@ -1,0 +1,60 @@
+"""The RLModule: the stacked networks of all members."""
+
+from typing import Any
+
+import gymnasium as gym
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor
+
+from dr3_ray.algorithms.registry import find
+from dr3_ray.member import Member, build_networks
+from dr3_ray.population import act
+from dr3_ray.types import Spaces
+
+
+def spaces_of(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
+    """What the training core needs to know of two Gymnasium spaces."""
+    assert observation_space.shape is not None
+    if isinstance(action_space, gym.spaces.Discrete):
+        return Spaces(observation_space.shape, "discrete", int(action_space.n))
+    assert action_space.shape is not None
+    return Spaces(observation_space.shape, "continuous", int(torch.tensor(action_space.shape).prod()))
+
+
+class PopulationModule(TorchRLModule, InferenceOnlyAPI):
+    """`model_config` holds the algorithm's name and the members' full configurations.
+
+    Inference is deterministic: the greedy action of a critic, the mode of a policy (for a squashed Gaussian tanh of
+    the mean, in [−1, 1]). RLlib's own inference calls act with the first member; `act_all` acts with all of them.
+    """
+
+    def setup(self) -> None:
+        """Build the networks; each member's first weights come from its own seed."""
+        self.spaces = spaces_of(self.observation_space, self.action_space)
+        self.spec = find(self.model_config["algorithm"], self.spaces.action_kind)
+        members = [Member.from_dict(self.spec, values) for values in self.model_config["members"]]
+        self.networks = build_networks(self.spec, self.spaces, members)
+        self.n_members = len(members)
+        if self.inference_only:
+            for name in self._not_for_inference():
+                del self.networks[name]  # here, because RLlib 2.60 cannot delete a nested attribute
+
+    def act_all(self, observations: Tensor) -> Tensor:
+        """Deterministic actions of all members at observations [K, N, *observation]."""
+        return act(self.spec, self.networks, observations)
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        observations = torch.as_tensor(batch[Columns.OBS])
+        actions = self.act_all(observations.expand(self.n_members, *observations.shape))[0]
+        return {Columns.ACTIONS: actions}
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Target networks, and the critic where there is an actor, are not needed to act."""
+        return [f"networks.{name}" for name in self._not_for_inference()]
+
+    def _not_for_inference(self) -> list[str]:
+        names = [name for name, _ in self.networks.named_children()]
+        return [name for name in names if name.startswith("target_") or (name != "actor" and "actor" in names)]
