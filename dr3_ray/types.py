@@ -4,7 +4,7 @@ Dimensions, by name: `member` K, `critic` C, `batch` B, `sample` N, `dim` A (act
 """
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -48,6 +48,7 @@ class Noise(NamedTuple):
     uniform: dict[str, tuple[int, ...]]  # in [-1, 1)
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A pure function of networks and tensors. `noise` holds what `Noise` declared, each [K, B, *shape].
 
