@@ -1,0 +1,104 @@
+"""Small in-memory data and populations for the tests of the training core."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dr3_ray.algorithms.registry import ALGORITHMS
+from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.member import Member, build_networks
+from dr3_ray.population import Population
+from dr3_ray.types import Spaces
+
+# small enough for thousands of updates, and every rule of the algorithms acts within a few of them
+TINY: dict[str, Any] = {"hidden_sizes": (12, 8), "batch_size": 16}
+TINY_CRITIC: dict[str, Any] = {"critic_lr": 1e-3, "tau": 0.5, "target_period": 3}
+SPACES = {"discrete": Spaces((2, 3), "discrete", 3), "continuous": Spaces((2, 3), "continuous", 2)}
+
+
+class TableData:
+    """Columns in memory, as training asks for them."""
+
+    def __init__(self, columns: dict[str, Tensor]):
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns["observations"])
+
+    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
+        return {name: self.columns[name][indices] for name in columns}
+
+
+def random_data(action_kind: str, rows: int = 200, seed: int = 0) -> TableData:
+    """Random rows in which every tenth episode step terminates, and every tenth is truncated."""
+    source = torch.Generator().manual_seed(seed)
+    spaces = SPACES[action_kind]
+    ending = torch.arange(rows) % 20
+
+    def actions() -> Tensor:
+        if action_kind == "discrete":
+            return torch.randint(spaces.n_actions, (rows,), generator=source)
+        return torch.rand(rows, spaces.n_actions, generator=source) * 2.0 - 1.0
+
+    return TableData(
+        {
+            "observations": torch.randn(rows, *spaces.observation_shape, generator=source),
+            "actions": actions(),
+            "rewards": torch.randn(rows, generator=source),
+            "next_observations": torch.randn(rows, *spaces.observation_shape, generator=source),
+            "terminateds": (ending == 9).float(),
+            "truncateds": (ending == 19).float(),
+            "next_actions": actions(),
+            "next_actions_valid": (ending != 9) & (ending != 19),
+        }
+    )
+
+
+@pytest.fixture
+def table_data() -> type[TableData]:
+    return TableData
+
+
+@pytest.fixture
+def make_data() -> Callable[..., TableData]:
+    return random_data
+
+
+@pytest.fixture
+def make_population() -> Callable[..., Population]:
+    """A population from plain values of its members; tiny unless they say otherwise."""
+
+    def make(
+        spec: AlgorithmSpec,
+        members: Sequence[dict[str, Any]] = ({},),
+        execution: Any = "in_turn",
+        dtype: torch.dtype = torch.float32,
+        data: TableData | None = None,
+        spaces: Spaces | None = None,
+    ) -> Population:
+        spaces = spaces or SPACES[spec.action_kind]
+        known = {name for name, _ in spec.options()}
+        tiny = {name: value for name, value in (TINY | TINY_CRITIC | {"n_sampled_actions": 3}).items() if name in known}
+        made = [Member.from_dict(spec, tiny | member) for member in members]
+        networks = build_networks(spec, spaces, made).to(dtype)
+        return Population(spec, networks, made, data or random_data(spec.action_kind), spaces, execution)
+
+    return make
+
+
+def every_algorithm() -> list[Any]:
+    """Each algorithm on each kind of actions."""
+    return [
+        pytest.param(spec, id=f"{name}-{kind}") for name, kinds in ALGORITHMS.items() for kind, spec in kinds.items()
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with an argument `spec` runs for every algorithm and space; with `critic_spec`, those with a critic."""
+    if "spec" in metafunc.fixturenames:
+        metafunc.parametrize("spec", every_algorithm())
+    if "critic_spec" in metafunc.fixturenames:
+        metafunc.parametrize("critic_spec", [each for each in every_algorithm() if each.values[0].has_critic])
