@@ -32,7 +32,10 @@ class Member:
         dr3 = {name: values.pop(name) for name in list(values) if name.startswith("dr3_")}
         if dr3 and not spec.has_critic:
             raise UserError(f"{spec.name} has no critic to regularise: leave out {', '.join(dr3)}")
-        return cls(spec.options.from_dict(values), DR3.from_dict(dr3) if spec.has_critic else None, seed)
+        regularizer = DR3.from_dict(dr3) if spec.has_critic else None
+        if regularizer and regularizer.dr3_match_actions and spec.action_kind != "discrete":
+            raise UserError("dr3_match_actions compares the heads of a discrete critic: leave it out")
+        return cls(spec.options.from_dict(values), regularizer, seed)
 
     def to_dict(self) -> dict[str, Any]:
         """The member's full configuration as plain values."""
