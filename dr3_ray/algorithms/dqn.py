@@ -64,7 +64,7 @@ def critic_terms(
     error = td.huber if options.loss == "huber" else td.squared_error
     terms = Terms(
         losses={"critic": td.masked_mean(error(q, targets), usable)},
-        metrics={"q_data": td.mean_over_batch(q.detach()), "target": td.mean_over_batch(targets)},
+        metrics={"q_data": td.mean_over_batch(q.detach()), "target": td.masked_mean(targets, usable)},
     )
     return terms, Backup(values.phi, values.next_actions, usable * (1.0 - batch.terminateds))
 

@@ -56,7 +56,7 @@ def continuous_objective(options: ContinuousSARSAOptions) -> Objective:
         errors = td.masked_mean(td.squared_error(q, targets.unsqueeze(1)), usable.unsqueeze(1))
         terms = Terms(
             losses={"critic": errors.sum(1)},
-            metrics={"q_data": q.detach().mean((1, 2)), "target": td.mean_over_batch(targets)},
+            metrics={"q_data": q.detach().mean((1, 2)), "target": td.masked_mean(targets, usable)},
         )
         return terms, Backup(phi, batch.next_actions, usable * (1.0 - batch.terminateds))
 
