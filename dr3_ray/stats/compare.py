@@ -1,6 +1,7 @@
 """Is one setting better than another?"""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -8,7 +9,7 @@ from scipy import stats
 from dr3_ray.stats.bootstrap import CONFIDENCE, Estimate
 
 
-def probability_of_improvement(treated: Mapping[Hashable, float], baseline: Mapping[Hashable, float]) -> Estimate:
+def probability_of_improvement(treated: Mapping[Any, float], baseline: Mapping[Any, float]) -> Estimate:
     """Probability that a treated run beats the baseline run with the same key, such as `(data set, seed)`.
 
     A tie counts half. Only the order within a pair matters, so pairs from several data sets may be pooled whatever the

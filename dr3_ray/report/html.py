@@ -1,0 +1,166 @@
+"""The report of a sweep: one page that opens without a network, its figures as PNGs and its table as CSV beside it."""
+
+import json
+import os
+import re
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from dr3_ray.data import load_dataset
+from dr3_ray.errors import UserError
+from dr3_ray.report import tables
+from dr3_ray.report.figures import draw_facet, palette
+from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, load_run
+
+_TROUBLE = ("diverged", "failed", "pending", "running", "finished")  # what needs attention comes first
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write `report/` of a run directory, also of a sweep that is still running, and return the path of the page.
+
+    Beside `report.html`: `summary.csv`, the table at full precision, and each figure as PNG. Files are replaced one by
+    one and never half-written.
+
+    Raises:
+        UserError: it is not a run directory, or one of its files is damaged.
+    """
+    run = load_run(run_dir)
+    out = run.path / "report"
+    out.mkdir(exist_ok=True)
+    summary, outcomes = tables.summarize(run), tables.outcomes(run)
+    colours = palette(run.coefficients)
+    facets: list[dict[str, Any]] = []
+    prefixes: set[str] = set()
+    for heading, rows in tables.facets_of(run, summary):
+        prefix = re.sub(r"[^a-z0-9.]+", "-", heading.lower()).strip("-")
+        prefix += f"-{len(facets)}" * (prefix in prefixes)
+        prefixes.add(prefix)
+        pictures = draw_facet(prefix, _of(rows, run, run.histories), _of(rows, run, outcomes), rows, colours)
+        for picture in pictures:
+            _replace(out / f"{picture.name}.png", picture.png)
+        figures = [{"svg": Markup(picture.svg), "file": f"{picture.name}.png"} for picture in pictures]
+        facets.append(
+            {"heading": heading, "finding": _finding(rows), "table": _table(rows, colours), "figures": figures}
+        )
+    _replace(out / "summary.csv", summary.to_csv(index=False).encode())
+    ordered = outcomes.sort_values("status", key=lambda status: status.map(_TROUBLE.index), kind="stable")
+    page = _template().render(
+        run=run,
+        facets=facets,
+        colours=_css_colours(run.coefficients),
+        counts={status: int((run.members["status"] == status).sum()) for status in STATUSES},
+        notes=tables.notes(run, summary),
+        trouble=[_member(run, row) for _, row in ordered[ordered["status"] != "finished"].iterrows()],
+        finished=[_member(run, row) for _, row in ordered[ordered["status"] == "finished"].iterrows()],
+        axes=run.facets[2:],
+        command=shlex.join(run.info.get("command", [])),
+        spec=json.dumps(run.info.get("spec", {}), indent=2, ensure_ascii=False),
+        datasets={name: _provenance(run, name) for name in sorted(run.members["dataset"].unique())},
+        created=_moment(run.info.get("created")),
+        written=_moment(datetime.now(UTC).isoformat()),
+    )
+    return _replace(out / "report.html", page.encode())
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("dr3_ray.report")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _of(rows: pd.DataFrame, run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    """The part of another table that belongs to the facet of these rows of the summary."""
+    return table[(table[run.facets] == rows[run.facets].iloc[0]).all(axis=1)]
+
+
+def _table(rows: pd.DataFrame, colours: dict[float, str]) -> dict[str, Any]:
+    shown = tables.columns(rows)
+    order = list(colours)
+    body = [
+        {
+            "coefficient": f"{row[COEFFICIENT]:g}",
+            "colour": "--ink" if row[COEFFICIENT] == 0 else f"--c{order.index(row[COEFFICIENT])}",
+            "interim": row["interim"],
+            "runs": tables.runs_cell(row),
+            "step": f"{row['step']:,}",
+            "cells": [tables.cell(row, key) for key in shown],
+        }
+        for _, row in rows.iterrows()
+    ]
+    return {"titles": list(shown.values()), "body": body}
+
+
+def _finding(rows: pd.DataFrame) -> str:
+    """The best setting in words, with what has to be held against it."""
+    measured = rows[rows["return_final_n"] > 0]
+    if len(measured) < 2:
+        return ""
+    best = measured.loc[measured["return_final"].idxmax()]
+    base = measured[measured[COEFFICIENT] == 0]
+    text = "So far the highest" if rows["interim"].any() else "The highest"
+    text += f" final return is at c₀ = {best[COEFFICIENT]:g}: {' '.join(tables.cell(best, 'return_final'))}"
+    if len(base) and best[COEFFICIENT] != 0:
+        text += f", against {' '.join(tables.cell(base.iloc[0], 'return_final'))} at c₀ = 0"
+        if pairs := int(best["improvement_n"]):
+            text += f"; better in {best['improvement'] * pairs:g} of {pairs} pairs of equal seeds"
+    text += f". It was picked among {len(measured)} settings by these same runs: expect less from new seeds."
+    return text.replace("c₀ = ", "c₀\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+
+
+def _member(run: Run, row: pd.Series) -> dict[str, Any]:
+    return {
+        "member": row.name,
+        "coefficient": f"{row[COEFFICIENT]:g}",
+        "last_step": f"{row['last_step']:,}",
+        "return_final": tables.number(row["return_final"]),
+        "axes": [row[axis] for axis in run.facets[2:]],
+        **row[["status", "algorithm", "dataset", "seed", "error"]],
+    }
+
+
+def _provenance(run: Run, name: str) -> dict[str, str]:
+    """What the data set is and where it comes from: as `run.json` recorded it, else as it can be opened now."""
+    recorded = run.info.get("datasets", {}).get(name)
+    if recorded is None:
+        try:
+            dataset = load_dataset(name)
+        except UserError as error:
+            return {"not recorded": f"and it cannot be opened here ({error})"}
+        recorded = dataset.manifest.model_dump(mode="json") | {"fingerprint": dataset.fingerprint}
+    counts, provenance = recorded["counts"], recorded["provenance"]
+    size = f"{counts['rows']:,} steps of {counts['episodes']:,} episodes"
+    shown = {"name": recorded["name"], "size": size, **provenance, "fingerprint": recorded["fingerprint"]}
+    shown |= {"notes": " ".join(provenance.get("notes", []))} | provenance.get("details", {})
+    return {key: value for key, value in shown.items() if value and isinstance(value, str)}
+
+
+def _css_colours(coefficients: list[float]) -> dict[str, list[str]]:
+    """Definitions of the variables that the figures use, for a light and for a dark page."""
+    return {
+        scheme: [
+            f"--c{place}: {colour}"
+            for place, (coefficient, colour) in enumerate(palette(coefficients, dark=scheme == "dark").items())
+            if coefficient != 0
+        ]
+        for scheme in ("light", "dark")
+    }
+
+
+def _moment(iso: str | None) -> str:
+    return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if iso else "at an unknown time"
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    """Write a file as a whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+    return path

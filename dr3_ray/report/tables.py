@@ -1,0 +1,194 @@
+"""The numbers of a sweep: one row per setting, for a file, the terminal and the page."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, dataset_label, load_run
+from dr3_ray.stats import Estimate, bootstrap_estimate, mean, median, probability_of_improvement, training_average
+
+MEASURES = {
+    "return": "episode_return_mean",
+    "dot_product": "dot_product",
+    "effective_rank": "effective_rank",
+    "q_mean": "q_mean",
+}
+"""What the summary holds, and the column of the histories it is made from."""
+_OUTCOMES = [f"{measure}_{when}" for measure in MEASURES for when in ("final", "average")]
+
+
+class Cell(NamedTuple):
+    """One value as people read it, and how certain it is: an interval, or why there is none."""
+
+    value: str
+    detail: str = ""
+
+
+def summarize(run: Run) -> pd.DataFrame:
+    """One row per facet and coefficient.
+
+    `members` are planned, counted again by status; `runs` of them make the numbers. These are the finished ones; while
+    a setting has none, its running ones stand in with what they have measured so far (`interim`). `step` is the last
+    evaluation of the least advanced of them, in gradient updates.
+
+    Every measure comes twice: `_final`, the last evaluation of each run, and `_average`, each run's average over its
+    training (area under the curve by gradient updates). Over runs it is an interquartile mean, with the bounds `_low`
+    and `_high` of its 95% interval, from `_n` finite values. Bounds are NaN where there is no interval. `improvement`
+    is the probability that a run's final return beats that of coefficient 0 with the same seed at the same step.
+    """
+    rows: list[dict[str, Any]] = []
+    for facet, members in outcomes(run).groupby(run.facets, sort=False):
+        counted = members[members["counted"]]
+        for coefficient, setting in members.groupby(COEFFICIENT):
+            runs = counted[counted[COEFFICIENT] == coefficient]
+            row = dict(zip(run.facets, facet, strict=True)) | {COEFFICIENT: coefficient, "members": len(setting)}
+            row |= {status: int((setting["status"] == status).sum()) for status in STATUSES}
+            row |= {"runs": len(runs), "interim": bool((runs["status"] == "running").any())}
+            row["step"] = int(runs["last_step"].min()) if len(runs) else 0
+            for key in _OUTCOMES:
+                row |= _flat(key, bootstrap_estimate(runs[key]))
+            finals = runs["return_final"][np.isfinite(runs["return_final"])]
+            row |= {f"return_final_{f.__name__}": f(finals) if len(finals) else np.nan for f in (mean, median)}
+            baseline = counted[(counted[COEFFICIENT] == 0) & (coefficient != 0)]
+            rows.append(row | _flat("improvement", probability_of_improvement(_pairable(runs), _pairable(baseline))))
+    return pd.DataFrame(rows)
+
+
+def outcomes(run: Run) -> pd.DataFrame:
+    """The members with each measure's `_final` and `_average`, and whether they are `counted` in the summary.
+
+    A NaN in a history is "not measured"; a member without a measurement has NaN.
+    """
+    values: dict[str, dict[str, float]] = {}
+    for member, history in run.histories.groupby("member"):
+        values[str(member)] = {}
+        for measure, column in MEASURES.items():
+            curve = history.get(column, pd.Series(np.nan, index=history.index))
+            measured = curve.dropna()
+            values[str(member)][f"{measure}_final"] = measured.iloc[-1] if len(measured) else np.nan
+            values[str(member)][f"{measure}_average"] = training_average(history["step"], curve)
+    finished = run.members["status"] == "finished"
+    settings = [run.members[key] for key in (*run.facets, COEFFICIENT)]
+    stand_in = (run.members["status"] == "running") & (run.members["last_step"] > 0)
+    counted = finished | (stand_in & ~finished.groupby(settings).transform("any"))
+    measured = pd.DataFrame.from_dict(values, orient="index", columns=_OUTCOMES, dtype=float)
+    return run.members.assign(counted=counted).join(measured)
+
+
+def columns(summary: pd.DataFrame) -> dict[str, str]:
+    """Which measures to show, with two-line titles: those about returns only where returns were measured."""
+    returns = {
+        "return_final": "IQM return\nfinal",
+        "return_average": "IQM return\naverage",
+        "improvement": "P(better)\nthan c₀ = 0",
+    }
+    features = {
+        "dot_product_final": "dot\nproduct",
+        "effective_rank_final": "effective\nrank",
+        "q_mean_final": "mean\nQ",
+    }
+    shown = {key: title for key, title in returns.items() if (summary[f"{key}_n"] > 0).any()}
+    return shown | features
+
+
+def cell(row: pd.Series, key: str) -> Cell:
+    """A measure of one row of the summary with its interval, both to the same number of decimals."""
+    value, low, high, n = row[key], row[f"{key}_low"], row[f"{key}_high"], row[f"{key}_n"]
+    if n == 0:
+        return Cell("\N{EN DASH}")
+    decimals = _decimals(value or low or high) if value == 0 or 1e-3 <= abs(value) < 1e6 else None
+    interval = f"[{number(low, decimals)},\N{NO-BREAK SPACE}{number(high, decimals)}]" if low == low else "1 run"
+    runs = f" of {n:.0f} runs" if n != row["runs"] and n > 1 and key != "improvement" else ""
+    return Cell(number(value, decimals), interval + runs)
+
+
+def runs_cell(row: pd.Series) -> Cell:
+    """How many of the planned runs count, and what became of the others."""
+    others = [f"{row[status]} {status}" for status in STATUSES[1:] if row[status]]
+    return Cell(f"{row['runs']}/{row['members']}", ", ".join(others))
+
+
+def facets_of(run: Run, summary: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """`(heading, rows)` of every algorithm × data set × further axes."""
+    for facet, rows in summary.groupby(run.facets, sort=False):
+        algorithm, dataset, *values = facet
+        further = [f"{axis} {value}" for axis, value in zip(run.facets[2:], values, strict=True)]
+        yield " · ".join([algorithm, dataset_label(dataset), *further]), rows
+
+
+def notes(run: Run, summary: pd.DataFrame) -> list[str]:
+    """What has to be known to read the numbers, one sentence or two each."""
+    counts = summary["runs"][summary["runs"] > 0]
+    how_many = "\N{EN DASH}".join(dict.fromkeys([str(counts.min()), str(counts.max())])) if len(counts) else "0"
+    said = [
+        f"Interquartile mean over {how_many} runs per setting, [95% interval] by percentile bootstrap over runs. "
+        "Final: last evaluation of each run. Average: over its training."
+    ]
+    if len(counts) and counts.min() < 4:
+        said.append(
+            "Up to three runs the interval is no more than their range and promises too much; one run has no interval."
+        )
+    if without := [heading for heading, rows in facets_of(run, summary) if not (rows["return_final_n"] > 0).any()]:
+        said.append(f"No returns, for want of rollouts in an environment: {'; '.join(without)}.")
+    if lost := {status: int(summary[status].sum()) for status in ("diverged", "failed") if summary[status].any()}:
+        parts = " and ".join(f"{count} {status}" for status, count in lost.items())
+        said.append(f"{parts} of {len(run.members)} runs are left out, which flatters the settings that lost them.")
+    if run.unfinished:
+        still = f"{run.unfinished} of {len(run.members)} runs are not finished."
+        interim = " Settings marked * show unfinished runs at their latest evaluation."
+        said.append(still + (interim if summary["interim"].any() else ""))
+    return said
+
+
+def summary_table(run_dir: str | Path) -> Group:
+    """The summary of a run directory for the terminal: a table per facet, and what has to be known to read them.
+
+    Raises:
+        UserError: it is not a run directory, or one of its files is damaged.
+    """
+    run = load_run(run_dir)
+    summary = summarize(run)
+    tables = [_terminal_table(heading, rows) for heading, rows in facets_of(run, summary)]
+    said = [Text(f"• {note}", style="dim") for note in notes(run, summary)]
+    return Group(*tables, *said)
+
+
+def _terminal_table(heading: str, rows: pd.DataFrame) -> Table:
+    """Narrow enough for 80 characters: only returns come with their intervals."""
+    shown = {key: title for key, title in columns(rows).items() if key != "improvement"}
+    table = Table(title=Text(heading, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("c₀", "runs", *shown.values()):
+        table.add_column(title.replace("effective", "eff."), justify="right", vertical="middle")
+    for _, row in rows.iterrows():
+        cells = {key: cell(row, key) for key in shown}
+        texts = [Text(" ".join(text) if key.startswith("return") else text.value) for key, text in cells.items()]
+        table.add_row(f"{row[COEFFICIENT]:g}" + "*" * row["interim"], runs_cell(row).value, *texts)
+    return table
+
+
+def number(value: float, decimals: int | None = None) -> str:
+    """Three significant digits, or so many decimals; powers of ten only where digits would run away."""
+    if not np.isfinite(value):
+        return "\N{EN DASH}" if np.isnan(value) else str(value)
+    if value != 0 and not 1e-3 <= abs(value) < 1e6 and decimals is None:
+        return f"{value:.2g}"
+    return f"{value:,.{_decimals(value) if decimals is None else decimals}f}"
+
+
+def _decimals(value: float) -> int:
+    return 2 if value == 0 or np.isnan(value) else int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 5))
+
+
+def _pairable(runs: pd.DataFrame) -> dict[tuple[int, int], float]:
+    return dict(zip(zip(runs["seed"], runs["last_step"], strict=True), runs["return_final"], strict=True))
+
+
+def _flat(key: str, estimate: Estimate) -> dict[str, float]:
+    return {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high, f"{key}_n": estimate.n}
