@@ -15,7 +15,7 @@ LAYERS_WITH_RAY = {"rllib", "sweep"}
 def modules_after(statement: str) -> set[str]:
     """Top-level names in sys.modules of a fresh interpreter that ran the statement."""
     code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
     return {name.split(".")[0] for name in json.loads(out.splitlines()[-1])}
 
 
@@ -23,7 +23,7 @@ def test_the_package_imports_neither_ray_nor_torch():
     assert not {"ray", "torch"} & modules_after("import dr3_ray, dr3_ray.errors")
 
 
-def test_no_layer_above_rllib_imports_ray():
+def test_only_the_layers_around_rllib_import_ray():
     """Each module of the layers that do without Ray, imported on its own terms, in one interpreter."""
     names = [info.name for info in pkgutil.iter_modules([str(PACKAGE)]) if info.name not in LAYERS_WITH_RAY]
     walk = "import importlib, pkgutil, dr3_ray\n" + "\n".join(
