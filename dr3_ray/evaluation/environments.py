@@ -27,7 +27,7 @@ class MinAtar(gym.Env[np.ndarray, np.int64]):
         except ImportError:
             raise UserError(
                 "MinAtar is not installed: pip install 'dr3-ray[minatar]' (GPL), or leave out the environment"
-            )
+            ) from None
         self.game = Environment(game)
         self.actions = self.game.minimal_action_set()
         self.observation_space = gym.spaces.Box(0, 1, tuple(self.game.state_shape()), np.bool_)

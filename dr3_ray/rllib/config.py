@@ -77,7 +77,7 @@ class OfflineConfig(AlgorithmConfig):
         return self._set(options, self.algorithm_options(), "training")
 
     def regularization(self, **options: Any) -> Self:
-        """Set DR3's options: `dr3_coeff`, `dr3_form`, `dr3_stop_gradient`, `dr3_mask_terminals`, `dr3_match_actions`."""
+        """Set DR3's options, `dr3_coeff` first of all; `describe_options()` lists them."""
         return self._set(options, self.regularizer_options(), "regularization")
 
     def _set(self, options: dict[str, Any], known: dict[str, Any], method: str) -> Self:
@@ -113,7 +113,7 @@ class OfflineConfig(AlgorithmConfig):
         return self
 
     def offline_data(self, *, monte_carlo_gamma: float | None = NotProvided, **settings: Any) -> Self:
-        """`input_`: a data set, as for `load_dataset`. `monte_carlo_gamma`: recompute Monte-Carlo returns with this γ."""
+        """`input_`: a data set, as for `load_dataset`. `monte_carlo_gamma`: the γ of the Monte-Carlo returns."""
         if monte_carlo_gamma is not NotProvided:
             self.monte_carlo_gamma = monte_carlo_gamma
         return super().offline_data(**settings)

@@ -1,0 +1,203 @@
+"""Collecting data sets: an online learner plays, and what it saw becomes a replay data set.
+
+The online learner is our own: the objective of an offline algorithm on a buffer that grows (DQN; SAC is continuous CQL
+with α = 0). `RECIPES` are the data sets that come with the package, and the commands that made them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from dr3_ray import __version__
+from dr3_ray.algorithms.registry import find
+from dr3_ray.data import Manifest, Provenance, ShardWriter, SpaceSpec, episode_columns, to_env_actions
+from dr3_ray.errors import UserError
+from dr3_ray.evaluation.environments import make_environment
+from dr3_ray.member import Member, build_networks
+from dr3_ray.networks.actors import squashed_sample
+from dr3_ray.population import Population
+from dr3_ray.types import Spaces
+
+GAMMA = 0.99
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to collect one data set. `keep` is the share of the replay's rows that is written, drawn uniformly."""
+
+    environment: str
+    algorithm: str
+    options: dict[str, Any]
+    steps: int
+    keep: float = 1.0
+    warm_up: int = 1000  # steps of random actions before the first update
+    seed: int = 0
+    exploration: tuple[float, float, float] = field(default=(1.0, 0.05, 0.3))  # ε: from, to, by this share of the steps
+
+
+RECIPES = {
+    "breakout-replay": Recipe(
+        environment="minatar:breakout",
+        algorithm="DR3-DQN",
+        options={"critic_lr": 2.5e-4, "batch_size": 32, "target_period": 1000, "dr3_coeff": 0.0},
+        steps=300_000,
+        keep=0.1,
+        warm_up=5000,
+    ),
+    "pendulum-replay": Recipe(
+        environment="gymnasium:Pendulum-v1",
+        algorithm="DR3-CQL",
+        options={
+            "cql_alpha": 0.0,
+            "dr3_coeff": 0.0,
+            "n_sampled_actions": 1,
+            "hidden_sizes": [64, 64],
+            "actor_lr": 1e-3,
+            "critic_lr": 1e-3,
+            "temperature_lr": 1e-3,
+        },
+        steps=20_000,
+    ),
+}
+
+
+class Replay:
+    """All transitions of the online learner, in memory; a population's data while it grows."""
+
+    def __init__(self, steps: int, observation: np.ndarray, action: np.ndarray):
+        self.rows = 0
+        self.columns = {
+            "observations": np.zeros((steps, *observation.shape), observation.dtype),
+            "next_observations": np.zeros((steps, *observation.shape), observation.dtype),
+            "actions": np.zeros((steps, *action.shape), action.dtype),
+            "rewards": np.zeros(steps, np.float32),
+            "terminateds": np.zeros(steps, np.float32),
+        }
+        self._tensors = {name: torch.from_numpy(column) for name, column in self.columns.items()}
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def append(self, **row: Any) -> None:
+        """Add one transition."""
+        for name, value in row.items():
+            self.columns[name][self.rows] = value
+        self.rows += 1
+
+    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
+        """Columns at `indices` [K, B], each [K, B, ...]."""
+        found = {name: self._tensors[name].index_select(0, indices.flatten()) for name in columns}
+        return {
+            name: (value.float() if value.dtype == torch.bool else value).unflatten(0, indices.shape)
+            for name, value in found.items()
+        }
+
+
+def collect(name: str, out: Path, *, steps: int | None = None, command: str = "") -> Manifest:
+    """Play the recipe `name` and write its replay to the directory `out`. `steps` shortens it."""
+    if name not in RECIPES:
+        raise UserError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    total = steps or recipe.steps
+    environment = make_environment(recipe.environment)
+    observation_space = SpaceSpec.from_gymnasium(environment.observation_space)
+    action_space = SpaceSpec.from_gymnasium(environment.action_space)
+    returns: list[float] = []
+    writer = ShardWriter(
+        out,
+        observation_space=observation_space,
+        action_space=action_space,
+        gamma=GAMMA,
+        name=name,
+        environment=recipe.environment,
+        provenance=Provenance(
+            source=f"replay of an online {recipe.algorithm} on {recipe.environment}, {total} steps",
+            version=f"dr3-ray {__version__}",
+            licence="Apache-2.0",
+            command=command,
+        ),
+    )
+    with writer:
+        draw = np.random.default_rng([recipe.seed, 1])
+        for episode, columns in enumerate(play(environment, recipe, total, action_space)):
+            returns.append(float(columns["rewards"].sum()))
+            kept = draw.random(len(columns["rewards"])) < recipe.keep
+            if kept.any():
+                writer.write(columns | {"episode_ids": np.full(len(kept), episode)}, keep=kept)
+    print(f"{len(returns)} episodes; mean return of the last 100: {np.mean(returns[-100:]):.2f}")
+    return writer.manifest
+
+
+def play(environment: gym.Env[Any, Any], recipe: Recipe, total: int, action_space: SpaceSpec) -> Any:
+    """Train online for `total` steps; yield the columns of each episode as it ends. The last one may be cut short."""
+    spec = find(recipe.algorithm, "discrete" if action_space.kind == "discrete" else "continuous")
+    member = Member.from_dict(spec, recipe.options | {"gamma": GAMMA, "seed": recipe.seed})
+    n_actions = action_space.n or action_space.size
+    observation, _ = environment.reset(seed=recipe.seed)
+    spaces = Spaces(observation.shape, spec.action_kind, n_actions)
+    rng = np.random.default_rng(recipe.seed)
+    replay = Replay(total, observation, np.zeros(action_space.shape, action_space.dtype))
+    population: Population | None = None
+    start, resets = 0, 0
+    for step in range(total):
+        action = act(population, spec.action_kind, observation, n_actions, rng, epsilon(recipe, step / total))
+        next_observation, reward, terminated, truncated, _ = environment.step(to_env_actions(action_space, action))
+        replay.append(
+            observations=observation,
+            actions=action,
+            rewards=reward,
+            next_observations=next_observation,
+            terminateds=terminated,
+        )
+        observation = next_observation
+        if step + 1 == recipe.warm_up:
+            population = Population(spec, build_networks(spec, spaces, [member]), [member], replay, spaces)
+        elif population is not None:
+            population.sampler.rows = len(replay)
+            population.update(1)
+        if terminated or truncated or step + 1 == total:
+            rows = slice(start, step + 1)
+            yield episode_columns(
+                np.concatenate([replay.columns["observations"][rows], next_observation[None]]),
+                replay.columns["actions"][rows],
+                replay.columns["rewards"][rows],
+                terminated=terminated,
+                truncated=not terminated,
+                episode_id=resets,
+                gamma=GAMMA,
+            )
+            start, resets = step + 1, resets + 1
+            observation, _ = environment.reset(seed=recipe.seed + resets)
+
+
+def epsilon(recipe: Recipe, progress: float) -> float:
+    """The share of random actions, falling linearly."""
+    first, last, by = recipe.exploration
+    return last + (first - last) * max(0.0, 1.0 - progress / by)
+
+
+def act(
+    population: Population | None,
+    kind: str,
+    observation: np.ndarray,
+    n_actions: int,
+    rng: np.random.Generator,
+    eps: float,
+) -> Any:
+    """ε-greedy on discrete actions, a sample of the policy on continuous ones; uniform before training starts."""
+    if kind == "discrete":
+        if population is None or rng.random() < eps:
+            return np.int64(rng.integers(n_actions))
+        return np.int64(population.act(torch.from_numpy(observation)[None, None]).item())
+    if population is None:
+        return rng.uniform(-1.0, 1.0, n_actions).astype(np.float32)
+    noise = torch.from_numpy(rng.standard_normal((1, 1, n_actions)).astype(np.float32))
+    with torch.no_grad():
+        moments = population.networks.actor(torch.from_numpy(observation)[None, None])  # type: ignore[operator]
+        return squashed_sample(*moments, noise)[0][0, 0].numpy()
