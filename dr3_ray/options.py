@@ -96,7 +96,7 @@ def checked(option: "dataclasses.Field[Any]", value: Any) -> Any:
         return float(value)
     if isinstance(default, tuple):
         value = tuple(value) if isinstance(value, list | tuple) else (value,)
-        if not all(isinstance(item, int) and item >= 1 for item in value):
+        if not all(type(item) is int and item >= 1 for item in value):
             raise UserError(f"{option.name} must be a list of positive integers, not {list(value)}")
         return value
     if type(value) is not type(default):
