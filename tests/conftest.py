@@ -1,5 +1,6 @@
 """Small in-memory data and populations for the tests of the training core."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,11 +79,14 @@ def make_population() -> Callable[..., Population]:
         dtype: torch.dtype = torch.float32,
         data: TableData | None = None,
         spaces: Spaces | None = None,
+        regularized: bool = True,
     ) -> Population:
         spaces = spaces or SPACES[spec.action_kind]
         known = {name for name, _ in spec.options()}
         tiny = {name: value for name, value in (TINY | TINY_CRITIC | {"n_sampled_actions": 3}).items() if name in known}
         made = [Member.from_dict(spec, tiny | member) for member in members]
+        if not regularized:  # the base algorithm, which DR3 has never touched
+            made = [dataclasses.replace(member, dr3=None) for member in made]
         networks = build_networks(spec, spaces, made).to(dtype)
         return Population(spec, networks, made, data or random_data(spec.action_kind), spaces, execution)
 
