@@ -59,7 +59,7 @@ def write_report(run_dir: str | Path) -> Path:
         trouble=[_member(run, row) for _, row in ordered[ordered["status"] != "finished"].iterrows()],
         finished=[_member(run, row) for _, row in ordered[ordered["status"] == "finished"].iterrows()],
         axes=run.facets[2:],
-        command=shlex.join(run.info.get("command", [])),
+        commands=_commands(run.info),
         spec=json.dumps(run.info.get("spec", {}), indent=2, ensure_ascii=False),
         datasets={name: _provenance(run, name) for name in sorted(run.members["dataset"].unique())},
         created=_moment(run.info.get("created")),
@@ -126,20 +126,27 @@ def _member(run: Run, row: pd.Series) -> dict[str, Any]:
     }
 
 
-def _provenance(run: Run, name: str) -> dict[str, str]:
-    """What the data set is and where it comes from: as `run.json` recorded it, else as it can be opened now."""
-    recorded = run.info.get("datasets", {}).get(name)
-    if recorded is None:
-        try:
-            dataset = load_dataset(name)
-        except UserError as error:
-            return {"not recorded": f"and it cannot be opened here ({error})"}
-        recorded = dataset.manifest.model_dump(mode="json") | {"fingerprint": dataset.fingerprint}
-    counts, provenance = recorded["counts"], recorded["provenance"]
-    size = f"{counts['rows']:,} steps of {counts['episodes']:,} episodes"
-    shown = {"name": recorded["name"], "size": size, **provenance, "fingerprint": recorded["fingerprint"]}
-    shown |= {"notes": " ".join(provenance.get("notes", []))} | provenance.get("details", {})
-    return {key: value for key, value in shown.items() if value and isinstance(value, str)}
+def _provenance(run: Run, source: str) -> dict[str, str]:
+    """What a data set is and where it comes from, if it is here and still the one that was trained on."""
+    used = set(run.members.loc[run.members["dataset"] == source, "fingerprint"])
+    facts = {"fingerprint": ", ".join(sorted(used))}
+    try:
+        dataset = load_dataset(source)
+    except UserError as error:
+        return facts | {"origin": f"unknown, as the data set cannot be opened here: {error}"}
+    if used != {dataset.fingerprint}:
+        return facts | {"origin": f"unknown, as other data lie there now, with fingerprint {dataset.fingerprint}"}
+    manifest, origin = dataset.manifest, dataset.manifest.provenance
+    facts |= {"name": manifest.name, "size": f"{manifest.counts.rows:,} steps of {manifest.counts.episodes:,} episodes"}
+    facts |= {key: getattr(origin, key) for key in ("source", "version", "licence", "command", "created")}
+    facts |= origin.details | {"notes": " ".join(origin.notes)}
+    return {key: value for key, value in facts.items() if value}
+
+
+def _commands(info: dict[str, Any]) -> list[str]:
+    """Every command that worked on this run directory, in order and once."""
+    argvs = [entry["command"] for entry in info.get("history", [])] or [info.get("command", [])]
+    return list(dict.fromkeys(map(shlex.join, argvs)))
 
 
 def _css_colours(coefficients: list[float]) -> dict[str, list[str]]:

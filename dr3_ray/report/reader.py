@@ -23,8 +23,8 @@ class Run:
 
     `info` is `run.json`. `facets` are the axes that separate one set of curves from another: algorithm, data set, and
     every other axis but the coefficient. `members` has one row per member (index: its hash) with the facets,
-    `dr3_coeff`, `seed`, `status`, `error` and `last_step` (gradient updates, 0 without a history). `histories` has one
-    row per member and evaluation, in order of `step`, with the members' columns joined.
+    `dr3_coeff`, `seed`, `status`, `error`, `fingerprint` of its data, and `last_step` (gradient updates, 0 without a
+    history). `histories` has one row per member and evaluation, in order of `step`, with the members' columns joined.
     """
 
     path: Path
@@ -55,11 +55,9 @@ def load_run(run_dir: str | Path) -> Run:
     """
     path = Path(run_dir)
     info = _read_info(path)
-    if not (path / "index.jsonl").is_file():
-        raise UserError(f"{path} has no index.jsonl: no member was ever started there, run the sweep first")
     records = read_index(path)
     if not records:
-        raise UserError(f"{path}/index.jsonl names no member: run the sweep first")
+        raise UserError(f"{path} has no member in its index.jsonl: no sweep got as far as starting there, run it again")
     facets = list(dict.fromkeys(["algorithm", "dataset", *info.get("axes", [])]))
     facets = [axis for axis in facets if axis not in (COEFFICIENT, "seed")]
     try:
@@ -99,8 +97,8 @@ def _member(record: dict[str, Any], facets: list[str]) -> dict[str, Any]:
     axes = {axis: _label(config.get(axis)) for axis in facets}
     coefficient, seed = float(config[COEFFICIENT]), int(config["seed"])
     error = " ".join((record.get("error") or "").split())
-    status = {"member": record["member"], "status": record["status"], "error": error}
-    return {**status, **axes, COEFFICIENT: coefficient, "seed": seed, "time": float(record.get("time") or "nan")}
+    about = {"member": record["member"], "status": record["status"], "error": error}
+    return {**about, **axes, COEFFICIENT: coefficient, "seed": seed, "fingerprint": config.get("data_fingerprint", "")}
 
 
 def _label(value: Any) -> str:

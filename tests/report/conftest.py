@@ -1,6 +1,8 @@
 """Run directories as a sweep leaves them, with curves that look like those of the real thing."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +85,14 @@ class RunWriter:
         lines = [json.dumps(record) for record in pending + self.records]
         (self.path / "index.jsonl").write_text("\n".join(lines) + '\n{"member": "torn')
         if self.tables:
-            pq.write_table(pa.concat_tables(self.tables), self.path / "histories.parquet")
+            pq.write_table(pa.concat_tables(self.tables, promote_options="permissive"), self.path / "histories.parquet")
         return self.path
+
+
+@pytest.fixture
+def new_run(tmp_path: Path) -> Callable[..., RunWriter]:
+    """Begin a run directory; `axes` as in `run.json`."""
+    return partial(RunWriter, tmp_path / "run")
 
 
 @pytest.fixture
