@@ -45,10 +45,11 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(
             StackedLinear(generators, *pair, copies=copies) for pair in itertools.pairwise(sizes)
         )
-        self.n_out = sizes[-1]
+        self.n_out, self.copies = sizes[-1], copies
 
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
-        """The activations of the last layer."""
+        """The activations of the last layer; without layers, x itself for every copy."""
+        x = x.expand(-1, self.copies, -1, -1)
         for layer in self.layers:
             x = torch.relu(layer(x))
         return x
