@@ -32,6 +32,8 @@ def choice(default: Any, doc: str, among: tuple[Any, ...] | None = None, low: in
 class Options:
     """Base of all options: validation, stacking over members, and slicing."""
 
+    __no_type_check__ = True  # `checked` does it, with errors for people
+
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
             value = getattr(self, option.name)

@@ -1,0 +1,161 @@
+"""Every option is documented, read, and checked; options stack over members and slice back."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dr3_ray.algorithms.registry import ALGORITHMS, find, kinds_of
+from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.data.sampler import generator
+from dr3_ray.errors import UserError
+from dr3_ray.member import Member
+from dr3_ray.options import Options
+from dr3_ray.regularizers.dr3 import DR3
+
+ALL_OPTIONS: list[type[Options]] = [
+    *dict.fromkeys(spec.options for kinds in ALGORITHMS.values() for spec in kinds.values()),
+    DR3,
+]
+# what a field is changed to where the rule below does not do, and what has to stand beside it to show
+CHANGED = {"hidden_sizes": (10,), "loss": "squared", "dr3_form": "abs", "bc_steps": 2.0, "gamma": 0.5}
+BESIDE: dict[str, dict[str, Any]] = {
+    "tau": {"target_period": 1},
+    "target_period": {"target_period": 1},
+    "loss": {"critic_lr": 0.1},
+    "double_q": {"critic_lr": 0.1},
+    "dr3_form": {"hidden_sizes": ()},  # φ is the observation itself: of either sign, as a ReLU's output never is
+}
+
+
+def changed(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """Another allowed value."""
+    if field.name in CHANGED:
+        return CHANGED[field.name]
+    return not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value * 0.5 + 0.1
+
+
+def every_option() -> list[Any]:
+    return [
+        pytest.param(spec, field, id=f"{name}-{kind}-{field.name}")
+        for name, kinds in ALGORITHMS.items()
+        for kind, spec in kinds.items()
+        for options in ((spec.options, DR3) if spec.has_critic else (spec.options,))
+        for field in dataclasses.fields(options)
+        if not (kind == "continuous" and field.name == "dr3_match_actions")
+    ]
+
+
+@pytest.mark.parametrize(("algorithm", "field"), every_option())
+def test_every_option_changes_the_run(algorithm: AlgorithmSpec, field: Any, make_population: Any):
+    """Three updates from the same seed end in other losses, or other parameters."""
+
+    def outcome(values: dict[str, Any]) -> dict[str, Tensor]:
+        population = make_population(algorithm, [values])
+        return population.update(3) | population.networks.state_dict()
+
+    beside = BESIDE.get(field.name, {})
+    base = outcome(beside)
+    value = Member.from_dict(algorithm, beside).to_dict()[field.name]
+    other = outcome(beside | {field.name: changed(field, value)})
+    assert any(base[name].shape != other[name].shape or not torch.equal(base[name], other[name]) for name in base), (
+        f"{field.name} is read nowhere"
+    )
+
+
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=lambda options: options.__name__)
+def test_every_option_is_documented_and_has_a_default(options: type[Options]):
+    for field in dataclasses.fields(options):
+        assert len(field.metadata["doc"]) > 5, field.name
+        assert getattr(options(), field.name) == (
+            float(field.default) if field.metadata["number"] else field.default
+        ), field.name
+    assert dict(options()).keys() == {field.name for field in dataclasses.fields(options)}
+
+
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=lambda options: options.__name__)
+def test_an_unknown_option_fails(options: type[Options]):
+    with pytest.raises(UserError, match=r"unknown option 'gama': .* has .*"):
+        options.from_dict({"gama": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gamma": 1.5}, r"gamma = 1\.5 is outside \[0, 1\]"),
+        ({"gamma": math.nan}, "gamma must be a finite number"),
+        ({"critic_lr": -1.0}, "critic_lr = -1.0 is outside"),
+        ({"critic_lr": math.inf}, "finite"),
+        ({"critic_lr": "fast"}, "critic_lr must be a finite number, not 'fast'"),
+        ({"critic_lr": True}, "critic_lr must be a finite number"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"batch_size": 32.0}, "batch_size must be of type int, not 32.0"),
+        ({"hidden_sizes": [64, 0]}, r"hidden_sizes must be a list of positive integers, not \[64, 0\]"),
+        ({"hidden_sizes": [64, True]}, "hidden_sizes must be a list of positive integers"),
+        ({"hidden_sizes": "wide"}, "hidden_sizes must be a list of positive integers"),
+        ({"double_q": 1}, "double_q must be of type bool"),
+        ({"loss": "cubic"}, "loss must be one of huber, squared, not 'cubic'"),
+        ({"dr3_coeff": -0.1}, "dr3_coeff = -0.1 is outside"),
+        ({"dr3_form": "cosine"}, "dr3_form must be one of dot, abs, not 'cosine'"),
+        ({"dr3_coef": 0.1}, "unknown option 'dr3_coef': DR3 has"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": 1.0}, "seed must be a whole number"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_fails_in_one_line(values: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message) as error:
+        Member.from_dict(find("DR3-DQN", "discrete"), values)
+    assert "\n" not in str(error.value)
+
+
+def test_regularising_what_has_no_such_thing_fails():
+    with pytest.raises(UserError, match="BC has no critic to regularise: leave out dr3_coeff"):
+        Member.from_dict(find("BC", "discrete"), {"dr3_coeff": 0.1})
+    with pytest.raises(UserError, match="dr3_match_actions compares the heads of a discrete critic"):
+        Member.from_dict(find("DR3-CQL", "continuous"), {"dr3_match_actions": True})
+
+
+def test_unknown_algorithms_and_spaces_fail_with_what_there_is():
+    with pytest.raises(UserError, match="unknown algorithm 'CQL': choose one of DR3-DQN, DR3-CQL"):
+        kinds_of("CQL")
+    with pytest.raises(UserError, match=r"DR3-DQN needs discrete actions, .* continuous ones: use DR3-CQL, DR3-SARSA"):
+        find("DR3-DQN", "continuous")
+
+
+def test_plain_values_round_trip(spec: AlgorithmSpec):
+    member = Member.from_dict(spec, {"seed": 3, "hidden_sizes": [8, 8]})
+    assert Member.from_dict(spec, member.to_dict()) == member
+    assert member.to_dict()["hidden_sizes"] == [8, 8]
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5), st.data())
+def test_stacking_then_slicing_is_the_identity(gammas: list[float], data: st.DataObject):
+    options = find("DR3-CQL", "discrete").options
+    stacked = options.stack([options(gamma=gamma) for gamma in gammas], dtype=torch.float64)  # type: ignore[call-arg]
+    assert stacked.gamma.tolist() == gammas  # type: ignore[attr-defined]
+    k = data.draw(st.integers(0, len(gammas) - 1))
+    one = stacked.members(slice(k, k + 1))
+    for name, value in options(gamma=gammas[k]):  # type: ignore[call-arg]
+        sliced = getattr(one, name)
+        assert (sliced.tolist() == [value]) if name in options.numbers() else (sliced == value), name
+
+
+def test_structure_cannot_differ_inside_a_pack():
+    with pytest.raises(UserError, match=r"hidden_sizes cannot differ inside a pack \(\(64,\), \(8,\)\)"):
+        options = find("DR3-DQN", "discrete").options
+        options.stack([options(hidden_sizes=(64,)), options(hidden_sizes=(8,))])  # type: ignore[call-arg]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_streams_depend_on_seed_and_purpose(seed: int):
+    def first(stream: str, seed: int = seed) -> float:
+        return torch.rand(1, generator=generator(seed, stream), dtype=torch.float64).item()
+
+    assert first("init") == first("init")
+    assert first("init") != first("sampler") and first("init") != first("init", (seed + 1) % 2**32)
