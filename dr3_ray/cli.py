@@ -1,37 +1,192 @@
 """The command line. Commands import what is heavy when they run, so that `--help` is quick."""
 
+import json
+import shlex
 import sys
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 import typer
 
+from dr3_ray import __version__
 from dr3_ray.data.cli import app as data
 from dr3_ray.errors import UserError
 
-app = typer.Typer(name="dr3-ray", help="Offline reinforcement learning sweeps with DR3 regularization.")
+app = typer.Typer(
+    name="dr3-ray", help="Offline reinforcement learning sweeps with DR3 regularization.", add_completion=False
+)
 app.add_typer(data, name="data")
 
 # Click's UsageError; where it lives depends on the version of typer.
-_UsageError = typer.BadParameter.__mro__[1]
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+
+DEMO: dict[str, Any] = {
+    "algorithms": ["DR3-CQL"],
+    "datasets": ["embedded:breakout-replay"],
+    "coefficients": [0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1],
+    "seeds": 3,
+    "steps": 5_000,
+    "evaluations": 10,
+    "evaluation_episodes": 10,
+    "options": {"critic_lr": 1e-4},
+}
+
+OutOption = Annotated[Path, typer.Option(help="Run directory; a second run goes on there with what is missing.")]
 
 
-@app.callback()
-def _root() -> None:
-    # Keeps the names of the commands while there is only one.
-    pass
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
 
 
-def main() -> None:
+@app.command()
+def sweep(
+    dataset: Annotated[list[str], typer.Option(help="embedded:NAME or a directory; give several times for several.")],
+    algorithm: Annotated[list[str], typer.Option(help="Give several times for several.")] = ["DR3-CQL"],  # noqa: B006
+    coefficients: Annotated[str, typer.Option(help="Values of dr3_coeff.")] = "0,0.001,0.01,0.03,0.1,0.3",
+    seeds: Annotated[str, typer.Option(help="How many, from 0 on; or a list, as in 3,5,8.")] = "3",
+    steps: Annotated[int, typer.Option(help="Gradient updates of each member.")] = 100_000,
+    evaluations: Annotated[int, typer.Option(help="Evaluations of each member, evenly spaced.")] = 20,
+    environment: Annotated[str, typer.Option(help="auto: the data set's own, if installed; none; or a name.")] = "auto",
+    episodes: Annotated[int, typer.Option(help="Episodes of each evaluation.")] = 20,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="OPTION=VALUE", help="An option of the algorithms or of DR3.")
+    ] = [],  # noqa: B006
+    axis: Annotated[
+        list[str], typer.Option(metavar="OPTION=VALUE,VALUE", help="An option with all the values to try.")
+    ] = [],  # noqa: B006
+    pack: Annotated[int, typer.Option(help="Members trained together in one trial, at most.")] = 16,
+    cpus: Annotated[float, typer.Option(help="CPUs of a trial.")] = 1.0,
+    gpus: Annotated[float, typer.Option(help="GPUs of a trial; a fraction shares one.")] = 0.0,
+    concurrent: Annotated[int | None, typer.Option(help="Trials at a time.", show_default="as many as fit")] = None,
+    retries: Annotated[int, typer.Option(help="How often a trial that fails is started again.")] = 0,
+    checkpoint_every: Annotated[int, typer.Option(help="Evaluations between checkpoints of a trial.")] = 0,
+    out: OutOption = Path("runs/sweep"),
+    storage: Annotated[str | None, typer.Option(help="Where Tune keeps its trials.", show_default="in OUT")] = None,
+) -> None:
+    """Train every algorithm on every data set with every coefficient and seed, and report.
+
+    The same command again skips what is finished and trains what is missing or failed.
+    """
+    from dr3_ray.sweep.spec import SweepSpec
+
+    _run(
+        SweepSpec(
+            algorithms=algorithm,
+            datasets=dataset,
+            coefficients=[_number(text, "--coefficients") for text in coefficients.split(",")],
+            seeds=int(seeds) if seeds.isdecimal() else [_number(text, "--seeds") for text in seeds.split(",") if text],
+            steps=steps,
+            evaluations=evaluations,
+            environment=environment,
+            evaluation_episodes=episodes,
+            options={name: _value(text) for name, text in map(_split, set_)},
+            axes={name: _values(text) for name, text in map(_split, axis)},
+            pack=pack,
+            cpus=cpus,
+            gpus=gpus,
+            concurrent=concurrent,
+            retries=retries,
+            checkpoint_every=checkpoint_every,
+            out=out,
+            storage=storage,
+        )
+    )
+
+
+@app.command()
+def demo(out: OutOption = Path("runs/demo")) -> None:
+    """Sweep DR3's coefficient with CQL on the MinAtar Breakout data in the package, and report."""
+    from dr3_ray.sweep.spec import SweepSpec
+
+    _run(SweepSpec(**DEMO, out=out))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run directory; its sweep may still be running.")]) -> None:
+    """Write the report of a run directory again, and print its table."""
+    _report(run)
+
+
+@app.command()
+def doctor() -> None:
+    """Is this machine ready? Say what is wrong and what to do about it."""
+    from dr3_ray.doctor import doctor as examine
+    from dr3_ray.doctor import report as show
+
+    raise typer.Exit(show(examine()))
+
+
+def main(arguments: list[str] | None = None, name: str = "dr3-ray") -> None:
     """Run the command line. A user's mistake is one line on stderr and exit code 2."""
     try:
-        code = app(standalone_mode=False, prog_name="dr3-ray")
+        code = app(arguments, standalone_mode=False, prog_name=name)
     except UserError as error:
         _fail(str(error))
     except _UsageError as error:
-        _fail(f"{error.format_message()} (see dr3-ray --help)")  # type: ignore[attr-defined]
+        _fail(f"{error.format_message()} (see {name} --help)")  # type: ignore[attr-defined]
     except typer.Abort:
         sys.exit(130)
     else:
         sys.exit(code)
+
+
+def _run(spec: Any) -> None:
+    from dr3_ray.sweep.run import run_sweep
+
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    summary = run_sweep(spec, command)
+    counts = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
+    if summary.interrupted:
+        print(f"stopped with {counts}; the same command goes on: {shlex.join(command)}", file=sys.stderr)
+    else:
+        _report(spec.out)
+    raise typer.Exit(summary.exit_code)
+
+
+def _report(run: Path) -> None:
+    from rich.console import Console
+
+    from dr3_ray.report import summary_table, write_report
+
+    page = write_report(run)
+    Console().print(summary_table(run))
+    print(f"report: {page}")
+
+
+def _split(setting: str) -> tuple[str, str]:
+    name, equals, value = setting.partition("=")
+    if not (name and equals and value):
+        raise UserError(f"{setting!r} is not of the form OPTION=VALUE")
+    return name, value
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON (numbers, lists, true, false), else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _values(text: str) -> list[Any]:
+    """`0.1,1` and `[64,64],[256,256]` as JSON, `huber,squared` as words."""
+    try:
+        return list(json.loads(f"[{text}]"))
+    except ValueError:
+        return [_value(part) for part in text.split(",")]
+
+
+def _number(text: str, option: str) -> float:
+    value = _value(text.strip())
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{option}: {text!r} is not a number: give numbers with commas between them")
+    return value
 
 
 def _fail(message: str) -> None:

@@ -1,0 +1,1 @@
+"""Sweeps: spec -> members -> packs -> Tune, with an index of runs and their histories."""

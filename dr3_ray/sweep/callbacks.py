@@ -1,0 +1,100 @@
+"""From Tune's trials back to members: every result of a pack becomes a row and, where it matters, an index record."""
+
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from dr3_ray.sweep.histories import Histories
+from dr3_ray.sweep.index import Index, Status
+from dr3_ray.sweep.packing import Pack
+from dr3_ray.sweep.progress import SweepProgress
+
+
+class MemberLog(tune.Callback):
+    """Writes index and histories while Tune runs packs, and moves the progress display.
+
+    The index never runs ahead: a member is `finished` or `diverged` there once its rows are on disk.
+    """
+
+    def __init__(self, packs: list[Pack], index: Index, histories: Histories, progress: SweepProgress) -> None:
+        self._packs = {pack.name: list(pack.members) for pack in packs}
+        self._index, self._histories, self._progress = index, histories, progress
+        self._done: list[tuple[list[str], Status, str]] = []  # members, status and pack to record after the next flush
+        self._diverged: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles callbacks to restore experiments from; a sweep is taken up from its index instead."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The members of the pack are running."""
+        members = self._alive(trial)
+        self._index.write(members, "running", pack=self._pack(trial))
+        self._progress.status(members, "running")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """One row for each member; the row of a member's divergence is its last."""
+        step = result["num_updates"]
+        alive = self._alive(trial)
+        for position, member in enumerate(self._members(trial)):
+            if member in self._diverged:
+                continue
+            measured = dict(result["members"][f"{position:03d}"])
+            if measured.pop("diverged"):
+                self._diverged.add(member)
+            for name in ("seed", "dr3_coeff"):  # they stand in the configuration
+                measured.pop(name, None)
+            measured |= {"time_s": result["time_total_s"], "updates_per_second": result["updates_per_second"]}
+            self._histories.add(member, step, {"episode_return_mean": float("nan"), "episodes": 0} | measured)
+        self._progress.advance(self._members(trial), step)
+        if lost := [member for member in alive if member in self._diverged]:
+            self._finish(lost, "diverged", trial)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The members of the pack are finished."""
+        self._finish(self._alive(trial), "finished", trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The members of the pack failed; the other packs go on."""
+        members, error = self._alive(trial), last_line(trial)
+        self._index.write(members, "failed", error=error, pack=self._pack(trial))
+        self._progress.status(members, "failed", error)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Keep the files and the display up to date, at little cost."""
+        self.flush(force=False)
+        self._progress.refresh()
+
+    def flush(self, force: bool = True) -> None:
+        """Write all rows, then what they allow to say in the index."""
+        if self._histories.flush(force):
+            for members, status, pack in self._done:
+                self._index.write(members, status, pack=pack)
+            self._done.clear()
+
+    def _finish(self, members: list[str], status: Status, trial: Trial) -> None:
+        self._histories.settle(members)
+        self._done.append((members, status, self._pack(trial)))
+        self._progress.status(members, status)
+
+    def _alive(self, trial: Trial) -> list[str]:
+        return [member for member in self._members(trial) if member not in self._diverged]
+
+    def _members(self, trial: Trial) -> list[str]:
+        return self._packs[self._pack(trial)]
+
+    @staticmethod
+    def _pack(trial: Trial) -> str:
+        return str(trial.config["pack"]["name"])
+
+
+def last_line(trial: Trial) -> str:
+    """The line that says why a trial failed."""
+    try:
+        lines = trial.get_error().args[0].strip().splitlines()
+    except (AttributeError, OSError):
+        return "the trial failed without leaving an error"
+    return str(lines[-1])

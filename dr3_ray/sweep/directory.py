@@ -1,0 +1,122 @@
+"""The run directory: `run.json`, and who may write in it."""
+
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dr3_ray.errors import UserError
+from dr3_ray.sweep.index import Index
+from dr3_ray.sweep.spec import Config, SweepSpec
+
+RUN = "run.json"
+FORMAT = 1
+VERSIONS = ("dr3-ray", "ray", "torch", "numpy", "pyarrow")
+
+
+@contextmanager
+def open_run(spec: SweepSpec, planned: dict[str, Config], command: list[str]) -> Iterator[Index]:
+    """Create the run directory of a sweep, or take up the one that is there; other writers are kept out meanwhile.
+
+    `run.json` then describes this command (all commands so far are in its `history`), and every planned member is in
+    the index. Members that a sweep left `running` when it was killed become `pending`.
+
+    Raises:
+        UserError: the directory holds something else, is damaged, in use by another sweep, or cannot be written.
+    """
+    path = spec.out
+    try:
+        if not is_run(path):
+            _create(path)
+        index = Index(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be used as run directory: {error.strerror or error}") from error
+    with index:
+        left = [member for member, record in index.records.items() if record["status"] == "running"]
+        index.write(left, "pending", error="interrupted")
+        index.write([member for member in planned if member not in index.records], "pending", configs=planned)
+        configs = [record["config"] for record in index.records.values()]
+        write_json(path / RUN, _document(spec, command, configs, read_run(path)))
+        yield index
+
+
+def is_run(path: Path) -> bool:
+    """Whether the directory is a run of ours; False if it is empty or not there. UserError if it is something else."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return False
+    if not (path / RUN).is_file():
+        raise UserError(f"{path} exists and is not a run directory: choose another one, or remove it first")
+    read_run(path)
+    return True
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The document `run.json` of a run directory. UserError: damaged, or of another format."""
+    try:
+        document = json.loads((path / RUN).read_text())
+    except ValueError as error:
+        raise UserError(f"{path / RUN} is damaged ({error}): choose another directory, or remove it first") from None
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path / RUN} has format {found!r}, this version writes {FORMAT}: choose another directory")
+    return document
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Replace a file in one step."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(document, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def axes(configs: Iterable[Config]) -> list[str]:
+    """What members differ in, apart from the seed.
+
+    `algorithm` and `dataset` if there are several, always `dr3_coeff`, then whatever else differs between members of
+    one algorithm on one data set.
+    """
+    groups: dict[tuple[str, str], list[Config]] = {}
+    for config in configs:
+        groups.setdefault((config["algorithm"], config["dataset"]), []).append(config)
+    several = [name for part, name in enumerate(("algorithm", "dataset")) if len({key[part] for key in groups}) > 1]
+    differing = {
+        name for group in groups.values() for config in group for name in config if config[name] != group[0].get(name)
+    }
+    return [*several, "dr3_coeff", *sorted(differing - {"seed", "dr3_coeff"})]
+
+
+def _document(
+    spec: SweepSpec, command: list[str], configs: Iterable[Config], earlier: dict[str, Any]
+) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "format": FORMAT,
+        "name": spec.out.resolve().name,
+        "command": command,
+        "created": earlier.get("created", now),
+        "versions": {name: version(name) for name in VERSIONS} | {"python": sys.version.split()[0]},
+        "spec": spec.model_dump(mode="json"),
+        "axes": axes(configs),
+        "history": [*earlier.get("history", []), {"command": command, "time": now}],
+    }
+
+
+def _create(path: Path) -> None:
+    """A directory that can be told to be ours from the moment it exists."""
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.mkdir()
+    try:
+        write_json(partial / RUN, {"format": FORMAT})
+        partial.rename(path)
+    except OSError:
+        shutil.rmtree(partial)
+        raise

@@ -1,0 +1,108 @@
+"""Histories of all members in one tidy Parquet file, complete and readable at any moment."""
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dr3_ray.errors import UserError
+
+HISTORIES = "histories.parquet"
+SHARE = 0.02  # of the time may go into rewriting the file
+
+Row = dict[str, Any]
+
+
+class Histories:
+    """One row for each member and evaluation: the member's hash and configuration, then what was measured.
+
+    `configs` are those of all members, `columns` the keys of a configuration that stand in the file. Rows that are in
+    the file already stay; those of a member that is trained again give way as its new ones come in.
+    """
+
+    def __init__(self, run: Path, configs: dict[str, dict[str, Any]], columns: Iterable[str]) -> None:
+        self._path = run / HISTORIES
+        self._configs, self._columns = configs, tuple(dict.fromkeys(columns))
+        self._settled: list[pa.Table] = []  # measurements of members that will get no further rows
+        self._live: dict[str, list[Row]] = {}
+        self._changed, self._next = False, 0.0
+
+    def load(self, again: Iterable[str]) -> None:
+        """Take up the rows of an earlier sweep in this directory; the members `again` will be trained once more."""
+        if not self._path.exists():
+            return
+        try:
+            table = pq.read_table(self._path)
+            again = pa.array(list(again), pa.string())
+            known = pc.is_in(table["member"], pa.array(list(self._configs), pa.string()))
+        except (pa.ArrowException, KeyError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self._path} is damaged ({reason}): move it away and run the command again") from error
+        measured = table.select([name for name in table.column_names if name not in self._all_config_names()])
+        redone = pc.is_in(table["member"], again)
+        self._settled = [measured.filter(pc.and_(known, pc.invert(redone)))]
+        for row in measured.filter(redone).to_pylist():
+            self._live.setdefault(row["member"], []).append(row)
+        self._changed = True
+
+    def add(self, member: str, step: int, measured: Row) -> None:
+        """Append one row. What the member has from this step on, from an attempt that failed, is dropped."""
+        rows = self._live.setdefault(member, [])
+        while rows and rows[-1]["step"] >= step:
+            rows.pop()
+        rows.append({"member": member, "step": step, **measured})
+        self._changed = True
+
+    def settle(self, members: Iterable[str]) -> None:
+        """These members will get no further rows: they are not converted again at every flush."""
+        rows = [row for member in members for row in self._live.pop(member, [])]
+        if rows:
+            self._settled.append(pa.Table.from_pylist(rows, _schema(rows)))
+
+    def flush(self, force: bool = True) -> bool:
+        """Replace the file by one with all rows; without `force` only if that keeps within its share of the time.
+
+        Returns whether the file is up to date.
+        """
+        if not self._changed:
+            return True
+        started = time.monotonic()
+        if not force and started < self._next:
+            return False
+        rows = [row for live in self._live.values() for row in live]
+        tables = [*self._settled, *([pa.Table.from_pylist(rows, _schema(rows))] if rows else [])]
+        table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+        self._settled = self._settled and [pa.concat_tables(self._settled, promote_options="permissive")]
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        pq.write_table(self._with_configs(table), partial, compression="zstd")
+        os.replace(partial, self._path)
+        self._changed = False
+        finished = time.monotonic()
+        self._next = finished + (finished - started) / SHARE
+        return True
+
+    def _with_configs(self, table: pa.Table) -> pa.Table:
+        """`member`, the columns of its configuration, `step` and `time_s`, then the measurements by name."""
+        configs = [self._configs[member] for member in table["member"].to_pylist()]
+        first = {"member": table["member"]}
+        first |= {name: pa.array([config.get(name) for config in configs]) for name in self._columns}
+        leading = [name for name in ("step", "time_s", "episode_return_mean", "episodes") if name in table.column_names]
+        others = sorted(set(table.column_names) - {"member", *leading})
+        return pa.table(first | {name: table[name] for name in (*leading, *others)})
+
+    def _all_config_names(self) -> set[str]:
+        return {name for config in self._configs.values() for name in config}
+
+
+def _schema(rows: list[Row]) -> pa.Schema:
+    """All names that occur: members of different algorithms have different losses."""
+    kinds: dict[str, pa.DataType] = {}
+    for row in rows:
+        for name, value in row.items():
+            kinds.setdefault(name, pa.scalar(value).type)
+    return pa.schema(list(kinds.items()))

@@ -1,0 +1,88 @@
+"""What a sweep shows while it runs: a live line in a terminal, a plain one now and then elsewhere."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dr3_ray.sweep.index import Status
+
+WINDOW = 120.0  # seconds over which the speed is measured
+PLAIN_EVERY = 15.0  # seconds between two plain lines
+SHOWN: tuple[Status, ...] = ("finished", "running", "pending", "diverged", "failed")
+
+
+class SweepProgress:
+    """Members by status, updates a second over all members, and time left. Lines go to `console`."""
+
+    def __init__(self, console: Console, statuses: dict[str, Status], steps: dict[str, int]) -> None:
+        """`statuses` of all members of the sweep; `steps` of those that are still to be trained."""
+        self.console = console
+        self._statuses, self._steps = dict(statuses), steps
+        self._reached = dict.fromkeys(steps, 0)
+        self._bar = Progress(
+            TextColumn("[bold]{task.percentage:>3.0f}%"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            speed_estimate_period=WINDOW,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=sum(steps.values()))
+        self._next_line = time.monotonic() + PLAIN_EVERY
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(escape(text), soft_wrap=True, highlight=False)
+
+    def status(self, members: Iterable[str], status: Status, error: str | None = None) -> None:
+        """These members now have this status; a failure is said at once."""
+        members = list(members)
+        self._statuses |= dict.fromkeys(members, status)
+        if status in ("failed", "diverged") and members:
+            self.say(f"{len(members)} {status}: {error}" if error else f"{len(members)} {status}")
+
+    def advance(self, members: Iterable[str], step: int) -> None:
+        """These members have made `step` updates."""
+        self._reached |= dict.fromkeys(members, step)
+        self._bar.update(self._task, completed=sum(self._reached.values()))
+
+    def refresh(self) -> None:
+        """Bring what is shown up to date."""
+        text = self.text()
+        self._bar.update(self._task, description=text)
+        if not self.console.is_terminal and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + PLAIN_EVERY
+            self.say(f"{self._bar.tasks[0].percentage:3.0f}% {text}")
+
+    def text(self) -> str:
+        """`3 finished, 12 running · 10,240 updates/s · 1:23 left`."""
+        counts = Counter(self._statuses.values())
+        parts = [", ".join(f"{counts[status]} {status}" for status in SHOWN if counts[status])]
+        task = self._bar.tasks[0]
+        if task.speed:
+            parts += [f"{task.speed:,.0f} updates/s", f"{duration(task.time_remaining or 0)} left"]
+        return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`1:23`, or `1:02:03`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,162 @@
+"""A sweep from beginning to end: members, packs, Tune."""
+
+import logging
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from ray import tune
+from ray._private.services import canonicalize_bootstrap_address
+from rich.console import Console
+
+from dr3_ray.errors import UserError
+from dr3_ray.sweep.callbacks import MemberLog
+from dr3_ray.sweep.directory import axes, open_run
+from dr3_ray.sweep.histories import Histories
+from dr3_ray.sweep.index import FINAL, Index
+from dr3_ray.sweep.packing import Pack, pack_members
+from dr3_ray.sweep.progress import SweepProgress
+from dr3_ray.sweep.spec import Config, SweepSpec, members
+
+
+class RunSummary(NamedTuple):
+    """What came of a sweep: its directory, how many of its members have which status, and whether it was stopped."""
+
+    path: Path
+    statuses: dict[str, int]
+    interrupted: bool
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C or SIGTERM, 1 if members failed, else 0."""
+        return 130 if self.interrupted else 1 if self.statuses.get("failed") else 0
+
+
+def run_sweep(spec: SweepSpec, command: list[str] | None = None) -> RunSummary:
+    """Train all members of the sweep that are not finished yet.
+
+    Connects to the cluster of RAY_ADDRESS, or one that was started on this machine by `ray start`, or else starts Ray
+    here. `command` is what the report tells people to type. Ctrl-C and SIGTERM stop cleanly: everything so far can be
+    read, and the same sweep goes on with what is missing.
+
+    Raises:
+        UserError: the sweep cannot be done as asked.
+    """
+    console = Console(stderr=True)
+    planned = members(spec, say=lambda text: console.print(text, soft_wrap=True, markup=False, highlight=False))
+    with open_run(spec, planned, command or sys.argv) as index:
+        missing = {member: config for member, config in planned.items() if index.status(member) not in FINAL}
+        if finished := len(planned) - len(missing):
+            console.print(f"{finished} of {len(planned)} runs were done before", highlight=False)
+        interrupted = bool(missing) and _train(spec, planned, missing, index, console)
+        statuses = Counter(index.records[member]["status"] for member in planned)
+    return RunSummary(spec.out, dict(statuses), interrupted)
+
+
+def _train(
+    spec: SweepSpec, planned: dict[str, Config], missing: dict[str, Config], index: Index, console: Console
+) -> bool:
+    """Train the missing members; whether it was stopped before all were done."""
+    configs = {member: record["config"] for member, record in index.records.items()}
+    histories = Histories(spec.out, configs, ("algorithm", "dataset", "seed", *axes(configs.values())))
+    histories.load(again=missing)
+    progress = SweepProgress(
+        console,
+        {member: index.records[member]["status"] for member in planned} | dict.fromkeys(missing, "pending"),
+        {member: config["steps"] for member, config in missing.items()},
+    )
+    log = None
+    try:
+        with _stopped_alike(), progress:
+            connect()
+            packs = pack_members(missing, spec.pack, slots(spec))
+            log = MemberLog(packs, index, histories, progress)
+            _fit(spec, packs, log)
+    except KeyboardInterrupt:  # before Tune had started, or a second time
+        pass
+    finally:
+        if log is not None:
+            log.flush()
+        left = [member for member in missing if index.status(member) in ("pending", "running")]
+        index.write([member for member in left if index.status(member) == "running"], "pending", error="interrupted")
+    return bool(left)
+
+
+def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog) -> None:
+    """One Tune trial for each pack."""
+    from dr3_ray.sweep.trainable import PackTrainable  # RLlib takes seconds to import: only where something is trained
+
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints whatever `verbose` is
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what matters is said by the log, in one line
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the histories hold what they would write
+    trials = [{"name": pack.name, "members": list(pack.members.values())} for pack in packs]
+    tune.Tuner(
+        tune.with_resources(PackTrainable, {"cpu": spec.cpus, "gpu": spec.gpus}),
+        param_space={"pack": tune.grid_search(trials), "cpus": spec.cpus, "gpus": spec.gpus},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=spec.concurrent,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.config["pack"]["name"],
+            trial_dirname_creator=lambda trial: trial.config["pack"]["name"],
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=spec.storage or str(spec.out.resolve()),
+            stop={"training_iteration": spec.evaluations},
+            failure_config=tune.FailureConfig(max_failures=spec.retries),
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=1, checkpoint_frequency=spec.checkpoint_every, checkpoint_at_end=False
+            ),
+            callbacks=[log],
+            verbose=0,
+        ),
+    ).fit()
+
+
+def connect() -> None:
+    """Connect to Ray, unless this process already is. UserError: the cluster asked for does not answer."""
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if canonicalize_bootstrap_address(None) is None:  # what ray.init() looks at: no cluster is there
+        # Only this machine can reach this Ray, and no token is left behind that would lock later clusters.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # trials share the machine's CPUs
+        ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        return
+    try:
+        ray.init(**quiet)
+    except ConnectionError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no Ray cluster answers ({reason}): start it, or unset RAY_ADDRESS and `ray stop`") from error
+
+
+def slots(spec: SweepSpec) -> int:
+    """How many trials the cluster takes at a time."""
+    cluster = ray.cluster_resources()
+    fits = int(cluster.get("CPU", 0) / spec.cpus)
+    if spec.gpus:
+        fits = min(fits, int(cluster.get("GPU", 0) / spec.gpus))
+    return max(1, min(fits, spec.concurrent or fits))
+
+
+@contextmanager
+def _stopped_alike() -> Iterator[None]:
+    """SIGTERM (a preempted machine) does what Ctrl-C does, and Tune's handlers do not outlive the sweep."""
+    try:
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    except ValueError:  # not the main thread, which alone may handle signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
