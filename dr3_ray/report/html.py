@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,10 @@ def write_report(run_dir: str | Path) -> Path:
     one and never half-written.
 
     Raises:
-        UserError: it is not a run directory, or one of its files is damaged.
+        UserError: it is not a run directory, one of its files is damaged, or the report cannot be written.
     """
     run = load_run(run_dir)
     out = run.path / "report"
-    out.mkdir(exist_ok=True)
     summary, outcomes = tables.summarize(run), tables.outcomes(run)
     colours = palette(run.coefficients)
     facets: list[dict[str, Any]] = []
@@ -60,6 +60,7 @@ def write_report(run_dir: str | Path) -> Path:
         finished=[_member(run, row) for _, row in ordered[ordered["status"] == "finished"].iterrows()],
         axes=run.facets[2:],
         commands=_commands(run.info),
+        versions=run.info.get("versions", {}),
         spec=json.dumps(run.info.get("spec", {}), indent=2, ensure_ascii=False),
         datasets={name: _provenance(run, name) for name in sorted(run.members["dataset"].unique())},
         created=_moment(run.info.get("created")),
@@ -168,6 +169,12 @@ def _moment(iso: str | None) -> str:
 def _replace(path: Path, content: bytes) -> Path:
     """Write a file as a whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"{path} cannot be written ({error.strerror}): make room or get the permission") from error
     return path

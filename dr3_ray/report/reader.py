@@ -94,6 +94,8 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 def _member(record: dict[str, Any], facets: list[str]) -> dict[str, Any]:
     config = record["config"]
+    if record["status"] not in STATUSES:
+        raise ValueError(f"status {record['status']}")
     axes = {axis: _label(config.get(axis)) for axis in facets}
     coefficient, seed = float(config[COEFFICIENT]), int(config["seed"])
     error = " ".join((record.get("error") or "").split())

@@ -1,6 +1,8 @@
 """Run directories as a sweep leaves them, with curves that look like those of the real thing."""
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ STEPS = np.arange(0, 20_001, 1_000)
 
 def member_of(config: dict[str, Any]) -> str:
     """Sixteen hexadecimal digits that stand for a configuration."""
-    return f"{abs(hash(json.dumps(config, sort_keys=True))):016x}"[:16]
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def curves(config: dict[str, Any], steps: np.ndarray = STEPS) -> dict[str, np.ndarray]:
@@ -89,17 +91,29 @@ class RunWriter:
         return self.path
 
 
+@pytest.fixture(scope="session")
+def run_writer() -> type[RunWriter]:
+    """The class, for fixtures of a wider scope."""
+    return RunWriter
+
+
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., RunWriter]:
     """Begin a run directory; `axes` as in `run.json`."""
     return partial(RunWriter, tmp_path / "run")
 
 
-@pytest.fixture
-def demo(tmp_path: Path) -> Path:
-    """Six coefficients and three seeds, all finished."""
-    run = RunWriter(tmp_path / "demo")
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six coefficients and three seeds, all finished. Only to be read; `torn` is for changing."""
+    run = RunWriter(tmp_path_factory.mktemp("runs") / "demo")
     for coefficient in COEFFICIENTS:
         for seed in range(3):
             run.add(dr3_coeff=coefficient, seed=seed)
     return run.write()
+
+
+@pytest.fixture
+def torn(demo: Path, tmp_path: Path) -> Path:
+    """A copy of `demo` to damage."""
+    return Path(shutil.copytree(demo, tmp_path / "torn"))

@@ -71,42 +71,43 @@ def test_the_error_of_a_member_is_one_line(new_run):
         ("index.jsonl", None, "no member"),
         ("index.jsonl", b"", "no member"),
         ("index.jsonl", b'{"member": "a", "status": "finished", "config": {}}\n', "not a member's"),
+        ("index.jsonl", b'{"member": "a", "status": "well", "config": {}}\n', "status well"),
         ("index.jsonl", b"{\n{}\n", "damaged"),
         ("histories.parquet", b"PAR1 and then it stops", "damaged"),
         ("histories.parquet", b"", "damaged"),
     ],
 )
-def test_a_directory_that_is_no_run_or_torn_is_refused_in_one_line(demo, file, content, said):
+def test_a_directory_that_is_no_run_or_torn_is_refused_in_one_line(torn, file, content, said):
     if content is None:
-        (demo / file).unlink()
+        (torn / file).unlink()
     else:
-        (demo / file).write_bytes(content)
+        (torn / file).write_bytes(content)
     with pytest.raises(UserError, match=said) as refused:
-        load_run(demo)
+        load_run(torn)
     assert "\n" not in str(refused.value)
-    assert str(demo) in str(refused.value)
+    assert str(torn) in str(refused.value)
 
 
-@pytest.mark.parametrize("where", ["nothing-here", "demo/run.json"])
-def test_a_path_that_is_no_directory_is_refused(demo, where):
+@pytest.mark.parametrize("where", ["nothing-here", "torn/run.json"])
+def test_a_path_that_is_no_directory_is_refused(torn, where):
     with pytest.raises(UserError, match="not a run directory"):
-        load_run(demo.parent / where)
+        load_run(torn.parent / where)
 
 
-def test_histories_of_something_else_are_refused(demo):
-    pd.DataFrame({"step": [1]}).to_parquet(demo / "histories.parquet")
+def test_histories_of_something_else_are_refused(torn):
+    pd.DataFrame({"step": [1]}).to_parquet(torn / "histories.parquet")
     with pytest.raises(UserError, match="lacks the column member"):
-        load_run(demo)
+        load_run(torn)
 
 
-def test_a_truncated_parquet_file_is_refused(demo):
-    content = (demo / "histories.parquet").read_bytes()
-    (demo / "histories.parquet").write_bytes(content[: len(content) // 2])
+def test_a_truncated_parquet_file_is_refused(torn):
+    content = (torn / "histories.parquet").read_bytes()
+    (torn / "histories.parquet").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="damaged"):
-        load_run(demo)
+        load_run(torn)
 
 
-def test_run_json_names_the_run(demo):
-    info = json.loads((demo / "run.json").read_text())
-    (demo / "run.json").write_text(json.dumps(info | {"name": ""}))
-    assert load_run(demo).name == "demo"
+def test_run_json_names_the_run(torn):
+    info = json.loads((torn / "run.json").read_text())
+    (torn / "run.json").write_text(json.dumps(info | {"name": ""}))
+    assert load_run(torn).name == "torn"
