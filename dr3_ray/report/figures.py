@@ -118,7 +118,7 @@ def _curves(name: str, title: str, column: str, measured: pd.DataFrame, colours:
     if column != "episode_return_mean":
         _scale(axes, ends, least)
     axes.set_xlabel("gradient updates")
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     subtitle = [f"interquartile mean and 95% interval over {_span(counts)}"] if counts else []
     subtitle += ["\N{MULTIPLICATION SIGN} a run diverged"] if len(diverged) else []
