@@ -5,6 +5,7 @@ one by one, each for many steps while its parameters are in cache (a CPU), `stac
 of them (a GPU). The results are the same up to rounding.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
@@ -184,14 +185,15 @@ class Population:
         return act(self.spec, self.networks, observations)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `networks` does not hold: optimisers, generators, step count, divergence."""
-        return {
+        """A copy of all that `networks` does not hold: optimisers, generators, step count, divergence."""
+        state = {
             "adam": {name: part.adam.state_dict() for name, part in self.parts.items()},
             "sampler": self.sampler.state_dict(),
             "step": self.step,
             "diverged": self.diverged,
             "metrics": self.metrics,
         }
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken; `networks` is loaded on its own."""

@@ -41,12 +41,13 @@ class OfflineAlgorithm(Algorithm):
         """One iteration; adds what is known of each member under `members`."""
         results = super().step()
         learner = results[LEARNER_RESULTS][DEFAULT_MODULE_ID]
-        played = results.get(EVALUATION_RESULTS, {}).get(ENV_RUNNER_RESULTS, {}).get("members", {})
+        trained = learner.pop("members")
+        played = results.get(EVALUATION_RESULTS, {}).get(ENV_RUNNER_RESULTS, {}).pop("members", {})
         results["num_updates"] = int(learner["num_updates"])
         results["updates_per_second"] = float(learner["updates_per_second"])
         results["members"] = {}
-        for key, config in zip(sorted(learner["members"]), self.config.full_members(), strict=True):
-            row = {name: float(value) for name, value in learner["members"][key].items()}
+        for key, config in zip(sorted(trained), self.config.full_members(), strict=True):
+            row = {name: float(value) for name, value in trained[key].items()}
             row |= {"diverged": bool(row["diverged"]), "seed": config["seed"]}
             if "dr3_coeff" in config:
                 row["dr3_coeff"] = config["dr3_coeff"]

@@ -17,6 +17,9 @@ from dr3_ray.rllib.env_runner import PopulationEnvRunner
 from dr3_ray.rllib.learner import PopulationLearner
 from dr3_ray.rllib.module import PopulationModule
 
+OLD_STACK_KEYS = ("model", "optimizer", "replay_buffer_config")  # in every dict of RLlib's, and mean nothing here
+RLLIB_KEYS = (*OLD_STACK_KEYS, "class", "multiagent")
+
 
 def algorithm_class(name: str) -> type:
     """The RLlib Algorithm of that name."""
@@ -52,7 +55,6 @@ class OfflineConfig(AlgorithmConfig):
         self.members: list[dict[str, Any]] = [{}]
         self.updates_per_iteration = 1000
         self.execution: Execution = "auto"
-        self.monte_carlo_gamma: float | None = None
 
     @classmethod
     def algorithm_options(cls) -> dict[str, "dataclasses.Field[Any]"]:
@@ -89,6 +91,15 @@ class OfflineConfig(AlgorithmConfig):
             setattr(self, name, value)
         return self
 
+    def update_from_dict(self, config_dict: dict[str, Any]) -> Self:
+        """As RLlib's, but a key that nothing reads is an error, where RLlib would keep it in silence."""
+        for key in config_dict:
+            ours = hasattr(self, self._translate_special_keys(key, warn_deprecated=False))
+            if not ours and key not in RLLIB_KEYS and not key.startswith("__"):  # Tune marks its own keys so
+                known = ", ".join(self.option_names())
+                raise UserError(f"{self.algorithm_name} has no setting {key!r}; its options are {known}")
+        return super().update_from_dict({key: value for key, value in config_dict.items() if key not in OLD_STACK_KEYS})
+
     def population(
         self,
         members: list[dict[str, Any]] = NotProvided,
@@ -111,12 +122,6 @@ class OfflineConfig(AlgorithmConfig):
         if execution is not NotProvided:
             self.execution = execution
         return self
-
-    def offline_data(self, *, monte_carlo_gamma: float | None = NotProvided, **settings: Any) -> Self:
-        """`input_`: a data set, as for `load_dataset`. `monte_carlo_gamma`: the γ of the Monte-Carlo returns."""
-        if monte_carlo_gamma is not NotProvided:
-            self.monte_carlo_gamma = monte_carlo_gamma
-        return super().offline_data(**settings)
 
     @classmethod
     def describe_options(cls) -> str:
@@ -152,7 +157,7 @@ class OfflineConfig(AlgorithmConfig):
             raise UserError(f"updates_per_iteration must be a whole number from 1, not {self.updates_per_iteration!r}")
         if not self.members:
             raise UserError("a population needs at least one member")
-        data = load_dataset(self.input_, gamma=self.monte_carlo_gamma)
+        data = load_dataset(self.input_)
         if self.observation_space is None:
             self.observation_space = data.observation_space.to_gymnasium()
         if self.action_space is None:

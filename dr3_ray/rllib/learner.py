@@ -23,7 +23,7 @@ class PopulationLearner(TorchLearner):
         """Bind the module's networks to a population, which brings its own optimisers."""
         module = self.module[module_id].unwrapped()
         members = [Member.from_dict(module.spec, values) for values in module.model_config["members"]]
-        data = load_dataset(config.input_, gamma=config.monte_carlo_gamma)
+        data = load_dataset(config.input_)
         self.population = Population(module.spec, module.networks, members, data, module.spaces, config.execution)
 
     def update(self, *args: Any, **kwargs: Any) -> Any:

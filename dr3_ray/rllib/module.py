@@ -3,10 +3,12 @@
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.utils.typing import StateDict
 from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
@@ -50,6 +52,10 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
         observations = torch.as_tensor(batch[Columns.OBS])
         actions = self.act_all(observations.expand(self.n_members, *observations.shape))[0]
         return {Columns.ACTIONS: actions}
+
+    def get_state(self, *args: Any, **kwargs: Any) -> StateDict:
+        """A copy of the parameters: RLlib's arrays share memory with them and would change with training."""
+        return {name: np.copy(values) for name, values in super().get_state(*args, **kwargs).items()}
 
     def get_non_inference_attributes(self) -> list[str]:
         """Target networks, and the critic where there is an actor, are not needed to act."""
