@@ -1,9 +1,10 @@
 """Small in-memory data and populations for the tests of the training core."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -56,6 +57,14 @@ def random_data(action_kind: str, rows: int = 200, seed: int = 0) -> TableData:
             "next_actions_valid": (ending != 9) & (ending != 19),
         }
     )
+
+
+@pytest.fixture
+def without_shape_checks() -> Iterator[None]:
+    """For tests of many updates, of which the checks of shapes would take half the time."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture
