@@ -51,6 +51,7 @@ def import_(
 def info(source: Source) -> None:
     """Print what is in a data set."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from dr3_ray.data.reader import load_dataset
@@ -76,13 +77,13 @@ def info(source: Source) -> None:
     facts |= provenance.details
     facts |= {"note": " · ".join(provenance.notes)} if provenance.notes else {}
     console = Console()
-    table = Table("", manifest.name, show_lines=False)
+    table = Table("", escape(manifest.name))
     for key, value in facts.items():
-        table.add_row(key.replace("_", " "), value)
+        table.add_row(key.replace("_", " "), escape(value))
     statistics = Table("statistics", "min", "max", "mean", "std")
     for column, values in manifest.statistics.items():
         statistics.add_row(column, *(f"{value:.6g}" for value in (values.min, values.max, values.mean, values.std)))
-    console.print(table, statistics, markup=False)
+    console.print(table, statistics)
 
 
 @app.command()

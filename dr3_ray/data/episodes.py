@@ -66,40 +66,36 @@ def checked(columns: Columns, layout: dict[str, Column], action_space: SpaceSpec
         raise UserError(f"unknown column {sorted(unknown)[0]!r}: the columns are {', '.join(layout)}")
     if missing := set(layout) - set(columns):
         raise UserError(f"column {sorted(missing)[0]!r} is missing: `episode_columns` makes all of them")
-    steps = len(columns["rewards"])
-    cast = {name: _cast(name, columns[name], column, steps) for name, column in layout.items()}
-    episode = cast["episode_ids"][0]
+    steps, episode = len(columns["rewards"]), np.ravel(columns["episode_ids"])[:1]
+    where = f"episode {episode[0]}" if len(episode) else "an episode"
+    cast = {name: _cast(f"{where}: {name}", columns[name], column, steps) for name, column in layout.items()}
     if (cast["episode_ids"] != episode).any() or (cast["timesteps"] != np.arange(steps)).any():
-        raise UserError(f"episode {episode}: one write takes one episode, its timesteps counted from 0")
+        raise UserError(f"{where}: one write takes one episode, its timesteps counted from 0")
     ends = np.flatnonzero(cast["terminateds"] | cast["truncateds"])
     if not len(ends):
-        raise UserError(
-            f"episode {episode} has no terminal flag: mark its last step as terminated or truncated in the source"
-        )
+        raise UserError(f"{where} has no terminal flag: mark its last step as terminated or truncated in the source")
     if ends[0] != steps - 1:
-        raise UserError(
-            f"episode {episode} is terminated or truncated at step {ends[0]} but has {steps} steps: split it there"
-        )
+        raise UserError(f"{where} is terminated or truncated at step {ends[0]} but has {steps} steps: split it there")
+    lowest, highest = (0, action_space.n - 1) if action_space.n is not None else (-1, 1)
     for name in ("actions", "next_actions"):
-        lowest, highest = (0, action_space.n - 1) if action_space.n is not None else (-1, 1)
         if cast[name].min() < lowest or cast[name].max() > highest:
             raise UserError(
-                f"episode {episode}: {name} outside the space, stored actions lie in [{lowest}, {highest}]: "
+                f"{where}: {name} outside the space, stored actions lie in [{lowest}, {highest}]: "
                 "convert them with `from_env_actions`"
             )
     return cast
 
 
-def _cast(name: str, values: npt.ArrayLike, column: Column, steps: int) -> Array:
+def _cast(what: str, values: npt.ArrayLike, column: Column, steps: int) -> Array:
     array = np.asarray(values)
     expected = (steps, *(column.shape or ()))
     if steps == 0 or array.shape != expected:
-        raise UserError(f"{name} has shape {array.shape}, not {expected} with at least one step: correct the source")
+        raise UserError(f"{what} has shape {array.shape}, not {expected} with at least one step: correct the source")
     if not np.can_cast(array.dtype, column.dtype, "same_kind"):
-        raise UserError(f"{name} has type {array.dtype}, which is not {column.dtype}: convert it before writing")
+        raise UserError(f"{what} has type {array.dtype}, which is not {column.dtype}: convert it before writing")
     with np.errstate(over="ignore"):  # what does not fit into float32 turns infinite and is refused below
         array = array.astype(column.dtype, copy=False)
     if column.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
         step = int(np.argwhere(~finite)[0][0])
-        raise UserError(f"{name} of step {step} are NaN or infinite: drop that episode from the source, or repair it")
+        raise UserError(f"{what} has NaN or infinite values, first at step {step}: drop that episode, or repair it")
     return array

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from dr3_ray.data.episodes import episode_columns
 from dr3_ray.data.schema import Array, Columns, Manifest, Provenance, SpaceSpec, from_env_actions
-from dr3_ray.data.shards import ShardWriter, now
+from dr3_ray.data.shards import ShardWriter, check_target, now
 from dr3_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,12 +39,13 @@ def import_minari(
 
     An id may name its remote, as in `hf://farama-minari/D4RL/pen/human-v2`; what is not on this machine is
     downloaded. `gamma` is the discount of the Monte-Carlo returns. Dictionaries and tuples of boxes are flattened in
-    the order of their (sorted) keys, as `gymnasium.wrappers.FlattenObservation` does. UserError: no such data set,
+    the order of the environment's keys, as `gymnasium.wrappers.FlattenObservation` does. UserError: no such data set,
     spaces we have no columns for, or data that cannot be learned from; nothing is left at `path` then. Warns of
     images that Minari compressed with loss, which the manifest's provenance notes too.
     """
+    check_target(path)  # before a long download
     storage, metadata = _open(dataset_id)
-    observation_space, flatten, order = _observations(storage.observation_space)
+    observation_space, flatten, order = _observations(_space(metadata["observation_space"]))
     action_space = SpaceSpec.from_gymnasium(storage.action_space)
     notes = []
     if _has_jpeg(storage):
@@ -74,7 +76,7 @@ def import_minari(
             try:
                 writer.write(_columns(episode, index, flatten, action_space, clip_actions, gamma))
             except UserError as error:
-                raise UserError(f"{dataset_id}, episode {index}: {error}") from None
+                raise UserError(f"{dataset_id}, {error}") from None
     return writer.manifest
 
 
@@ -102,7 +104,7 @@ def _open(dataset_id: str) -> tuple[Any, dict[str, Any]]:
         raise
     except Exception as error:  # whatever a broken file makes of minari, h5py and pyarrow
         raise UserError(
-            f"{path} is not a readable Minari data set ({_short(error)}): download or create it again"
+            f"{path} is not a readable Minari data set ({_short(error)}): remove it to download it again"
         ) from None
 
 
@@ -141,7 +143,8 @@ def _episodes(storage: Any, dataset_id: str) -> Iterator[tuple[int, dict[str, An
         steps, expected = len(episode["rewards"]), described.get("total_steps")
         if expected is not None and steps != expected:
             raise UserError(
-                f"{dataset_id}, episode {index}: Minari returns {steps} of its {expected} steps: store it as HDF5"
+                f"{dataset_id}, episode {index}: Minari returns {steps} steps, its description says {expected}: "
+                "create the data set again, as HDF5 if its episodes are very long"
             )
         yield index, episode
 
@@ -154,10 +157,14 @@ def _columns(
     clip_actions: bool,
     gamma: float,
 ) -> Columns:
+    try:
+        actions = from_env_actions(action_space, episode["actions"], clip=clip_actions)
+    except UserError as error:
+        raise UserError(f"episode {index}: {error}") from None
     columns = episode_columns(
         flatten(episode["observations"]),
-        from_env_actions(action_space, episode["actions"], clip=clip_actions),
-        np.asarray(episode["rewards"]).reshape(-1),
+        actions,
+        np.ravel(episode["rewards"]),
         terminated=False,
         truncated=False,
         episode_id=index,
@@ -167,6 +174,20 @@ def _columns(
     columns["terminateds"] = np.asarray(episode["terminations"], dtype=bool)
     columns["truncateds"] = np.asarray(episode["truncations"], dtype=bool)
     return columns
+
+
+def _space(document: Any) -> "gym.Space[Any]":
+    """The stored space with its keys in the environment's order, where Minari's own reader sorts them."""
+    from gymnasium import spaces
+    from minari.serialization import deserialize_space
+
+    document = json.loads(document) if isinstance(document, str) else document
+    if document["type"] == "Dict":
+        return spaces.Dict(OrderedDict((key, _space(part)) for key, part in document["subspaces"].items()))
+    if document["type"] == "Tuple":
+        return spaces.Tuple([_space(part) for part in document["subspaces"]])
+    space: gym.Space[Any] = deserialize_space(document)
+    return space
 
 
 def _observations(space: "gym.Space[Any]") -> tuple[SpaceSpec, Callable[[Any], Array], str]:

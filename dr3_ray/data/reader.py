@@ -22,6 +22,7 @@ from dr3_ray.data.schema import (
     EPISODE_SCHEMA,
     FORMAT,
     MANIFEST,
+    PARTIAL,
     Column,
     Columns,
     FileEntry,
@@ -178,6 +179,8 @@ class Dataset:
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest of the data set in directory `path`; UserError if there is none that this version can read."""
+    if path.name.endswith(PARTIAL):
+        raise UserError(f"{path} is what an interrupted write left behind: remove it, and write the data set again")
     try:
         document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -19,6 +19,7 @@ from dr3_ray.data.schema import (
     EPISODE_SCHEMA,
     EPISODES,
     MANIFEST,
+    PARTIAL,
     Array,
     Column,
     Columns,
@@ -29,7 +30,6 @@ from dr3_ray.data.schema import (
     SpaceSpec,
     Statistic,
     arrow_schema,
-    check_spaces,
     columns_of,
 )
 from dr3_ray.errors import UserError
@@ -59,11 +59,11 @@ class ShardWriter:
         environment: str | None = None,
         rows_per_shard: int | None = None,
     ) -> None:
-        check_spaces(observation_space, action_space)
+        _check_spaces(observation_space, action_space)
         if not 0 <= gamma <= 1:
             raise UserError(f"gamma is {gamma}: choose a discount between 0 and 1")
         self._path = Path(os.path.abspath(path))
-        _check_target(self._path)
+        check_target(self._path)
         self._about: dict[str, Any] = {
             "name": name,
             "gamma": gamma,
@@ -86,7 +86,7 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}.partial")
+        self._partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
         self._partial.mkdir()
         # Reserved, not yet touched: memory is used as the rows come in.
         self._buffers = {
@@ -167,7 +167,7 @@ class ShardWriter:
             file.flush()
             os.fsync(file.fileno())
         _sync_directory(self._partial)
-        _check_target(self._path)
+        check_target(self._path)
         self._partial.rename(self._path)
         _sync_directory(self._path.parent)
 
@@ -178,6 +178,13 @@ def write_dataset(path: str | os.PathLike[str], episodes: Iterable[Columns], **a
         for columns in episodes:
             writer.write(columns)
     return writer.manifest
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """UserError unless a data set can be written to `path`: nothing is there, or an empty directory."""
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} exists and is not an empty directory: choose another one, or remove it first")
 
 
 def now() -> str:
@@ -206,9 +213,17 @@ class _Moments:
         return Statistic(min=self._min, max=self._max, mean=self._mean, std=math.sqrt(self._squares / self._count))
 
 
-def _check_target(path: Path) -> None:
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path} exists and is not an empty directory: choose another one, or remove it first")
+def _check_spaces(observation_space: SpaceSpec, action_space: SpaceSpec) -> None:
+    """UserError unless observations are a box, and actions discrete or a float box with finite bounds, low < high."""
+    if observation_space.kind != "box":
+        raise UserError("observations of a Discrete space have no columns: encode them one-hot in the source")
+    if action_space.kind == "discrete":
+        return
+    low, high = action_space.bounds()
+    if action_space.dtype != "float32" or not np.isfinite([low, high]).all() or not (low < high).all():
+        raise UserError(
+            "a Box action space needs float actions and finite bounds, low < high: correct it in the source"
+        )
 
 
 def _as_stored(column: Column, values: Array) -> Array:
