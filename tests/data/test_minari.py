@@ -1,0 +1,313 @@
+"""Genuine Minari data sets, recorded here with `minari.DataCollector`, against what the environment returned."""
+
+import shutil
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import h5py
+import minari
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
+from minari.storage import remotes
+from minari.storage.remotes.cloud_storage import CloudStorage
+
+from dr3_ray.data import import_minari, load_dataset, verify
+from dr3_ray.errors import UserError
+
+GAMMA = 0.95
+FORMATS = ["hdf5", "arrow"]
+VECTOR, CHOICE = spaces.Box(-1, 1, (3,)), spaces.Discrete(3, start=-1)
+
+
+class Corridor(gym.Env):
+    """Walks 1 or 2 cells; terminates at cell 7, is cut after 5 steps, both at once when it arrives in step 5."""
+
+    def __init__(self, observation_space=VECTOR, action_space=CHOICE):
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed=None, options=None):
+        self.observation_space.seed(seed)
+        self.cell = self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.cell += 1 + int(np.ravel(action)[0] > 0)
+        self.steps += 1
+        return self.observation_space.sample(), self.cell - 2.5, self.cell >= 7, self.steps >= 5, {}
+
+
+def record(env, dataset_id, data_format="hdf5", episodes=12, cut=None):
+    """Collect a Minari data set, leaving each episode after `cut` steps; returns what was seen of every episode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Minari asks for authors and the like
+        collector = minari.DataCollector(env, data_format=data_format)
+        collector.action_space.seed(0)
+        seen = []
+        for seed in range(episodes):
+            observations, steps, over = [collector.reset(seed=seed)[0]], [], False
+            while not over and len(steps) != cut:
+                action = collector.action_space.sample()
+                observation, reward, terminated, truncated, _ = collector.step(action)
+                over = terminated or truncated
+                observations.append(observation)
+                steps.append((action, float(reward), terminated, truncated))
+            if not over:
+                steps[-1] = (*steps[-1][:3], True)  # this is how Minari marks an episode that was left
+            seen.append((observations, steps))
+        collector.create_dataset(dataset_id)
+        collector.close()
+    return seen
+
+
+def assert_every_row(dataset, seen, action_space, flat=np.asarray, atol=0.0):
+    """Compare all rows with plain loops over what was seen."""
+    rows = dataset.gather(torch.arange(len(dataset)), dataset.columns)
+    rows = {name: values.numpy() for name, values in rows.items()}
+
+    def stored(action):
+        if isinstance(action_space, spaces.Discrete):
+            return action - action_space.start
+        low, high = action_space.low.astype(np.float64), action_space.high.astype(np.float64)
+        return 2 * (action - low) / (high - low) - 1
+
+    row = 0
+    for episode, (observations, steps) in enumerate(seen):
+        for step, (action, reward, terminated, truncated) in enumerate(steps):
+            last = step == len(steps) - 1
+            total = sum(GAMMA**later * steps[step + later][1] for later in range(len(steps) - step))
+            expected = {
+                "observations": flat(observations[step]),
+                "next_observations": flat(observations[step + 1]),
+                "actions": stored(action),
+                "next_actions": np.zeros_like(rows["actions"][0]) if last else stored(steps[step + 1][0]),
+                "next_actions_valid": not last,
+                "rewards": reward,
+                "terminateds": terminated,
+                "truncateds": truncated,
+                "monte_carlo_returns": total,
+                "episode_ids": episode,
+                "timesteps": step,
+            }
+            assert set(expected) == set(rows)
+            for name, value in expected.items():
+                tolerance = atol if "observations" in name else 1e-5
+                np.testing.assert_allclose(rows[name][row], value, rtol=1e-6, atol=tolerance, err_msg=name)
+            assert (terminated or truncated) == last
+            row += 1
+    assert row == len(dataset)
+    flags = [steps[-1][2:] for _, steps in seen]
+    counts = dataset.manifest.counts
+    assert (counts.episodes, counts.terminateds, counts.truncateds) == (len(seen), *map(sum, zip(*flags, strict=True)))
+    return flags
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("action_space", [CHOICE, spaces.Box(np.float32([-3, 0]), np.float32([1, 5]))], ids=str)
+def test_terminations_and_truncations(minari_home, tmp_path, data_format, action_space):
+    seen = record(Corridor(action_space=action_space), "corridor/random-v0", data_format, episodes=40)
+    manifest = import_minari("corridor/random-v0", tmp_path / "out", gamma=GAMMA)
+    dataset = load_dataset(tmp_path / "out")
+    flags = assert_every_row(dataset, seen, action_space)
+    assert set(flags) == {(True, False), (False, True), (True, True)}
+    verify(dataset)
+    assert dataset.manifest == manifest and manifest.environment is None and manifest.gamma == GAMMA
+    assert (manifest.provenance.source, manifest.provenance.notes) == ("minari:corridor/random-v0", ())
+    assert manifest.provenance.version == f"v0, written by Minari {minari.__version__}"
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize(("env_id", "limit"), [("Pendulum-v1", 11), ("CartPole-v1", 15)])
+def test_gymnasium_environments(minari_home, tmp_path, data_format, env_id, limit):
+    env = gym.make(env_id, max_episode_steps=limit)
+    seen = record(env, f"classic/{env_id}", data_format)
+    import_minari(f"classic/{env_id}", tmp_path / "out", gamma=GAMMA)
+    dataset = load_dataset(tmp_path / "out")
+    flags = assert_every_row(dataset, seen, env.action_space)
+    assert (False, True) in flags and ((True, False) in flags) == (env_id == "CartPole-v1")
+    assert dataset.manifest.environment == f"gymnasium:{env_id}"
+    assert dataset.observation_space.to_gymnasium() == env.observation_space
+    assert dataset.action_space.to_gymnasium() == env.action_space
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_an_episode_that_was_left_is_truncated(minari_home, tmp_path, data_format):
+    seen = record(Corridor(), "corridor/left-v0", data_format, episodes=4, cut=3)
+    import_minari("corridor/left-v0", tmp_path / "out", gamma=GAMMA)
+    assert assert_every_row(load_dataset(tmp_path / "out"), seen, CHOICE) == [(False, True)] * 4
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize(
+    ("space", "dtype", "shape"),
+    [
+        (spaces.Box(-1, 1, (2, 2), np.float64), "float32", (2, 2)),
+        (spaces.Box(0, 255, (5, 4), np.uint8), "uint8", (5, 4)),
+        (spaces.Box(0, 1, (3, 3), bool), "bool", (3, 3)),
+        (spaces.MultiBinary(11), "bool", (11,)),
+        (spaces.Box(-1, 1, ()), "float32", ()),
+    ],
+    ids=str,
+)
+def test_types_of_observations(minari_home, tmp_path, data_format, space, dtype, shape):
+    seen = record(Corridor(space), "corridor/typed-v3", data_format, episodes=3)
+    import_minari("corridor/typed-v3", tmp_path / "out", gamma=GAMMA)
+    dataset = load_dataset(tmp_path / "out")
+    assert (dataset.observation_space.dtype, dataset.observation_space.shape) == (dtype, shape)
+    assert_every_row(dataset, seen, CHOICE, atol=1e-7)
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize(
+    ("space", "order"),
+    [
+        (spaces.Dict(speed=spaces.Box(-9, 9, (2,)), goal=spaces.Box(0, 1, (2, 2))), "speed[2], goal[4]"),
+        (spaces.Tuple([spaces.Box(0, 1, (2,)), spaces.Dict(x=spaces.Box(0, 1, ()))]), "0[2], 1.x[1]"),
+    ],
+    ids=["dict", "tuple"],
+)
+def test_dicts_and_tuples_are_flattened_as_gymnasium_does(minari_home, tmp_path, data_format, space, order):
+    seen = record(Corridor(space), "corridor/parts-v0", data_format, episodes=3)
+    manifest = import_minari("corridor/parts-v0", tmp_path / "out", gamma=GAMMA)
+    assert_every_row(load_dataset(tmp_path / "out"), seen, CHOICE, flat=lambda value: spaces.flatten(space, value))
+    assert manifest.provenance.details["observation_order"] == order
+    assert manifest.observation_space.to_gymnasium() == spaces.flatten_space(space)
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_jpeg_images_are_imported_with_a_warning(minari_home, tmp_path, cli, data_format):
+    class Smooth(Corridor):  # JPEG garbles noise but keeps a plain colour nearly as it is
+        def __init__(self):
+            super().__init__(spaces.Box(0, 255, (40, 32, 3), np.uint8))
+
+        def reset(self, **kwargs):
+            return np.full_like(super().reset(**kwargs)[0], 7), {}
+
+        def step(self, action):
+            return np.full((40, 32, 3), 10 * self.steps, np.uint8), *super().step(action)[1:]
+
+    seen = record(Smooth(), "corridor/images-v0", data_format, episodes=2)
+    with pytest.warns(UserWarning, match="as JPEG, with loss"):
+        import_minari("corridor/images-v0", tmp_path / "out", gamma=GAMMA)
+    assert_every_row(load_dataset(tmp_path / "out"), seen, CHOICE, atol=3)
+    result = cli("import", "minari:corridor/images-v0", "--out", tmp_path / "again")
+    assert result.returncode == 0 and result.stderr.startswith("warning: Minari stored the images as JPEG")
+    assert "with loss" in cli("info", tmp_path / "again").stdout
+
+
+def test_the_environment_is_not_needed(minari_home, tmp_path, cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vanished", types.SimpleNamespace(Corridor=Corridor))
+    gym.register("Vanished-v0", entry_point="vanished:Corridor")
+    seen = record(gym.make("Vanished-v0", disable_env_checker=True), "corridor/vanished-v0")
+    result = cli("import", "minari:corridor/vanished-v0", "--out", tmp_path / "out", "--gamma", GAMMA)
+    assert (result.returncode, result.stderr) == (0, "") and "12 episodes" in result.stdout
+    dataset = load_dataset(tmp_path / "out")
+    assert_every_row(dataset, seen, CHOICE)
+    assert dataset.manifest.environment == "gymnasium:Vanished-v0"
+    assert dataset.manifest.provenance.command.startswith("dr3-ray data import minari:corridor/vanished-v0 --out")
+
+
+def test_an_environment_with_arguments_is_not_named(minari_home, tmp_path):
+    record(gym.make("Pendulum-v1", g=9.81, max_episode_steps=3), "classic/argued-v0", episodes=2)
+    manifest = import_minari("classic/argued-v0", tmp_path / "out")
+    assert manifest.environment is None and '"g": 9.81' in manifest.provenance.details["env_spec"]
+
+
+def test_actions_outside_the_space_can_be_clipped(minari_home, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        buffer = EpisodeBuffer(
+            0, None, None, np.zeros((3, 3), np.float32), np.float32([[-4], [1]]), [0, 0], [0, 1], [0, 0]
+        )
+        box = {"observation_space": VECTOR, "action_space": spaces.Box(-2, 2, (1,))}
+        minari.create_dataset_from_buffers("wide/actions-v0", [buffer], **box)
+    with pytest.raises(UserError, match=r"wide/actions-v0, episode 0: action -4 is outside.*clip"):
+        import_minari("wide/actions-v0", tmp_path / "out")
+    manifest = import_minari("wide/actions-v0", tmp_path / "out", clip_actions=True)
+    actions = load_dataset(tmp_path / "out").gather(torch.arange(2), ["actions"])["actions"]
+    assert actions.tolist() == [[-1], [0.5]] and "moved to its bounds" in manifest.provenance.notes[0]
+
+
+def long_episode(steps):
+    flags = np.zeros(steps, bool)
+    ended = flags.copy()
+    ended[-1] = True
+    observations = np.arange(steps + 1, dtype=np.float32)[:, None]
+    return EpisodeBuffer(0, None, None, observations, np.zeros(steps, np.int64), np.ones(steps), flags, ended)
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_long_episodes_are_complete_or_refused(minari_home, tmp_path, data_format):
+    steps = 140_000  # Minari's Arrow storage reads one batch of 131,072 rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        box = {"observation_space": spaces.Box(0, np.inf, (1,)), "action_space": spaces.Discrete(2)}
+        minari.create_dataset_from_buffers("very/long-v0", [long_episode(steps)], data_format=data_format, **box)
+    if data_format == "arrow":
+        with pytest.raises(UserError, match=f"description says {steps}: create the data set again, as HDF5"):
+            import_minari("very/long-v0", tmp_path / "out")
+    else:
+        assert import_minari("very/long-v0", tmp_path / "out").counts.rows == steps
+
+
+class Shelf(CloudStorage):
+    """A remote that is a directory."""
+
+    def __init__(self, name, token=None):
+        self.root = Path("/" + name.replace("|", "/"))
+
+    def list_datasets(self, prefix=None):
+        found = (path.parents[1].relative_to(self.root).as_posix() for path in self.root.rglob("metadata.json"))
+        return [dataset_id for dataset_id in found if dataset_id.startswith(prefix or "")]
+
+    def list_namespaces(self):
+        return [path.parent.name for path in self.root.rglob("namespace_metadata.json")]
+
+    def get_dataset_metadata(self, dataset_id):
+        return MinariStorage.read_raw_metadata(self.root / dataset_id / "data")
+
+    def download_dataset(self, dataset_id, path):
+        shutil.copytree(self.root / dataset_id, path / dataset_id)
+
+    def download_namespace_metadata(self, namespace, path):
+        (path / namespace).mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.root / namespace / "namespace_metadata.json", path / namespace)
+
+    def upload_dataset(self, dataset_id):
+        raise NotImplementedError
+
+    upload_namespace = upload_dataset
+
+
+def test_what_is_not_here_is_downloaded(minari_home, tmp_path, monkeypatch):
+    monkeypatch.setitem(remotes._registry, "shelf", lambda: Shelf)
+    remote = f"shelf://{str(tmp_path / 'shelf')[1:].replace('/', '|')}"
+    seen = {dataset_id: record(Corridor(), dataset_id, episodes=3) for dataset_id in ("plain-v0", "corridor/deep-v1")}
+    minari_home.rename(tmp_path / "shelf")
+
+    manifest = import_minari(f"{remote}/plain-v0", tmp_path / "explicit", gamma=GAMMA)
+    assert_every_row(load_dataset(tmp_path / "explicit"), seen["plain-v0"], CHOICE)
+    assert manifest.provenance.source == f"minari:{remote}/plain-v0"
+
+    monkeypatch.setenv("MINARI_REMOTE", remote)
+    import_minari("corridor/deep-v1", tmp_path / "default", gamma=GAMMA)
+    assert_every_row(load_dataset(tmp_path / "default"), seen["corridor/deep-v1"], CHOICE)
+    with pytest.raises(UserError, match=r"corridor/deep-v2 .* could not be downloaded \(.*deep-v1\): check"):
+        import_minari("corridor/deep-v2", tmp_path / "none")
+
+
+def test_hdf5_is_read_episode_by_episode(minari_home, tmp_path):
+    """Episodes in another order in the file, and a group that is no episode, change nothing."""
+    seen = record(Corridor(), "corridor/order-v0", episodes=11)
+    with h5py.File(minari_home / "corridor/order-v0/data/main_data.hdf5", "a") as file:
+        file.move("episode_1", "moved")
+        file.move("moved", "episode_1")
+        file.create_group("notes")
+    import_minari("corridor/order-v0", tmp_path / "out", gamma=GAMMA)
+    assert_every_row(load_dataset(tmp_path / "out"), seen, CHOICE)
