@@ -7,7 +7,7 @@ trap 'rm -rf "$away"' EXIT
 
 make -C "$root" --no-print-directory wheel
 "$root/.venv/bin/python" -m venv "$away/venv"
-"$away/venv/bin/pip" install --quiet --disable-pip-version-check --constraint "$root/constraints.txt" "$root"/dist/*.whl
+"$away/venv/bin/pip" install --quiet --no-compile --disable-pip-version-check --constraint "$root/constraints.txt" "$root"/dist/*.whl
 
 cd "$away"
 export PATH="$away/venv/bin:$PATH" OMP_NUM_THREADS=1
