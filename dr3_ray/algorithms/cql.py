@@ -38,7 +38,7 @@ class ContinuousCQLOptions(CriticOptions):
     cql_alpha: Number = number(5.0, "α, the weight of the conservative term (5 or 10: authors' code)", low=0.0)
     actor_lr: Number = number(1e-4, "Adam step size of the actor (1e-4 or 3e-5: authors' code)", low=0.0)
     temperature_lr: Number = number(1e-4, "Adam step size of log α_entropy (authors: the actor's)", low=0.0)
-    target_entropy_scale: Number = number(1.0, "target entropy = −scale · |A| (1: SAC)")
+    target_entropy_scale: Number = number(1.0, "target entropy = −scale · |A| (1: SAC)", low=0.0)
     cql_temperature: Number = number(1.0, "T of the log-sum-exp", low=1e-6)
     bc_steps: Number = number(0.0, "first gradient steps in which the actor clones the data (40,000: authors)", low=0.0)
     n_sampled_actions: int = choice(10, "sampled actions from each of uniform, π(·|s) and π(·|s')")

@@ -6,11 +6,13 @@ from typing import Any, Self
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.offline.offline_data import OfflineData
+from ray.tune.search.sample import Domain
 
 from dr3_ray.algorithms.registry import find, kinds_of
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.member import Member
+from dr3_ray.options import checked
 from dr3_ray.population import Execution
 from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.rllib.env_runner import PopulationEnvRunner
@@ -88,7 +90,9 @@ class OfflineConfig(AlgorithmConfig):
                 raise UserError(
                     f"{self.algorithm_name}: .{method}() has no option {name!r}; it has {', '.join(known) or 'none'}"
                 )
-            setattr(self, name, value)
+            searched = isinstance(value, Domain) or (isinstance(value, dict) and "grid_search" in value)
+            # at once, not only in `validate`: RLlib takes -1 for a deprecated value and would drop it in between
+            setattr(self, name, value if searched else checked(known[name], value))
         return self
 
     def update_from_dict(self, config_dict: dict[str, Any]) -> Self:
