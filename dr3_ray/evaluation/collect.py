@@ -92,10 +92,10 @@ class Replay:
 
     def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
         """Columns at `indices` [K, B], each [K, B, ...]."""
-        found = {name: self._tensors[name].index_select(0, indices.flatten()) for name in columns}
+        rows = {name: self._tensors[name].index_select(0, indices.flatten()) for name in columns}
         return {
-            name: (value.float() if value.dtype == torch.bool else value).unflatten(0, indices.shape)
-            for name, value in found.items()
+            name: (row.float() if row.dtype == torch.bool else row).reshape(*indices.shape, *row.shape[1:])
+            for name, row in rows.items()
         }
 
 
@@ -199,5 +199,5 @@ def act(
         return rng.uniform(-1.0, 1.0, n_actions).astype(np.float32)
     noise = torch.from_numpy(rng.standard_normal((1, 1, n_actions)).astype(np.float32))
     with torch.no_grad():
-        moments = population.networks.actor(torch.from_numpy(observation)[None, None])  # type: ignore[operator]
-        return squashed_sample(*moments, noise)[0][0, 0].numpy()
+        mean, log_std = population.networks.actor(torch.from_numpy(observation)[None, None])  # type: ignore[operator]
+        return squashed_sample(mean, log_std, noise)[0][0, 0].numpy()

@@ -30,7 +30,7 @@ class MinAtar(gym.Env[np.ndarray, np.int64]):
             ) from None
         self.game = Environment(game)
         self.actions = self.game.minimal_action_set()
-        self.observation_space = gym.spaces.Box(0, 1, tuple(self.game.state_shape()), np.bool_)
+        self.observation_space = gym.spaces.Box(0, 1, tuple(self.game.state_shape()), np.bool_)  # type: ignore[arg-type]
         self.action_space = gym.spaces.Discrete(len(self.actions))
         self.steps = 0
 

@@ -55,4 +55,4 @@ class Rollout:
         """Close all environments."""
         for row in self.environments:
             for environment in row:
-                environment.close()
+                environment.close()  # type: ignore[no-untyped-call]

@@ -41,6 +41,8 @@ class OfflineConfig(AlgorithmConfig):
     """Config of all our algorithms. An option that is not set has the default of the algorithm on the data's space."""
 
     algorithm_name: str
+    observation_space: Any
+    action_space: Any
 
     def __init__(self, algo_class: type | None = None):
         super().__init__(algo_class=algo_class or algorithm_class(self.algorithm_name))
@@ -170,7 +172,7 @@ class OfflineConfig(AlgorithmConfig):
         members = [Member.from_dict(spec, values) for values in self.full_members()]
         spec.options.stack([member.options for member in members])
         if spec.has_critic:
-            DR3.stack([member.dr3 for member in members])
+            DR3.stack([member.dr3 for member in members if member.dr3])
         if self.env is not None and spec.act is None:
             raise UserError(
                 f"{spec.name} on {spec.action_kind} actions evaluates the behaviour policy and has none of its own to "

@@ -8,8 +8,10 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.typing import StateDict
 
 from dr3_ray.data import load_dataset
+from dr3_ray.errors import UserError
 from dr3_ray.member import Member
 from dr3_ray.population import Population
+from dr3_ray.rllib.module import spaces_of
 
 
 class PopulationLearner(TorchLearner):
@@ -24,6 +26,9 @@ class PopulationLearner(TorchLearner):
         module = self.module[module_id].unwrapped()
         members = [Member.from_dict(module.spec, values) for values in module.model_config["members"]]
         data = load_dataset(config.input_)
+        expected = spaces_of(data.observation_space.to_gymnasium(), data.action_space.to_gymnasium())
+        if module.spaces != expected:
+            raise UserError(f"environment {config.env!r} has {module.spaces}, the data set {config.input_} {expected}")
         self.population = Population(module.spec, module.networks, members, data, module.spaces, config.execution)
 
     def update(self, *args: Any, **kwargs: Any) -> Any:

@@ -42,7 +42,7 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
         self.n_members = len(members)
         if self.inference_only:
             for name in self._not_for_inference():
-                del self.networks[name]  # here, because RLlib 2.60 cannot delete a nested attribute
+                delattr(self.networks, name)  # here, because RLlib 2.60 cannot delete a nested attribute
 
     def act_all(self, observations: Tensor) -> Tensor:
         """Deterministic actions of all members at observations [K, N, *observation]."""

@@ -167,6 +167,11 @@ def test_a_mistake_is_one_line_before_anything_is_built(cartpole: str, change: A
     assert "\n" not in str(caught.value)
 
 
+def test_an_environment_that_does_not_fit_the_data_is_an_error(cartpole: str) -> None:
+    with pytest.raises(UserError, match=r"'Acrobot-v1' has Spaces.*\(6,\).* the data set .*cartpole Spaces"):
+        with_rollouts(tiny("DR3-CQL", cartpole), "Acrobot-v1").build_algo()
+
+
 def test_an_unknown_algorithm_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UserError, match="unknown algorithm 'CQL': choose one of DR3-DQN"):
         dr3_ray.config_for("CQL")
