@@ -78,7 +78,7 @@ def info(source: Source) -> None:
     facts |= {"note": " · ".join(provenance.notes)} if provenance.notes else {}
     console = Console()
     table = Table("", escape(manifest.name))
-    for key, value in facts.items():
+    for key, value in ((key, value) for key, value in facts.items() if value):
         table.add_row(key.replace("_", " "), escape(value))
     statistics = Table("statistics", "min", "max", "mean", "std")
     for column, values in manifest.statistics.items():

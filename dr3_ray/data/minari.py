@@ -96,7 +96,10 @@ def _open(dataset_id: str) -> tuple[Any, dict[str, Any]]:
         metadata = MinariStorage.read_raw_metadata(path)
         version = metadata.get("minari_version")
         if version not in minari.supported_dataset_versions:
-            raise UserError(f"{dataset_id} was written by Minari {version}, which {minari.__version__} cannot read")
+            installed = minari.__version__
+            raise UserError(
+                f"{dataset_id} was written by Minari {version}, which {installed} cannot read: upgrade minari"
+            )
         if not {"observation_space", "action_space"} <= metadata.keys():
             raise UserError(f"{dataset_id} does not store its spaces: write it again with Minari 0.5 or later")
         return MinariStorage.read(path), metadata

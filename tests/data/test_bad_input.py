@@ -275,7 +275,7 @@ def change_metadata(path, **changes):
 BROKEN = {
     "empty": (lambda path: change_metadata(path, total_episodes=0), "there are no rows to write"),
     "no spaces": (lambda path: change_metadata(path, action_space=None), "does not store its spaces"),
-    "too new": (lambda path: change_metadata(path, minari_version="9.0"), "written by Minari 9.0"),
+    "too new": (lambda path: change_metadata(path, minari_version="9.0"), "written by Minari 9.0, which"),
     "no metadata": (lambda path: (path / "metadata.json").unlink(), "is not a readable Minari data set"),
     "no storage": (lambda path: (path / "main_data.hdf5").unlink(), "is not a readable Minari data set"),
     "truncated storage": (
