@@ -13,9 +13,20 @@ import pyarrow.parquet as pq
 from dr3_ray.errors import UserError
 
 HISTORIES = "histories.parquet"
-SHARE = 0.02  # of the time may go into rewriting the file
+SHARE = 0.02  # of the time may go into rewriting the file,
+PAUSE = 2.0  # and it is not done more often than so many seconds
 
 Row = dict[str, Any]
+
+
+def read_histories(run: str | os.PathLike[str]) -> pa.Table:
+    """All rows of a run directory, also while its sweep is running.
+
+    The file is opened once: `pq.read_table(path)` and `pd.read_parquet(path)` open it twice, and may find another one
+    the second time. Raises what pyarrow raises for a missing or damaged file.
+    """
+    with pq.ParquetFile(Path(run) / HISTORIES) as file:
+        return file.read()
 
 
 class Histories:
@@ -37,7 +48,7 @@ class Histories:
         if not self._path.exists():
             return
         try:
-            table = pq.read_table(self._path)
+            table = read_histories(self._path.parent)
             again = pa.array(list(again), pa.string())
             known = pc.is_in(table["member"], pa.array(list(self._configs), pa.string()))
         except (pa.ArrowException, KeyError, OSError) as error:
@@ -79,11 +90,14 @@ class Histories:
         table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
         self._settled = self._settled and [pa.concat_tables(self._settled, promote_options="permissive")]
         partial = self._path.with_name(f".{self._path.name}.partial")
-        pq.write_table(self._with_configs(table), partial, compression="zstd")
-        os.replace(partial, self._path)
+        try:
+            pq.write_table(self._with_configs(table), partial, compression="zstd")
+            os.replace(partial, self._path)
+        finally:
+            partial.unlink(missing_ok=True)
         self._changed = False
         finished = time.monotonic()
-        self._next = finished + (finished - started) / SHARE
+        self._next = finished + max(PAUSE, (finished - started) / SHARE)
         return True
 
     def _with_configs(self, table: pa.Table) -> pa.Table:

@@ -12,7 +12,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dr3_ray.sweep.index import Status
 
-WINDOW = 120.0  # seconds over which the speed is measured
 PLAIN_EVERY = 15.0  # seconds between two plain lines
 SHOWN: tuple[Status, ...] = ("finished", "running", "pending", "diverged", "failed")
 
@@ -32,11 +31,11 @@ class SweepProgress:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            speed_estimate_period=WINDOW,
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=sum(steps.values()))
         self._next_line = time.monotonic() + PLAIN_EVERY
+        self._started: float | None = None  # when the first member started to train
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -54,6 +53,7 @@ class SweepProgress:
     def status(self, members: Iterable[str], status: Status, error: str | None = None) -> None:
         """These members now have this status; a failure is said at once."""
         members = list(members)
+        self._started = self._started or time.monotonic()
         self._statuses |= dict.fromkeys(members, status)
         if status in ("failed", "diverged") and members:
             self.say(f"{len(members)} {status}: {error}" if error else f"{len(members)} {status}")
@@ -75,9 +75,11 @@ class SweepProgress:
         """`3 finished, 12 running · 10,240 updates/s · 1:23 left`."""
         counts = Counter(self._statuses.values())
         parts = [", ".join(f"{counts[status]} {status}" for status in SHOWN if counts[status])]
-        task = self._bar.tasks[0]
-        if task.speed:
-            parts += [f"{task.speed:,.0f} updates/s", f"{duration(task.time_remaining or 0)} left"]
+        reached = sum(self._reached.values())
+        if self._started and reached:
+            speed = reached / (time.monotonic() - self._started)
+            left = sum(self._steps.values()) - reached
+            parts += [f"{speed:,.0f} updates/s", f"{duration(left / speed)} left"]
         return " · ".join(parts)
 
 

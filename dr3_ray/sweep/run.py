@@ -1,5 +1,6 @@
 """A sweep from beginning to end: members, packs, Tune."""
 
+import errno
 import logging
 import os
 import signal
@@ -21,8 +22,10 @@ from dr3_ray.sweep.directory import axes, open_run
 from dr3_ray.sweep.histories import Histories
 from dr3_ray.sweep.index import FINAL, Index
 from dr3_ray.sweep.packing import Pack, pack_members
-from dr3_ray.sweep.progress import SweepProgress
+from dr3_ray.sweep.progress import SHOWN, SweepProgress
 from dr3_ray.sweep.spec import Config, SweepSpec, members
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RunSummary(NamedTuple):
@@ -54,9 +57,14 @@ def run_sweep(spec: SweepSpec, command: list[str] | None = None) -> RunSummary:
         missing = {member: config for member, config in planned.items() if index.status(member) not in FINAL}
         if finished := len(planned) - len(missing):
             console.print(f"{finished} of {len(planned)} runs were done before", highlight=False)
-        interrupted = bool(missing) and _train(spec, planned, missing, index, console)
-        statuses = Counter(index.records[member]["status"] for member in planned)
-    return RunSummary(spec.out, dict(statuses), interrupted)
+        try:
+            interrupted = bool(missing) and _train(spec, planned, missing, index, console)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise UserError(f"no room left for {spec.out} ({error.strerror}): make some, and run this again") from error
+        counts = Counter(index.records[member]["status"] for member in planned)
+    return RunSummary(spec.out, {status: counts[status] for status in SHOWN if counts[status]}, interrupted)
 
 
 def _train(
@@ -66,11 +74,9 @@ def _train(
     configs = {member: record["config"] for member, record in index.records.items()}
     histories = Histories(spec.out, configs, ("algorithm", "dataset", "seed", *axes(configs.values())))
     histories.load(again=missing)
-    progress = SweepProgress(
-        console,
-        {member: index.records[member]["status"] for member in planned} | dict.fromkeys(missing, "pending"),
-        {member: config["steps"] for member, config in missing.items()},
-    )
+    index.write([member for member in missing if index.status(member) == "failed"], "pending")
+    statuses = {member: index.records[member]["status"] for member in planned}
+    progress = SweepProgress(console, statuses, {member: config["steps"] for member, config in missing.items()})
     log = None
     try:
         with _stopped_alike(), progress:

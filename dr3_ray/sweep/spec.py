@@ -37,7 +37,11 @@ NOT_OPTIONS = {"seed": "seeds", "dr3_coeff": "coefficients"}
 
 def _as_seeds(seeds: Any) -> Any:
     """A number of seeds counts from 0."""
-    return tuple(range(seeds)) if type(seeds) is int else seeds
+    if type(seeds) is not int:
+        return seeds
+    if seeds < 1:
+        raise ValueError("a sweep needs at least one seed")
+    return tuple(range(seeds))
 
 
 class SweepSpec(BaseModel):

@@ -1,0 +1,145 @@
+"""From a spec to members: what is expanded, hashed and refused."""
+
+import json
+import random
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dr3_ray.errors import UserError
+from dr3_ray.sweep.spec import SweepSpec, member_id, members
+
+numbers = st.lists(st.floats(0, 10), min_size=1, max_size=3, unique=True)
+
+
+def test_a_member_is_its_full_configuration(cartpole):
+    sweep = SweepSpec(datasets=[cartpole], coefficients=[0.5], seeds=1, steps=40, evaluations=4)
+    (config,) = members(sweep).values()
+    assert config["data_fingerprint"]
+    assert config | {"data_fingerprint": ""} == {
+        "algorithm": "DR3-CQL",
+        "dataset": cartpole,
+        "data_fingerprint": "",
+        "steps": 40,
+        "evaluations": 4,
+        "environment": "gymnasium:CartPole-v1",
+        "evaluation_episodes": 20,
+        "seed": 0,
+        "batch_size": 32,
+        "hidden_sizes": [256, 256],
+        "adam_eps": 3.125e-4,
+        "gamma": 0.99,
+        "critic_lr": 5e-5,
+        "tau": 1.0,
+        "target_period": 2000,
+        "loss": "huber",
+        "double_q": False,
+        "cql_alpha": 0.1,
+        "dr3_coeff": 0.5,
+        "dr3_form": "dot",
+        "dr3_stop_gradient": False,
+        "dr3_mask_terminals": True,
+        "dr3_match_actions": False,
+    }
+
+
+@given(coefficients=numbers, alphas=numbers, seeds=st.sets(st.integers(0, 2**32 - 1), min_size=1, max_size=3))
+def test_every_combination_is_there_once(cartpole, coefficients, alphas, seeds):
+    sweep = SweepSpec(
+        datasets=[cartpole, cartpole],
+        coefficients=coefficients,
+        seeds=list(seeds),
+        axes={"cql_alpha": alphas, "double_q": [True, False]},
+        environment="none",
+    )
+    found = members(sweep)
+    keys = {(c["dr3_coeff"], c["cql_alpha"], c["double_q"], c["seed"]) for c in found.values()}
+    assert len(found) == len(keys) == len(coefficients) * len(alphas) * 2 * len(seeds)
+    assert keys == {(c, a, q, s) for c in coefficients for a in alphas for q in (True, False) for s in seeds}
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_hash_does_not_depend_on_the_order_of_keys(cartpole, source: random.Random):
+    for member, config in members(SweepSpec(datasets=[cartpole], seeds=2, environment="none")).items():
+        items = list(json.loads(json.dumps(config)).items())
+        source.shuffle(items)
+        assert member_id(dict(items)) == member
+
+
+def test_the_hash_depends_on_everything_but_where_the_data_lie(cartpole, pendulum, tmp_path):
+    (member, config), *_ = members(SweepSpec(datasets=[cartpole], seeds=1)).items()
+    assert len(member) == 16
+    assert int(member, 16) >= 0
+    for name in config:
+        other = member_id(config | {name: "something else"})
+        assert (other == member) == (name == "dataset")
+    copied = str(shutil.copytree(cartpole, tmp_path / "copy"))
+    assert list(members(SweepSpec(datasets=[copied], seeds=1)))[0] == member
+
+
+def test_an_algorithm_without_a_critic_is_trained_once_for_all_coefficients(cartpole):
+    sweep = SweepSpec(algorithms=["BC"], datasets=[cartpole], coefficients=[0.1, 0.2], seeds=2)
+    assert [(config["dr3_coeff"], config["seed"]) for config in members(sweep).values()] == [(0.0, 0), (0.0, 1)]
+
+
+def test_what_only_evaluates_the_behaviour_policy_has_no_rollouts(pendulum):
+    automatic = SweepSpec(algorithms=["DR3-SARSA", "DR3-CQL"], datasets=[pendulum], seeds=1, coefficients=[0])
+    environments = {config["algorithm"]: config["environment"] for config in members(automatic).values()}
+    assert environments == {"DR3-SARSA": None, "DR3-CQL": "gymnasium:Pendulum-v1"}
+
+
+def test_an_environment_that_is_not_installed_costs_the_rollouts_only(cartpole, tmp_path):
+    copy = shutil.copytree(cartpole, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text()) | {"environment": "gymnasium:Nowhere-v9"}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    said: list[str] = []
+    found = members(SweepSpec(datasets=[str(copy)], seeds=1), say=said.append)
+    assert {config["environment"] for config in found.values()} == {None}
+    assert "no rollouts in gymnasium:Nowhere-v9" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"algorithms": ["FOO"]}, "unknown algorithm 'FOO'"),
+        ({"algorithms": []}, "algorithms"),
+        ({"datasets": ["nowhere"]}, "nowhere is not a data set"),
+        ({"options": {"foo": 1}}, "unknown option 'foo'"),
+        ({"axes": {"foo": [1]}}, "unknown option 'foo'"),
+        ({"axes": {"tau": []}}, "axes.tau"),
+        ({"axes": {"tau": [1]}, "options": {"tau": 1}}, "both set and an axis"),
+        ({"axes": {"seed": [1]}}, "give seeds"),
+        ({"options": {"dr3_coeff": 1}}, "give coefficients"),
+        ({"options": {"batch_size": 0}}, "batch_size must be at least 1"),
+        ({"algorithms": ["BC"], "options": {"dr3_form": "abs"}}, "BC has no critic to regularise"),
+        ({"coefficients": [-1]}, "dr3_coeff = -1.0 is outside"),
+        ({"coefficients": [float("nan")]}, "dr3_coeff must be a finite number"),
+        ({"seeds": 0}, "at least one seed"),
+        ({"seeds": [-1]}, "seed must be a whole number"),
+        ({"seeds": 100_000}, "100000 seeds are more than"),
+        ({"pack": 0}, "pack"),
+        ({"pack": 1001}, "pack"),
+        ({"steps": 1001}, "use 1000 or 1020 steps"),
+        ({"steps": 7}, "use 20 steps"),
+        ({"environment": "gymnasium:Pendulum-v1"}, "has other observions than"),
+        ({"environment": "gymnasium:Nowhere-v0"}, "cannot be made"),
+        ({"unheard_of": 1}, "unheard_of"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(cartpole, values, message):
+    with pytest.raises(UserError) as error:
+        members(SweepSpec(**{"datasets": [cartpole]} | values))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_discrete_algorithm_is_refused_on_continuous_actions(pendulum):
+    with pytest.raises(UserError, match="DR3-DQN needs discrete actions"):
+        members(SweepSpec(datasets=[pendulum], algorithms=["DR3-DQN"]))
+
+
+def test_rollouts_of_what_has_no_policy_are_refused(pendulum):
+    with pytest.raises(UserError, match="has no policy to roll out"):
+        members(SweepSpec(datasets=[pendulum], algorithms=["DR3-SARSA"], environment="gymnasium:Pendulum-v1"))
