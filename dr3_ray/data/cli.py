@@ -1,4 +1,4 @@
-"""`dr3-ray data`: import, inspect and verify data sets."""
+"""`dr3-ray data`: import, collect, inspect and verify data sets."""
 
 import shlex
 import sys
@@ -13,7 +13,7 @@ from dr3_ray.errors import UserError
 if TYPE_CHECKING:
     from dr3_ray.data.schema import SpaceSpec
 
-app = typer.Typer(help="Import, inspect and verify data sets.")
+app = typer.Typer(help="Import, collect, inspect and verify data sets.")
 
 Source = Annotated[str, typer.Argument(help="The directory of a data set, or embedded:NAME.")]
 
@@ -45,6 +45,24 @@ def import_(
     for note in manifest.provenance.notes:
         print(f"warning: {note}", file=sys.stderr)
     print(f"{manifest.counts.rows} steps of {manifest.counts.episodes} episodes written to {out}")
+
+
+@app.command()
+def collect(
+    source: Annotated[str, typer.Argument(help="embedded:NAME, a data set that comes with the package.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory to write, new or empty.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Environment steps (default: as it was made).")] = None,
+) -> None:
+    """Make an embedded data set again: an online learner plays, its replay is written. Takes minutes."""
+    if not source.startswith("embedded:"):
+        raise UserError(f"cannot collect {source!r}: write embedded:NAME, such as embedded:pendulum-replay")
+    from dr3_ray.evaluation.collect import collect as collect_replay
+
+    name = source.removeprefix("embedded:")
+    manifest = collect_replay(name, out, steps=steps, command=shlex.join(["dr3-ray", *sys.argv[1:]]))
+    returns = manifest.statistics["episode_returns"]
+    print(f"{manifest.counts.rows} rows of {manifest.counts.episodes} episodes written to {out}")
+    print(f"return of an episode: mean {returns.mean:.1f}, best {returns.max:.1f}")
 
 
 @app.command()

@@ -17,6 +17,7 @@ from torch import Tensor
 from dr3_ray import __version__
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import Manifest, Provenance, ShardWriter, SpaceSpec, episode_columns, to_env_actions
+from dr3_ray.data.shards import now
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.member import Member, build_networks
@@ -108,7 +109,6 @@ def collect(name: str, out: Path, *, steps: int | None = None, command: str = ""
     environment = make_environment(recipe.environment)
     observation_space = SpaceSpec.from_gymnasium(environment.observation_space)
     action_space = SpaceSpec.from_gymnasium(environment.action_space)
-    returns: list[float] = []
     writer = ShardWriter(
         out,
         observation_space=observation_space,
@@ -121,16 +121,15 @@ def collect(name: str, out: Path, *, steps: int | None = None, command: str = ""
             version=f"dr3-ray {__version__}",
             licence="Apache-2.0",
             command=command,
+            created=now(),
         ),
     )
     with writer:
         draw = np.random.default_rng([recipe.seed, 1])
         for episode, columns in enumerate(play(environment, recipe, total, action_space)):
-            returns.append(float(columns["rewards"].sum()))
             kept = draw.random(len(columns["rewards"])) < recipe.keep
             if kept.any():
                 writer.write(columns | {"episode_ids": np.full(len(kept), episode)}, keep=kept)
-    print(f"{len(returns)} episodes; mean return of the last 100: {np.mean(returns[-100:]):.2f}")
     return writer.manifest
 
 

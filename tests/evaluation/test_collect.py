@@ -1,0 +1,61 @@
+"""The recipes of the embedded data sets, shortened; and the data sets that ship."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dr3_ray import load_dataset
+from dr3_ray.data import verify
+from dr3_ray.evaluation.collect import RECIPES
+
+
+def collect(source: str, out: Path, steps: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dr3_ray.cli", "data", "collect", source, "--out", str(out), "--steps", str(steps)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_command_writes_what_was_played_and_repeats_itself(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert collect("embedded:pendulum-replay", tmp_path / name, 1250).returncode == 0
+    first, second = load_dataset(str(tmp_path / "a")), load_dataset(str(tmp_path / "b"))
+    assert first.fingerprint == second.fingerprint
+    assert len(first) == 1250 and first.manifest.counts.episodes == 7  # six of 200 steps, and 50 that were cut
+    assert first.manifest.counts.truncateds == 7 and first.manifest.counts.terminateds == 0
+    rows = first.gather(torch.arange(1250), ["actions", "next_observations", "observations", "next_actions_valid"])
+    assert rows["actions"].abs().max() <= 1.0
+    inside = rows["next_actions_valid"][:-1]
+    assert torch.equal(rows["next_observations"][:-1][inside], rows["observations"][1:][inside])
+    assert "--steps 1250" in first.manifest.provenance.command
+
+
+def test_breakout_keeps_a_uniform_tenth(tmp_path: Path) -> None:
+    done = collect("embedded:breakout-replay", tmp_path / "out", 5300)
+    assert done.returncode == 0, done.stderr
+    data = load_dataset(str(tmp_path / "out"))
+    assert 0.08 * 5300 < len(data) < 0.12 * 5300 and not data.manifest.complete_episodes
+    assert data.observation_space.dtype == "bool" and data.manifest.environment == "minatar:breakout"
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_the_embedded_data_sets_are_whole_small_and_say_how_they_were_made(name: str) -> None:
+    data = load_dataset(f"embedded:{name}")
+    verify(data)
+    assert re.fullmatch(rf"dr3-ray data collect embedded:{name} --out \S+", data.manifest.provenance.command)
+    assert data.manifest.environment == RECIPES[name].environment
+    steps = RECIPES[name].steps * RECIPES[name].keep
+    assert len(data) == pytest.approx(steps, rel=0.05)
+
+
+def test_the_embedded_data_sets_are_under_six_megabytes_together() -> None:
+    paths = [load_dataset(f"embedded:{name}").path for name in RECIPES]
+    assert sum(file.stat().st_size for path in paths for file in path.iterdir()) < 6_000_000
+
+
+@pytest.mark.parametrize("source", ["embedded:nothing", "minari:x"])
+def test_what_cannot_be_collected_is_one_line(source: str, tmp_path: Path) -> None:
+    done = collect(source, tmp_path / "out", 10)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
