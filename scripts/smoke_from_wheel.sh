@@ -13,6 +13,6 @@ cd "$away"
 export PATH="$away/venv/bin:$PATH" OMP_NUM_THREADS=1
 dr3-ray doctor
 dr3-ray sweep --algorithm DR3-CQL --dataset embedded:breakout-replay \
-    --coefficients 0,0.03 --seeds 1 --steps 200 --out "$away/run"
+    --coefficients 0,0.03 --seeds 1 --steps 200 --evaluations 2 --out "$away/run"
 test -s "$away/run/histories.parquet"
 test -s "$away/run/report/report.html"
