@@ -129,7 +129,7 @@ class Population:
             for part in self.parts.values():
                 part.gradients[view.rows].zero_()
             total.sum().backward()  # type: ignore[no-untyped-call]
-            for part in self.parts.values():
+            for part in self._active(step):
                 part.adam.step(view.members)
                 if part.target_values is not None and self.tau is not None and (step + 1) % self.target_period == 0:
                     polyak_update(part.target_values[view.rows], part.values[view.rows], self.tau[view.rows])
@@ -138,6 +138,13 @@ class Population:
             finite &= part.values[view.rows].isfinite().all(1)
         self.diverged[view.rows] |= ~finite
         return {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
+
+    def _active(self, step: int) -> list[Part]:
+        """The parts that this step trains."""
+        if self.spec.active is None:
+            return list(self.parts.values())
+        names = self.spec.active(self.members[0].options, step)
+        return [part for name, part in self.parts.items() if name in names]
 
     def _draw(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
         indices, noise = self.sampler.draw(view.rows)

@@ -19,7 +19,8 @@ class AlgorithmSpec:
 
     `networks` builds a module whose children are named: child `x` is trained with the step size `x_lr`, child
     `target_x` follows child `x`. `act` maps networks and observations [K, B, ...] to the deterministic actions
-    [K, B] or [K, B, A] of evaluation; it is None where the algorithm only evaluates the behaviour policy.
+    [K, B] or [K, B, A] of evaluation; it is None where the algorithm only evaluates the behaviour policy. `active`
+    names the children that a gradient step trains (a delayed actor, a model that is trained first); None: all of them.
     """
 
     name: str
@@ -31,6 +32,7 @@ class AlgorithmSpec:
     act: Callable[[Any, Tensor], Tensor] | None
     noise: Callable[[Any, Spaces], Noise] = field(default=lambda options, spaces: NO_NOISE)
     has_critic: bool = True  # without one there is nothing to regularise
+    active: Callable[[Any, int], frozenset[str]] | None = None
 
 
 @dataclass(frozen=True)
