@@ -166,6 +166,12 @@ def test_infinite_rewards_diverge(critic_spec: AlgorithmSpec, make_population: A
     assert population.diverged.all()
 
 
+def test_parameters_that_overflow_diverge_at_once(make_population: Any):
+    population = make_population(find("DR3-DQN", "discrete"), [{"critic_lr": 1e39}, {}])
+    metrics = population.update(1)  # the loss was still finite
+    assert metrics["loss_critic"].isfinite().all() and population.diverged.tolist() == [True, False]
+
+
 @pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=str)
 def test_a_member_of_a_pack_equals_the_same_member_alone(
