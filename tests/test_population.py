@@ -1,6 +1,7 @@
 """What holds for every algorithm, on every space, for one member and for three, walked in turn and stacked."""
 
 import copy
+import dataclasses
 import io
 from typing import Any
 
@@ -198,6 +199,22 @@ def test_a_step_size_of_zero_holds_one_member_still(spec: AlgorithmSpec, executi
     for name, part in population.parts.items():
         moved = (part.values != before[name]).any(1)
         assert moved.tolist() == [True, False, True], name
+
+
+def test_children_can_be_trained_at_different_steps(execution: str, make_population: Any):
+    # the critic every second step, everything else always; a target follows only when its critic moves
+    others = frozenset({"actor", "temperature"})
+    spec = dataclasses.replace(
+        find("DR3-CQL", "continuous"), active=lambda options, step: others | ({"critic"} if step % 2 else set())
+    )
+    population = make_population(spec, [{"target_period": 1}, {"seed": 1, "target_period": 1}], execution)
+    for step in range(4):
+        before = {name: part.values.clone() for name, part in population.parts.items()}
+        target = population.parts["critic"].target_values.clone()
+        population.update(1)
+        for name, part in population.parts.items():
+            assert (part.values != before[name]).any(1).all() == (name != "critic" or step % 2 == 1), (step, name)
+        assert torch.equal(population.parts["critic"].target_values, target) == (step % 2 == 0)
 
 
 def test_the_discount_of_each_member_enters_its_target(make_population: Any):

@@ -20,7 +20,8 @@ class AlgorithmSpec:
     `networks` builds a module whose children are named: child `x` is trained with the step size `x_lr`, child
     `target_x` follows child `x`. `act` maps networks and observations [K, B, ...] to the deterministic actions
     [K, B] or [K, B, A] of evaluation; it is None where the algorithm only evaluates the behaviour policy. `active`
-    names the children that a gradient step trains (a delayed actor, a model that is trained first); None: all of them.
+    names the children that a gradient step trains (a delayed actor, a model that is trained first), by options that
+    cannot differ inside a pack; None: all of them.
     """
 
     name: str
