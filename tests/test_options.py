@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dr3_ray.algorithms.registry import ALGORITHMS, find, kinds_of
 from dr3_ray.algorithms.spec import AlgorithmSpec
-from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError
 from dr3_ray.member import Member
 from dr3_ray.options import Options
@@ -150,12 +149,3 @@ def test_structure_cannot_differ_inside_a_pack():
     with pytest.raises(UserError, match=r"hidden_sizes cannot differ inside a pack \(\(64,\), \(8,\)\)"):
         options = find("DR3-DQN", "discrete").options
         options.stack([options(hidden_sizes=(64,)), options(hidden_sizes=(8,))])  # type: ignore[call-arg]
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_streams_depend_on_seed_and_purpose(seed: int):
-    def first(stream: str, seed: int = seed) -> float:
-        return torch.rand(1, generator=generator(seed, stream), dtype=torch.float64).item()
-
-    assert first("init") == first("init")
-    assert first("init") != first("sampler") and first("init") != first("init", (seed + 1) % 2**32)

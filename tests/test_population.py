@@ -11,9 +11,7 @@ from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.algorithms.spec import AlgorithmSpec
-from dr3_ray.data.sampler import Sampler
 from dr3_ray.population import Population
-from dr3_ray.types import Noise
 
 PROBED = {"dot_product", "dot_product_abs", "cosine", "phi_norm", "effective_rank", "q_mean", "td_error"}
 
@@ -279,24 +277,3 @@ def test_actions_of_evaluation(spec: AlgorithmSpec, make_population: Any):
 def test_a_cpu_walks_members_in_turn(make_population: Any):
     population = make_population(find("BC", "discrete"), [{}, {"seed": 1}], "auto")
     assert [list(view.members) for view in population.views] == [[0], [1]]
-
-
-def test_a_members_stream_does_not_depend_on_its_pack():
-    noise = Noise(normal={"action": (2,)}, uniform={"sampled": (3, 2)})
-    pack, alone = Sampler(1000, 8, noise, [4, 7, 4]), Sampler(1000, 8, noise, [7])
-    for _ in range(3):
-        indices, draws = pack.draw(slice(0, 3))
-        only, only_draws = alone.draw(slice(0, 1))
-        assert torch.equal(indices[1], only[0]) and torch.equal(indices[0], indices[2])
-        assert not torch.equal(indices[0], indices[1])
-        assert (
-            draws["sampled"].shape == (3, 8, 3, 2) and draws["sampled"].min() >= -1.0 and draws["sampled"].max() < 1.0
-        )
-        for name, values in draws.items():
-            assert torch.equal(values[1], only_draws[name][0])
-
-
-def test_rows_are_drawn_uniformly():
-    sampler = Sampler(10, 50_000, Noise({}, {}), [0])
-    counts = torch.bincount(sampler.draw(slice(0, 1))[0][0], minlength=10)
-    assert (counts - 5000).abs().max() < 5 * (50_000 * 0.1 * 0.9) ** 0.5

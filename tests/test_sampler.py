@@ -1,0 +1,38 @@
+"""What a member sees depends on its seed and on nothing else."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dr3_ray.data.sampler import Sampler, generator
+from dr3_ray.types import Noise
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_streams_depend_on_seed_and_purpose(seed: int):
+    def first(stream: str, seed: int = seed) -> float:
+        return torch.rand(1, generator=generator(seed, stream), dtype=torch.float64).item()
+
+    assert first("init") == first("init")
+    assert first("init") != first("sampler") and first("init") != first("init", (seed + 1) % 2**32)
+
+
+def test_a_members_stream_does_not_depend_on_its_pack():
+    noise = Noise(normal={"action": (2,)}, uniform={"sampled": (3, 2)})
+    pack, alone = Sampler(1000, 8, noise, [4, 7, 4]), Sampler(1000, 8, noise, [7])
+    for _ in range(3):
+        indices, draws = pack.draw(slice(0, 3))
+        only, only_draws = alone.draw(slice(0, 1))
+        assert torch.equal(indices[1], only[0]) and torch.equal(indices[0], indices[2])
+        assert not torch.equal(indices[0], indices[1])
+        assert (
+            draws["sampled"].shape == (3, 8, 3, 2) and draws["sampled"].min() >= -1.0 and draws["sampled"].max() < 1.0
+        )
+        for name, values in draws.items():
+            assert torch.equal(values[1], only_draws[name][0])
+
+
+def test_rows_are_drawn_uniformly():
+    sampler = Sampler(10, 50_000, Noise({}, {}), [0])
+    counts = torch.bincount(sampler.draw(slice(0, 1))[0][0], minlength=10)
+    assert (counts - 5000).abs().max() < 5 * (50_000 * 0.1 * 0.9) ** 0.5
