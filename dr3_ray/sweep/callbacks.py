@@ -1,5 +1,6 @@
 """From Tune's trials back to members: every result of a pack becomes a row and, where it matters, an index record."""
 
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -92,9 +93,6 @@ class MemberLog(tune.Callback):
 
 
 def last_line(trial: Trial) -> str:
-    """The line that says why a trial failed."""
-    try:
-        lines = trial.get_error().args[0].strip().splitlines()
-    except (AttributeError, OSError):
-        return "the trial failed without leaving an error"
-    return str(lines[-1])
+    """The line that says why a trial failed, from the file in which Tune keeps the whole error."""
+    lines = Path(trial.error_file).read_text().strip().splitlines() if trial.error_file else []
+    return lines[-1] if lines else "it failed without leaving an error"

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import secrets
 import signal
 import sys
 from collections import Counter
@@ -79,8 +80,8 @@ def _train(
     progress = SweepProgress(console, statuses, {member: config["steps"] for member, config in missing.items()})
     log = None
     try:
+        connect()  # first, because Ray handles SIGTERM in its own way
         with _stopped_alike(), progress:
-            connect()
             packs = pack_members(missing, spec.pack, slots(spec))
             log = MemberLog(packs, index, histories, progress)
             _fit(spec, packs, log)
@@ -103,7 +104,7 @@ def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog) -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the histories hold what they would write
     trials = [{"name": pack.name, "members": list(pack.members.values())} for pack in packs]
     tune.Tuner(
-        tune.with_resources(PackTrainable, {"cpu": spec.cpus, "gpu": spec.gpus}),
+        PackTrainable,
         param_space={"pack": tune.grid_search(trials), "cpus": spec.cpus, "gpus": spec.gpus},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=spec.concurrent,
@@ -129,12 +130,13 @@ def connect() -> None:
     """Connect to Ray, unless this process already is. UserError: the cluster asked for does not answer."""
     if ray.is_initialized():
         return
+    logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if canonicalize_bootstrap_address(None) is None:  # what ray.init() looks at: no cluster is there
-        # Only this machine can reach this Ray, and no token is left behind that would lock later clusters.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    if canonicalize_bootstrap_address(None) is None:  # what ray.init() asks as well: there is no cluster
+        # A token of its own, because the one that Ray would leave in ~/.ray changes how later clusters start.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # trials share the machine's CPUs
-        ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        ray.init("local", include_dashboard=False, **quiet)
         return
     try:
         ray.init(**quiet)

@@ -18,6 +18,11 @@ class PackTrainable(tune.Trainable):
 
     algorithm: Algorithm
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """One process with its share of the machine."""
+        return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+
     def setup(self, config: dict[str, Any]) -> None:
         """Build the algorithm."""
         torch.set_num_threads(max(1, int(config["cpus"])))  # trials share a machine

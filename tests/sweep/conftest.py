@@ -1,5 +1,6 @@
 """Small data sets from real environments, and one Ray for all tests here."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium as gym
@@ -49,3 +50,9 @@ def cartpole(tmp_path_factory: pytest.TempPathFactory) -> str:
 def pendulum(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Continuous actions."""
     return collect(tmp_path_factory.mktemp("data") / "pendulum", "Pendulum-v1", episodes=2)
+
+
+@pytest.fixture(scope="session")
+def collected() -> Callable[..., str]:
+    """Collect another one: path, environment, episodes."""
+    return collect

@@ -76,7 +76,7 @@ def test_the_hash_depends_on_everything_but_where_the_data_lie(cartpole, pendulu
         other = member_id(config | {name: "something else"})
         assert (other == member) == (name == "dataset")
     copied = str(shutil.copytree(cartpole, tmp_path / "copy"))
-    assert list(members(SweepSpec(datasets=[copied], seeds=1)))[0] == member
+    assert next(iter(members(SweepSpec(datasets=[copied], seeds=1)))) == member
 
 
 def test_an_algorithm_without_a_critic_is_trained_once_for_all_coefficients(cartpole):
