@@ -1,0 +1,110 @@
+"""`dr3-ray sweep`: from the command line to the spec, and what it does with mistakes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dr3_ray import cli
+from dr3_ray.cli import main
+
+SCRIPT = Path(__file__).parents[2] / "sweeps" / "coefficient_sweep.py"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The specs that commands would run."""
+    found = []
+    monkeypatch.setattr(cli, "_run", found.append)
+    return found
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return int(end.value.code or 0)
+
+
+def test_every_option_arrives(asked):
+    arguments = (
+        "sweep --algorithm DR3-CQL --algorithm BC --dataset a,b --dataset c --coefficients 0,1e-3 --seeds 4,7 "
+        "--steps 60 --evaluations 6 --environment none --episodes 3 --set hidden_sizes=[8,8] --set loss=squared "
+        "--axis cql_alpha=0.1,1 --axis batch_size=32 --axis dr3_form=dot,abs --axis hidden=[8],[8,8] --pack 5 --cpus 2 "
+        "--gpus 0.5 --concurrent 3 --retries 1 --checkpoint-every 2 --out x/y --storage s3://bucket/x"
+    )
+    assert run(*arguments.split()) == 0
+    assert asked[0].model_dump() == {
+        "algorithms": ("DR3-CQL", "BC"),
+        "datasets": ("a,b", "c"),
+        "coefficients": (0.0, 1e-3),
+        "seeds": (4, 7),
+        "steps": 60,
+        "evaluations": 6,
+        "environment": "none",
+        "evaluation_episodes": 3,
+        "options": {"hidden_sizes": [8, 8], "loss": "squared"},
+        "axes": {"cql_alpha": (0.1, 1), "batch_size": (32,), "dr3_form": ("dot", "abs"), "hidden": ([8], [8, 8])},
+        "pack": 5,
+        "cpus": 2.0,
+        "gpus": 0.5,
+        "concurrent": 3,
+        "retries": 1,
+        "checkpoint_every": 2,
+        "out": Path("x/y"),
+        "storage": "s3://bucket/x",
+    }
+
+
+def test_what_is_not_given_has_the_defaults_of_the_spec(asked):
+    from dr3_ray.sweep.spec import SweepSpec
+
+    assert run("sweep", "--dataset", "d") == 0
+    assert asked == [SweepSpec(datasets=["d"])]
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", (0, 1, 2)), ("1,5", (1, 5)), ("5,", (5,))])
+def test_seeds_are_a_number_or_a_list(asked, text, seeds):
+    assert run("sweep", "--dataset", "d", "--seeds", text) == 0
+    assert asked[0].seeds == seeds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "tau"], "'tau' is not of the form OPTION=VALUE"),
+        (["--coefficients", "0,x"], "'x' is not a number"),
+        (["--coefficients", "0,,1"], "'' is not a number"),
+        (["--seeds", "x"], "'x' is not a number"),
+        (["--seeds", "0"], "at least one seed"),
+        (["--steps", "0"], "steps"),
+        (["--algorithm", "FOO"], "unknown algorithm 'FOO'"),
+        (["--set", "foo=1"], "unknown option 'foo'"),
+        (["--dataset", "nowhere"], "nowhere is not a data set"),
+        (["--out", str(SCRIPT.parent)], "is not a run directory"),
+    ],
+)
+def test_mistakes_are_one_line_and_change_nothing(cartpole, arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("sweep", "--dataset", cartpole, *arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert message in shown.err
+    assert not os.listdir(tmp_path)
+
+
+def test_the_script_is_the_same_command():
+    command = [sys.executable, str(SCRIPT), "--dataset", "nowhere"]
+    outcome = subprocess.run(command, capture_output=True, text=True)
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith("error: nowhere is not a data set")
+
+
+def test_the_demo_is_six_coefficients_and_three_seeds(asked):
+    assert run("demo") == 0
+    assert asked[0].coefficients == (0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    assert asked[0].seeds == (0, 1, 2)
+    assert asked[0].datasets == ("embedded:breakout-replay",)
+    assert asked[0].out == Path("runs/demo")
