@@ -8,7 +8,8 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from dr3_ray.sweep.index import Status
 
@@ -26,9 +27,8 @@ class SweepProgress:
         self._reached = dict.fromkeys(steps, 0)
         self._bar = Progress(
             TextColumn("[bold]{task.percentage:>3.0f}%"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=12),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
             transient=True,
             disable=not console.is_terminal,
