@@ -28,6 +28,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "target_period": {"target_period": 1},
     "loss": {"critic_lr": 0.1},
     "double_q": {"critic_lr": 0.1},
+    "weight_clip": {"weight_clip": 1.0},
     "dr3_form": {"hidden_sizes": ()},  # φ is the observation itself: of either sign, as a ReLU's output never is
 }
 

@@ -43,6 +43,9 @@ def different_members(spec: AlgorithmSpec, k: int) -> list[dict[str, Any]]:
                 "target_entropy_scale": 1.0 + 0.5 * j,
                 "bc_steps": 10.0 * j,
                 "adam_eps": 10.0 ** -(4 + j),
+                "expectile": 0.5 + 0.2 * j,
+                "advantage_temperature": 1.0 + j,
+                "weight_clip": 1.0 + 0.5 * j,
             }.items()
             if name in known
         }
@@ -266,12 +269,13 @@ def test_actions_of_evaluation(spec: AlgorithmSpec, make_population: Any):
     actions = population.act(observations)
     if spec.action_kind == "discrete":
         assert actions.shape == (3, 5) and actions.min() >= 0 and actions.max() < 3
-        scores = population.networks[next(iter(population.parts))](observations)
+        scores = population.networks["actor" if "actor" in population.parts else "critic"](observations)
         scores = scores[0][:, 0] if isinstance(scores, tuple) else scores
         assert torch.equal(actions, scores.argmax(-1))
     else:
         assert actions.shape == (3, 5, 2)
-        torch.testing.assert_close(actions, torch.tanh(population.networks.actor(observations)[0]))
+        torch.testing.assert_close(actions, population.networks.actor.mode(observations))
+        assert actions.abs().max() < 1.0
 
 
 def test_a_cpu_walks_members_in_turn(make_population: Any):

@@ -1,4 +1,4 @@
-"""Policies. A squashed Gaussian acts in (−1, 1); its mode is the tanh of its mean."""
+"""Policies, all with actions in [−1, 1]; `mode` is the action of deterministic evaluation."""
 
 import math
 from collections.abc import Sequence
@@ -33,6 +33,26 @@ class SquashedGaussianActor(nn.Module):
     def mode(self, observations: Tensor) -> Float[Tensor, "member batch dim"]:
         """tanh(mean): the action of deterministic evaluation."""
         return torch.tanh(self(observations)[0])
+
+
+class GaussianActor(nn.Module):
+    """a ~ N(mean(s), std²) with mean in (−1, 1) by a tanh and std the same in every state; a itself is not squashed."""
+
+    def __init__(self, generators: Generators, n_observation: int, action_dim: int, hidden_sizes: Sequence[int]):
+        super().__init__()
+        self.encoder = MLP(generators, n_observation, hidden_sizes)
+        self.head = StackedLinear(generators, self.encoder.n_out, action_dim)
+        self.log_std = nn.Parameter(torch.zeros(len(generators), 1, action_dim))
+
+    def forward(self, observations: Tensor) -> tuple[Float[Tensor, "member batch dim"], Float[Tensor, "member 1 dim"]]:
+        """Mean and log standard deviation of a."""
+        hidden = self.encoder(flat_observations(observations, self.head.weight.dtype))
+        return torch.tanh(self.head(hidden).squeeze(1)), self.log_std.clamp(*LOG_STD_RANGE)
+
+    def mode(self, observations: Tensor) -> Float[Tensor, "member batch dim"]:
+        """The mean."""
+        mean: Tensor = self(observations)[0]
+        return mean
 
 
 class CategoricalActor(nn.Module):

@@ -82,3 +82,17 @@ class ContinuousCritic(nn.Module):
         pairs = torch.cat([states, actions.flatten(1, -2).unsqueeze(1)], dim=-1)
         phi: Tensor = self.encoder(pairs)
         return phi.view(*phi.shape[:2], *lead, -1)
+
+
+class ValueNetwork(nn.Module):
+    """V(s), one network a member."""
+
+    def __init__(self, generators: Generators, n_observation: int, hidden_sizes: Sequence[int]):
+        super().__init__()
+        self.encoder = MLP(generators, n_observation, hidden_sizes)
+        self.head = StackedLinear(generators, self.encoder.n_out, 1)
+
+    def forward(self, observations: Tensor) -> Float[Tensor, "member batch"]:
+        """V(s) for observations [K, B, *observation]."""
+        values: Tensor = self.head(self.encoder(flat_observations(observations, self.head.weight.dtype)))
+        return values.squeeze(-1).squeeze(1)

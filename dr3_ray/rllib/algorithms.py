@@ -43,6 +43,18 @@ class DR3SARSA(OfflineAlgorithm):
     config_class = DR3SARSAConfig
 
 
+class DR3IQLConfig(OfflineConfig):
+    """IQL with DR3, discrete and continuous actions."""
+
+    algorithm_name = "DR3-IQL"
+
+
+class DR3IQL(OfflineAlgorithm):
+    """IQL with DR3, discrete and continuous actions."""
+
+    config_class = DR3IQLConfig
+
+
 class BCConfig(OfflineConfig):
     """Behaviour cloning, discrete and continuous actions."""
 
@@ -56,7 +68,7 @@ class BC(OfflineAlgorithm):
 
 
 CLASSES: dict[str, type[OfflineAlgorithm]] = {
-    each.config_class.algorithm_name: each for each in (DR3DQN, DR3CQL, DR3SARSA, BC)
+    each.config_class.algorithm_name: each for each in (DR3DQN, DR3CQL, DR3SARSA, DR3IQL, BC)
 }
 
 

@@ -12,6 +12,7 @@ from dr3_ray.data.sampler import generator
 from dr3_ray.networks.actors import (
     ACTION_EPSILON,
     CategoricalActor,
+    GaussianActor,
     LogTemperature,
     SquashedGaussianActor,
     squashed_log_prob,
@@ -114,3 +115,14 @@ def test_log_std_stays_in_range():
 
 def test_temperature_starts_at_one():
     assert LogTemperature(3)().exp().tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_gaussian_has_a_bounded_mean_and_one_std_for_all_states():
+    actor = GaussianActor([generator(0, "init"), generator(1, "init")], 3, 2, (8,))
+    observations = torch.randn(2, 5, 3) * 100.0
+    mean, log_std = actor(observations)
+    assert mean.shape == (2, 5, 2) and mean.abs().max() <= 1.0 and mean.abs().max() > 0.9
+    assert log_std.shape == (2, 1, 2) and (log_std == 0.0).all()
+    assert torch.equal(actor.mode(observations), mean)
+    actor.log_std.data.fill_(3.0)
+    assert (actor(observations)[1] == 2.0).all()

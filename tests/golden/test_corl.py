@@ -1,0 +1,87 @@
+"""Our losses and gradients against CORL's on the same weights, batch and noise: equal to 1e-5.
+
+`make_corl.py` made the files; docs/differences.md says where we differ on purpose.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dr3_ray.algorithms.registry import find
+from dr3_ray.data.sampler import generator
+from dr3_ray.networks.encoders import StackedLinear
+from dr3_ray.types import Spaces, Transition
+
+HERE = Path(__file__).parent
+Arrays = dict[str, dict[str, Any]]  # kind -> name without kind -> values
+
+
+def load(name: str) -> Arrays:
+    """The golden file by kind; `actor/0.weight` and the like are keys inside of weights and gradients."""
+    found: Arrays = {}
+    with np.load(HERE / f"corl_{name}.npz") as file:
+        for key in file:
+            kind, _, rest = key.partition("/")
+            found.setdefault(kind, {})[rest] = torch.from_numpy(file[key])
+    return found
+
+
+def places(network: nn.Module) -> dict[str, tuple[nn.Parameter, Any]]:
+    """CORL's name of each parameter -> where it lies in our stacked network: parameter and index."""
+    stacked = [layer for layer in network.modules() if isinstance(layer, StackedLinear)]
+    found: dict[str, tuple[nn.Parameter, Any]] = {}
+    for copy in range(stacked[0].weight.shape[1] if stacked else 0):
+        for depth, layer in enumerate(stacked):
+            number = copy * len(stacked) + depth
+            found[f"{number}.weight"] = (layer.weight, (0, copy))
+            found[f"{number}.bias"] = (layer.bias, (0, copy, 0))
+    for name, parameter in network.named_parameters(recurse=False):
+        found[name] = (parameter, (0, 0) if parameter.ndim > 1 else 0)
+    return found
+
+
+def ours(name: str, golden: Arrays, **options: Any) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Our networks with the golden weights and the gradients that the sum of our losses gives them, and the losses."""
+    spec = find(name, "continuous")
+    spaces = Spaces((golden["batch"]["observations"].shape[1],), "continuous", golden["batch"]["actions"].shape[1])
+    stacked = spec.options.stack([spec.options.from_dict({"hidden_sizes": (8, 8), **options})], dtype=torch.float64)
+    networks = spec.networks(stacked, spaces, [generator(0, "init")]).double()
+    for key, values in golden["weights"].items():
+        network, _, rest = key.partition("/")
+        parameter, index = places(networks.get_submodule(network))[rest]
+        parameter.data[index] = values.T if rest.endswith("weight") else values
+    columns = {column: values.unsqueeze(0) for column, values in golden["batch"].items()}
+    columns["next_actions_valid"] = torch.ones_like(columns["terminateds"], dtype=torch.bool)
+    noise = {each: values.unsqueeze(0) for each, values in golden.get("noise", {}).items()}
+    terms, _ = spec.objective(stacked)(networks, Transition(**columns), noise, 0)
+    torch.stack(list(terms.losses.values())).sum().backward()
+    return networks, {each: loss[0].detach() for each, loss in terms.losses.items()}
+
+
+def assert_gradients(golden: Arrays, networks: nn.Module, factors: dict[str, float] | None = None) -> None:
+    """Every golden gradient, times the factor of its network, is ours."""
+    for key, values in golden["gradients"].items():
+        network, _, rest = key.partition("/")
+        parameter, index = places(networks.get_submodule(network))[rest]
+        assert parameter.grad is not None
+        expected = (values.T if rest.endswith("weight") else values) * (factors or {}).get(network, 1.0)
+        torch.testing.assert_close(
+            parameter.grad[index], expected, rtol=1e-5, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}"
+        )
+
+
+def assert_losses(found: dict[str, Tensor], expected: dict[str, float | Tensor]) -> None:
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], torch.as_tensor(value), rtol=1e-5, atol=0.0)
+
+
+def test_iql():
+    golden = load("iql")
+    networks, losses = ours("DR3-IQL", golden, expectile=0.8, advantage_temperature=3.0, gamma=0.97)
+    theirs = golden["losses"]
+    # we add the critics' losses up, as the paper's authors do; CORL takes their mean
+    assert_losses(losses, {"critic": 2.0 * theirs["critic"], "value": theirs["value"], "actor": theirs["actor"]})
+    assert_gradients(golden, networks, {"critic": 2.0})
