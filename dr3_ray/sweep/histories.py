@@ -115,8 +115,5 @@ class Histories:
 
 def _schema(rows: list[Row]) -> pa.Schema:
     """All names that occur: members of different algorithms have different losses."""
-    kinds: dict[str, pa.DataType] = {}
-    for row in rows:
-        for name, value in row.items():
-            kinds.setdefault(name, pa.scalar(value).type)
-    return pa.schema(list(kinds.items()))
+    values = {name: value for row in rows for name, value in row.items()}
+    return pa.schema([(name, pa.scalar(value).type) for name, value in values.items()])
