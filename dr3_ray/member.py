@@ -9,6 +9,7 @@ from torch import nn
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError
+from dr3_ray.normalization import Statistics, normalize_by
 from dr3_ray.options import Options
 from dr3_ray.regularizers.dr3 import DR3, with_dr3
 from dr3_ray.types import Objective, Spaces
@@ -49,7 +50,17 @@ def objective_of(spec: AlgorithmSpec, options: Options, dr3: DR3 | None) -> Obje
     return with_dr3(base, dr3) if dr3 else base
 
 
-def build_networks(spec: AlgorithmSpec, spaces: Spaces, members: Sequence[Member]) -> nn.Module:
-    """The stacked networks, each member's first weights drawn from its own seed."""
+def build_networks(
+    spec: AlgorithmSpec, spaces: Spaces, members: Sequence[Member], statistics: Statistics | None = None
+) -> nn.Module:
+    """The stacked networks, each member's first weights drawn from its own seed.
+
+    `statistics` of the data's observations are needed where the option `normalize_observations` is set.
+    """
     options = spec.options.stack([member.options for member in members])
-    return spec.networks(options, spaces, [generator(member.seed, "init") for member in members])
+    networks = spec.networks(options, spaces, [generator(member.seed, "init") for member in members])
+    if options.normalize_observations:  # type: ignore[attr-defined]
+        if statistics is None:
+            raise UserError("normalize_observations needs statistics: give build_networks observation_statistics(data)")
+        normalize_by(networks, statistics)
+    return networks

@@ -20,6 +20,7 @@ from dr3_ray.member import Member, objective_of
 from dr3_ray.networks.members import flatten_parameters, member_view
 from dr3_ray.networks.optim import StackedAdam
 from dr3_ray.networks.targets import polyak_update
+from dr3_ray.normalization import normalized
 from dr3_ray.options import Options
 from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.types import Spaces, Transition
@@ -152,7 +153,11 @@ class Population:
 
     def _batch(self, indices: Tensor) -> Transition:
         columns = self.data.gather(indices, self.spec.columns)
-        return Transition(**{name: self._as_parameters(column) for name, column in columns.items()})
+        found = {name: self._as_parameters(column) for name, column in columns.items()}
+        for name in ("observations", "next_observations"):
+            if name in found:
+                found[name] = normalized(self.networks, found[name])
+        return Transition(**found)
 
     def _as_parameters(self, column: Tensor) -> Tensor:
         """On the networks' device, and floats in their precision."""
@@ -216,4 +221,4 @@ class Population:
 def act(spec: AlgorithmSpec, networks: nn.Module, observations: Tensor) -> Tensor:
     """Deterministic actions of all members at observations [K, N, *observation]: [K, N] or [K, N, A]."""
     assert spec.act is not None
-    return spec.act(networks, observations)
+    return spec.act(networks, normalized(networks, observations))

@@ -12,11 +12,12 @@ from torch import Tensor
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.member import Member, build_networks
+from dr3_ray.normalization import observation_statistics
 from dr3_ray.population import Population
 from dr3_ray.types import Spaces
 
 # small enough for thousands of updates, and every rule of the algorithms acts within a few of them
-TINY: dict[str, Any] = {"hidden_sizes": (12, 8), "batch_size": 16}
+TINY: dict[str, Any] = {"hidden_sizes": (12, 8), "batch_size": 16, "normalize_observations": False}
 TINY_CRITIC: dict[str, Any] = {"critic_lr": 1e-3, "tau": 0.5, "target_period": 3}
 SPACES = {"discrete": Spaces((2, 3), "discrete", 3), "continuous": Spaces((2, 3), "continuous", 2)}
 
@@ -96,8 +97,9 @@ def make_population() -> Callable[..., Population]:
         made = [Member.from_dict(spec, tiny | member) for member in members]
         if not regularized:  # the base algorithm, which DR3 has never touched
             made = [dataclasses.replace(member, dr3=None) for member in made]
-        networks = build_networks(spec, spaces, made).to(dtype)
-        return Population(spec, networks, made, data or random_data(spec.action_kind), spaces, execution)
+        data = data or random_data(spec.action_kind)
+        networks = build_networks(spec, spaces, made, observation_statistics(data)).to(dtype)
+        return Population(spec, networks, made, data, spaces, execution)
 
     return make
 

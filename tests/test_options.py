@@ -22,7 +22,14 @@ ALL_OPTIONS: list[type[Options]] = [
     DR3,
 ]
 # what a field is changed to where the rule below does not do, and what has to stand beside it to show
-CHANGED = {"hidden_sizes": (10,), "loss": "squared", "dr3_form": "abs", "bc_steps": 2.0, "gamma": 0.5}
+CHANGED = {
+    "hidden_sizes": (10,),
+    "loss": "squared",
+    "dr3_form": "abs",
+    "bc_steps": 2.0,
+    "gamma": 0.5,
+    "normalize_observations": True,
+}
 BESIDE: dict[str, dict[str, Any]] = {
     "tau": {"target_period": 1},
     "target_period": {"target_period": 1},

@@ -43,6 +43,9 @@ class TrainingOptions(Options):
     batch_size: int = choice(256, "transitions in a minibatch of one member")
     hidden_sizes: tuple[int, ...] = choice((256, 256), "widths of the ReLU layers, critic and actor alike")
     adam_eps: Number = number(1e-8, "Adam's ε", low=0.0)
+    normalize_observations: bool = choice(
+        False, "observations minus their mean over their standard deviation + 10⁻³, of the data (CORL: on)"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """RLlib configs: which data, which options, which members."""
 
 import dataclasses
+import functools
 from typing import Any, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -12,6 +13,7 @@ from dr3_ray.algorithms.registry import find, kinds_of
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.member import Member
+from dr3_ray.normalization import observation_statistics
 from dr3_ray.options import checked
 from dr3_ray.population import Execution
 from dr3_ray.regularizers.dr3 import DR3
@@ -28,6 +30,13 @@ def algorithm_class(name: str) -> type:
     from dr3_ray.rllib import algorithms  # it imports this module
 
     return algorithms.CLASSES[name]
+
+
+@functools.lru_cache
+def statistics_of(source: str, fingerprint: str) -> tuple[Any, Any]:
+    """Mean and standard deviation of the observations in `source`, as nested lists; read once for each contents."""
+    mean, std = observation_statistics(load_dataset(source))
+    return mean.tolist(), std.tolist()
 
 
 class MappedData(OfflineData):
@@ -190,7 +199,13 @@ class OfflineConfig(AlgorithmConfig):
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
+        members = self.full_members()
         return super()._model_config_auto_includes | {
             "algorithm": self.algorithm_name,
-            "members": self.full_members(),
+            "members": members,
+            "observation_statistics": (
+                statistics_of(self.input_, load_dataset(self.input_).fingerprint)
+                if members and members[0]["normalize_observations"]
+                else None
+            ),
         }

@@ -27,7 +27,7 @@ def spaces_of(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -
 
 
 class PopulationModule(TorchRLModule, InferenceOnlyAPI):
-    """`model_config` holds the algorithm's name and the members' full configurations.
+    """`model_config` holds the algorithm's name, the members' full configurations, and statistics where they are used.
 
     Inference is deterministic: the greedy action of a critic, the mode of a policy (for a squashed Gaussian tanh of
     the mean, in [−1, 1]). RLlib's own inference calls act with the first member; `act_all` acts with all of them.
@@ -38,7 +38,10 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
         self.spaces = spaces_of(self.observation_space, self.action_space)
         self.spec = find(self.model_config["algorithm"], self.spaces.action_kind)
         members = [Member.from_dict(self.spec, values) for values in self.model_config["members"]]
-        self.networks = build_networks(self.spec, self.spaces, members)
+        statistics = self.model_config.get("observation_statistics")
+        self.networks = build_networks(
+            self.spec, self.spaces, members, statistics and tuple(map(torch.tensor, statistics))
+        )
         self.n_members = len(members)
         if self.inference_only:
             for name in self._not_for_inference():

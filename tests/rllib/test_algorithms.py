@@ -15,6 +15,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 import dr3_ray
 from dr3_ray import UserError
 from dr3_ray.algorithms.registry import kinds_of
+from dr3_ray.data import load_dataset
 from dr3_ray.rllib.algorithms import CLASSES
 from tests.rllib.conftest import TINY
 
@@ -143,6 +144,23 @@ def test_deterministic_actions_of_a_squashed_gaussian_are_tanh_of_the_mean(pendu
     expected = 2.0 * torch.tanh(mean[0, :, 0])
     assert len(applied) == 200 and np.std(applied) > 0
     torch.testing.assert_close(torch.tensor(applied), expected, rtol=1e-4, atol=1e-4)
+    algorithm.stop()
+
+
+def test_statistics_of_observations_travel_with_the_module(pendulum: str, tmp_path: Path) -> None:
+    config = tiny("BC", pendulum, [{"seed": 0}]).training(normalize_observations=True)
+    algorithm = with_rollouts(config, "Pendulum-v1").build_algo()
+    before = algorithm.train()
+    checkpoint = Path(algorithm.save_to_path(tmp_path / "c"))
+    module = RLModule.from_checkpoint(checkpoint / "learner_group" / "learner" / "rl_module" / "default_policy")
+    rows = load_dataset(pendulum)
+    observations = rows.gather(torch.arange(len(rows)), ("observations",))["observations"]
+    scaled = (observations - observations.mean(0)) / (observations.std(0) + 1e-3)
+    expected = torch.tanh(module.networks.actor(scaled[None])[0])
+    torch.testing.assert_close(module.act_all(observations[None]), expected, rtol=1e-2, atol=1e-3)
+    again = Algorithm.from_checkpoint(checkpoint)
+    assert again.train()["num_updates"] == 2 * before["num_updates"]
+    again.stop()
     algorithm.stop()
 
 
