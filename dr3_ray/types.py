@@ -42,15 +42,16 @@ class Backup(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Which noise an objective takes: name -> shape behind [K, B]."""
+    """Which noise an objective takes: name -> shape behind [K, B], or behind [K] where it is one draw a step."""
 
     normal: dict[str, tuple[int, ...]]
-    uniform: dict[str, tuple[int, ...]]  # in [-1, 1)
+    uniform: dict[str, tuple[int, ...]]  # in [-1, 1), as the next
+    uniform_per_step: dict[str, tuple[int, ...]] = {}  # noqa: RUF012 - a default of a tuple
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """A pure function of networks and tensors. `noise` holds what `Noise` declared, each [K, B, *shape].
+    """A pure function of networks and tensors. `noise` holds what `Noise` declared.
 
     `networks` is the module that `AlgorithmSpec.networks` builds; its children are reached by name.
     """

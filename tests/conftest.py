@@ -19,6 +19,7 @@ from dr3_ray.types import Spaces
 # small enough for thousands of updates, and every rule of the algorithms acts within a few of them
 TINY: dict[str, Any] = {"hidden_sizes": (12, 8), "batch_size": 16, "normalize_observations": False}
 TINY_CRITIC: dict[str, Any] = {"critic_lr": 1e-3, "tau": 0.5, "target_period": 3}
+TINY_SIZES: dict[str, Any] = {"n_heads": 5, "n_sampled_actions": 3}
 SPACES = {"discrete": Spaces((2, 3), "discrete", 3), "continuous": Spaces((2, 3), "continuous", 2)}
 
 
@@ -93,7 +94,7 @@ def make_population() -> Callable[..., Population]:
     ) -> Population:
         spaces = spaces or SPACES[spec.action_kind]
         known = {name for name, _ in spec.options()}
-        tiny = {name: value for name, value in (TINY | TINY_CRITIC | {"n_sampled_actions": 3}).items() if name in known}
+        tiny = {name: value for name, value in (TINY | TINY_CRITIC | TINY_SIZES).items() if name in known}
         made = [Member.from_dict(spec, tiny | member) for member in members]
         if not regularized:  # the base algorithm, which DR3 has never touched
             made = [dataclasses.replace(member, dr3=None) for member in made]

@@ -29,6 +29,7 @@ CHANGED = {
     "bc_steps": 2.0,
     "gamma": 0.5,
     "normalize_observations": True,
+    "mixture": "one_hot",
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "tau": {"target_period": 1},

@@ -32,6 +32,13 @@ def test_a_members_stream_does_not_depend_on_its_pack():
             assert torch.equal(values[1], only_draws[name][0])
 
 
+def test_noise_of_a_step_is_drawn_once_for_all_rows():
+    noise = Noise(normal={}, uniform={}, uniform_per_step={"mixture": (5,)})
+    draws = [Sampler(100, 8, noise, seeds).draw(slice(0, len(seeds)))[1]["mixture"] for seeds in ([1, 2], [2])]
+    assert draws[0].shape == (2, 5) and torch.equal(draws[0][1], draws[1][0])
+    assert draws[0].min() >= -1.0 and draws[0].max() < 1.0
+
+
 def test_rows_are_drawn_uniformly():
     sampler = Sampler(10, 50_000, Noise({}, {}), [0])
     counts = torch.bincount(sampler.draw(slice(0, 1))[0][0], minlength=10)

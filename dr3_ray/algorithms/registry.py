@@ -1,13 +1,13 @@
 """Name and kind of action space -> algorithm."""
 
-from dr3_ray.algorithms import bc, cql, dqn, iql, sarsa
+from dr3_ray.algorithms import bc, cql, dqn, iql, rem, sarsa
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.errors import UserError
 
 ALGORITHMS: dict[str, dict[str, AlgorithmSpec]] = {}
 for _spec in (
     *(dqn.DQN, cql.DISCRETE, cql.CONTINUOUS, sarsa.DISCRETE, sarsa.CONTINUOUS),
-    *(iql.DISCRETE, iql.CONTINUOUS),
+    *(iql.DISCRETE, iql.CONTINUOUS, rem.REM),
     *(bc.DISCRETE, bc.CONTINUOUS),
 ):
     ALGORITHMS.setdefault(_spec.name, {})[_spec.action_kind] = _spec

@@ -35,7 +35,7 @@ class Sampler:
         self.generators = [generator(seed, stream) for seed in seeds]
 
     def draw(self, members: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        """Indices [K, B] and noise, each [K, B, *shape], of these members' next batch."""
+        """Indices [K, B] and noise, each [K, B, *shape] or [K, *shape], of these members' next batch."""
         draws = [self._draw_one(each) for each in self.generators[members]]
         return torch.stack([indices for indices, _ in draws]), {
             name: torch.stack([noise[name] for _, noise in draws]) for name in draws[0][1]
@@ -48,8 +48,9 @@ class Sampler:
             name: torch.randn(self.batch_size, *shape, generator=source).to(self.dtype)
             for name, shape in self.noise.normal.items()
         }
-        for name, shape in self.noise.uniform.items():
-            noise[name] = torch.rand(self.batch_size, *shape, generator=source).to(self.dtype) * 2.0 - 1.0
+        per_row = {name: (self.batch_size, *shape) for name, shape in self.noise.uniform.items()}
+        for name, shape in (per_row | self.noise.uniform_per_step).items():
+            noise[name] = torch.rand(*shape, generator=source).to(self.dtype) * 2.0 - 1.0
         return indices, noise
 
     def state_dict(self) -> dict[str, Any]:

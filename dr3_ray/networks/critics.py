@@ -48,6 +48,30 @@ class DiscreteCritic(nn.Module):
         return phi
 
 
+class MultiHeadCritic(nn.Module):
+    """One trunk with H outputs an action: the heads of an ensemble, or the quantiles of a return."""
+
+    def __init__(
+        self, generators: Generators, n_observation: int, n_actions: int, hidden_sizes: Sequence[int], n_heads: int
+    ):
+        super().__init__()
+        self.critic = DiscreteCritic(generators, n_observation, n_actions * n_heads, hidden_sizes)
+        self.n_heads = n_heads
+
+    def forward(
+        self, observations: Tensor
+    ) -> tuple[Float[Tensor, "member batch action head"], Float[Tensor, "member critic batch feature"]]:
+        """(Q_h(s, ·), φ(s)) for observations [K, B, *observation]."""
+        values, phi = self.critic(observations)
+        return values.squeeze(1).unflatten(-1, (-1, self.n_heads)), phi
+
+    def features(
+        self, observations: Tensor, actions: Int[Tensor, "member batch"]
+    ) -> Float[Tensor, "member critic batch feature"]:
+        """φ(s), whatever the action."""
+        return self.critic.features(observations, actions)
+
+
 class ContinuousCritic(nn.Module):
     """C networks on [s, a] with one output each."""
 

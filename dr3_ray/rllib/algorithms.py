@@ -19,6 +19,18 @@ class DR3DQN(OfflineAlgorithm):
     config_class = DR3DQNConfig
 
 
+class DR3REMConfig(OfflineConfig):
+    """REM with DR3, discrete actions."""
+
+    algorithm_name = "DR3-REM"
+
+
+class DR3REM(OfflineAlgorithm):
+    """REM with DR3, discrete actions."""
+
+    config_class = DR3REMConfig
+
+
 class DR3CQLConfig(OfflineConfig):
     """CQL with DR3, discrete and continuous actions."""
 
@@ -68,7 +80,7 @@ class BC(OfflineAlgorithm):
 
 
 CLASSES: dict[str, type[OfflineAlgorithm]] = {
-    each.config_class.algorithm_name: each for each in (DR3DQN, DR3CQL, DR3SARSA, DR3IQL, BC)
+    each.config_class.algorithm_name: each for each in (DR3DQN, DR3REM, DR3CQL, DR3SARSA, DR3IQL, BC)
 }
 
 

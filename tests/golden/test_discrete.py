@@ -1,0 +1,75 @@
+"""Our discrete losses and gradients against other people's on the same weights and batch: equal to 1e-5.
+
+`make_batch_rl.py` and its neighbours made the files; docs/differences.md says where we differ on purpose.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dr3_ray.algorithms.registry import find
+from dr3_ray.data.sampler import generator
+from dr3_ray.member import Member
+from dr3_ray.networks.encoders import StackedLinear
+from dr3_ray.regularizers.dr3 import with_dr3
+from dr3_ray.types import Spaces, Terms, Transition
+
+HERE = Path(__file__).parent
+Golden = dict[str, Tensor]
+
+
+def load(name: str) -> Golden:
+    with np.load(HERE / f"{name}.npz") as file:
+        return {key: torch.from_numpy(file[key]) for key in file}
+
+
+def part(golden: Golden, kind: str) -> Golden:
+    """What stands under `KIND/`, without it."""
+    return {key.removeprefix(f"{kind}/"): values for key, values in golden.items() if key.startswith(f"{kind}/")}
+
+
+def ours(name: str, golden: Golden, noise: Any = None, **values: Any) -> tuple[nn.Module, Terms]:
+    """Our networks with the golden weights, and the terms on the golden batch, in float64."""
+    spec = find(name, "discrete")
+    member = Member.from_dict(spec, {"hidden_sizes": (8, 8), **values})
+    columns = part(golden, "batch")
+    spaces = Spaces((columns["observations"].shape[1],), "discrete", 3)
+    options = spec.options.stack([member.options], dtype=torch.float64)
+    networks = spec.networks(options, spaces, [generator(0, "init")]).double()
+    for network in ("critic", "target_critic"):
+        stacked = [layer for layer in networks.get_submodule(network).modules() if isinstance(layer, StackedLinear)]
+        for n, layer in enumerate(stacked):
+            layer.weight.data[0, 0] = golden[f"weights/{network}/{n}.weight"].T
+            layer.bias.data[0, 0, 0] = golden[f"weights/{network}/{n}.bias"]
+    objective = spec.objective(options)
+    if member.dr3 is not None and member.dr3.dr3_coeff > 0.0:
+        objective = with_dr3(objective, member.dr3)
+    batch = Transition(**{column: rows.unsqueeze(0) for column, rows in columns.items()})
+    return networks, objective(networks, batch, noise or {}, 0)[0]
+
+
+def assert_same(golden: Golden, networks: nn.Module, terms: Terms) -> None:
+    """Each golden loss, and the gradient of the sum in every weight."""
+    for name, value in part(golden, "losses").items():
+        torch.testing.assert_close(terms.losses[name][0], value, rtol=1e-5, atol=0.0)
+    torch.stack(list(terms.losses.values())).sum().backward()
+    stacked = [layer for layer in networks.critic.modules() if isinstance(layer, StackedLinear)]  # type: ignore[union-attr]
+    for n, layer in enumerate(stacked):
+        for kind, gradient in (("weight", layer.weight.grad[0, 0].T), ("bias", layer.bias.grad[0, 0, 0])):  # type: ignore[index]
+            expected = golden[f"gradients/critic/{n}.{kind}"].double()
+            # the smallest entries of a float32 gradient are differences of larger ones
+            torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
+
+
+def test_rem_is_that_of_batch_rl():
+    golden = load("batch_rl_rem")
+    # u = α is one of the draws that the authors' law turns into their α
+    noise = {"mixture": golden["mixture"].double().unsqueeze(0) * 2.0 - 1.0}
+    networks, terms = ours("DR3-REM", golden, noise, n_heads=4, gamma=0.97, dr3_coeff=0.0)
+    assert_same(golden, networks, terms)
+    observations = golden["batch/observations"].unsqueeze(0)
+    acting = find("DR3-REM", "discrete").act(networks, observations)[0]  # type: ignore[misc]
+    assert torch.equal(acting, golden["q_values"].argmax(-1))
