@@ -1,8 +1,9 @@
 """K members of one algorithm, trained together: the whole of training, without RLlib.
 
 Members never mix. How they are executed is chosen here and invisible to the objectives: `in_turn` walks the members
-one by one, each for many steps while its parameters are in cache (a CPU), `stacked` does one batched product for all
-of them (a GPU). The results are the same up to rounding.
+one by one, each for many steps while its parameters are in cache (large activations on a CPU), `stacked` does one
+batched product for all of them (a GPU, and small activations on a CPU, where the cost is that of starting operations).
+The results are the same up to rounding.
 """
 
 import copy
@@ -23,9 +24,10 @@ from dr3_ray.networks.targets import polyak_update
 from dr3_ray.normalization import normalized
 from dr3_ray.options import Options
 from dr3_ray.regularizers.dr3 import DR3
-from dr3_ray.types import Spaces, Transition
+from dr3_ray.types import Noise, Spaces, Transition
 
 PROBE_ROWS = 2048
+SMALL_ACTIVATION = 2**17  # floats; beyond, stacked members were not faster on a CPU with 2 MiB of L2 cache
 Execution = Literal["auto", "in_turn", "stacked"]
 
 
@@ -89,13 +91,13 @@ class Population:
         self.tau: Tensor | None = getattr(options, "tau", None)
         self.target_period: int = getattr(options, "target_period", 1)
 
+        noise = spec.noise(options, spaces)
         if execution == "auto":
-            execution = "in_turn" if self.device.type == "cpu" else "stacked"
+            execution = choose_execution(self.device, largest_activation(options, noise))
         n = len(members)
         packs = [range(k, k + 1) for k in range(n)] if execution == "in_turn" else [range(n)]
         self.views = [View(spec, networks, pack, options, dr3) for pack in packs]
 
-        noise = spec.noise(options, spaces)
         seeds = [each.seed for each in members]
         self.sampler = Sampler(len(data), options.batch_size, noise, seeds, self.dtype)  # type: ignore[attr-defined]
         # one probe batch for every member of every run on these data
@@ -215,6 +217,17 @@ class Population:
         self.step = state["step"]
         self.diverged.copy_(state["diverged"])
         self.metrics = {name: values.to(self.device) for name, values in state["metrics"].items()}
+
+
+def largest_activation(options: Any, noise: Noise) -> int:
+    """Floats in one member's widest layer: rows of the batch, once and for every action sampled at each, by width."""
+    samples = sum(shape[0] for shape in (noise.normal | noise.uniform).values() if len(shape) == 2)
+    return int(options.batch_size * (1 + samples) * max(options.hidden_sizes, default=1))
+
+
+def choose_execution(device: torch.device, activation: int) -> Execution:
+    """`stacked` on a GPU and where activations are small, else `in_turn`: see benchmarks/pack.py."""
+    return "stacked" if device.type != "cpu" or activation <= SMALL_ACTIVATION else "in_turn"
 
 
 @torch.no_grad()

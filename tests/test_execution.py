@@ -1,0 +1,41 @@
+"""Which execution is chosen, and from what."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from dr3_ray.algorithms.registry import find
+from dr3_ray.population import choose_execution, largest_activation
+from dr3_ray.types import Noise
+
+NOTHING = Noise({}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options", "floats"),
+    [
+        ("DR3-DQN", "discrete", {}, 32 * 256),
+        ("BC", "continuous", {"batch_size": 100, "hidden_sizes": (8, 50)}, 100 * 50),
+        ("DR3-CQL", "continuous", {"batch_size": 64, "n_sampled_actions": 10}, 64 * 31 * 256),
+    ],
+)
+def test_the_largest_activation_counts_sampled_actions(name: str, kind: str, options: Any, floats: int):
+    from dr3_ray.types import Spaces
+
+    spec = find(name, kind)
+    made = spec.options(**options)
+    assert largest_activation(made, spec.noise(made, Spaces((3,), kind, 2))) == floats
+
+
+def test_small_activations_are_stacked_on_a_cpu_and_all_on_a_gpu():
+    assert choose_execution(torch.device("cpu"), 2**17) == "stacked"
+    assert choose_execution(torch.device("cpu"), 2**17 + 1) == "in_turn"
+    assert choose_execution(torch.device("cuda"), 2**30) == "stacked"
+
+
+def test_auto_follows_the_choice(make_population: Any):
+    small = make_population(find("BC", "discrete"), [{}, {"seed": 1}], "auto")
+    assert [list(view.members) for view in small.views] == [[0, 1]]
+    large = make_population(find("BC", "discrete"), [{"batch_size": 2**14}, {"batch_size": 2**14, "seed": 1}], "auto")
+    assert [list(view.members) for view in large.views] == [[0], [1]]
