@@ -11,6 +11,8 @@ from dr3_ray.sweep.index import Index, Status
 from dr3_ray.sweep.packing import Pack
 from dr3_ray.sweep.progress import SweepProgress
 
+NOT_MEASURED = ("diverged", "seed", "dr3_coeff")  # of a member's result: they stand in index and configuration
+
 
 class MemberLog(tune.Callback):
     """Writes index and histories while Tune runs packs, and moves the progress display.
@@ -40,16 +42,15 @@ class MemberLog(tune.Callback):
         """One row for each member; the row of a member's divergence is its last."""
         step = result["num_updates"]
         alive = self._alive(trial)
-        for position, member in enumerate(self._members(trial)):
+        for member, measured in zip(self._members(trial), result["members"], strict=True):
             if member in self._diverged:
                 continue
-            measured = dict(result["members"][f"{position:03d}"])
-            if measured.pop("diverged"):
+            if measured["diverged"]:
                 self._diverged.add(member)
-            for name in ("seed", "dr3_coeff"):  # they stand in the configuration
-                measured.pop(name, None)
-            measured |= {"time_s": result["time_total_s"], "updates_per_second": result["updates_per_second"]}
-            self._histories.add(member, step, {"episode_return_mean": float("nan"), "episodes": 0} | measured)
+            row = {"time_s": result["time_total_s"], "updates_per_second": result["updates_per_second"]}
+            row |= {"episode_return_mean": float("nan"), "episodes": 0}  # without an environment
+            row |= {name: value for name, value in measured.items() if name not in NOT_MEASURED}
+            self._histories.add(member, step, row)
         self._progress.advance(self._members(trial), step)
         if lost := [member for member in alive if member in self._diverged]:
             self._finish(lost, "diverged", trial)

@@ -29,9 +29,13 @@ class PackTrainable(tune.Trainable):
         self.algorithm = algorithm_config(config["pack"]["members"], config["gpus"]).build_algo()
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next evaluation. `members` holds what was measured of each: "000" is the first one."""
+        """Train up to the next evaluation. `members` lists what was measured of each.
+
+        A list, because Tune keeps statistics of every number that it finds in a dict and saves them again and again.
+        """
         result = self.algorithm.train()
-        return {name: result[name] for name in ("members", "num_updates", "updates_per_second")}
+        members = [result["members"][f"{position:03d}"] for position in range(len(result["members"]))]
+        return {"members": members} | {name: result[name] for name in ("num_updates", "updates_per_second")}
 
     def save_checkpoint(self, directory: str) -> None:
         """Save everything that training goes on from."""

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dr3_ray.algorithms.registry import find
+from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
+from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.sweep.spec import SweepSpec, member_id, members
 
 numbers = st.lists(st.floats(0, 10), min_size=1, max_size=3, unique=True)
@@ -17,32 +20,19 @@ numbers = st.lists(st.floats(0, 10), min_size=1, max_size=3, unique=True)
 def test_a_member_is_its_full_configuration(cartpole):
     sweep = SweepSpec(datasets=[cartpole], coefficients=[0.5], seeds=1, steps=40, evaluations=4)
     (config,) = members(sweep).values()
-    assert config["data_fingerprint"]
-    assert config | {"data_fingerprint": ""} == {
+    about = {
         "algorithm": "DR3-CQL",
         "dataset": cartpole,
-        "data_fingerprint": "",
+        "data_fingerprint": load_dataset(cartpole).fingerprint,
         "steps": 40,
         "evaluations": 4,
         "environment": "gymnasium:CartPole-v1",
         "evaluation_episodes": 20,
         "seed": 0,
-        "batch_size": 32,
-        "hidden_sizes": [256, 256],
-        "adam_eps": 3.125e-4,
-        "gamma": 0.99,
-        "critic_lr": 5e-5,
-        "tau": 1.0,
-        "target_period": 2000,
-        "loss": "huber",
-        "double_q": False,
-        "cql_alpha": 0.1,
-        "dr3_coeff": 0.5,
-        "dr3_form": "dot",
-        "dr3_stop_gradient": False,
-        "dr3_mask_terminals": True,
-        "dr3_match_actions": False,
     }
+    options = find("DR3-CQL", "discrete").options().to_dict()
+    assert {"batch_size": 32, "hidden_sizes": [256, 256], "cql_alpha": 0.1}.items() <= options.items()
+    assert config == about | options | DR3(dr3_coeff=0.5).to_dict()
 
 
 @given(coefficients=numbers, alphas=numbers, seeds=st.sets(st.integers(0, 2**32 - 1), min_size=1, max_size=3))
