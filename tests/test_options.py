@@ -28,6 +28,7 @@ CHANGED = {
     "dr3_form": "abs",
     "bc_steps": 2.0,
     "gamma": 0.5,
+    "policy_noise": 0.5,
     "normalize_observations": True,
     "mixture": "one_hot",
 }
@@ -37,6 +38,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "loss": {"critic_lr": 0.1},
     "double_q": {"critic_lr": 0.1},
     "weight_clip": {"weight_clip": 1.0},
+    "noise_clip": {"policy_noise": 1.0},
+    "policy_delay": {"policy_delay": 1},
     "dr3_form": {"hidden_sizes": ()},  # φ is the observation itself: of either sign, as a ReLU's output never is
 }
 
@@ -67,7 +70,8 @@ def test_every_option_changes_the_run(algorithm: AlgorithmSpec, field: Any, make
         population = make_population(algorithm, [values])
         return population.update(3) | population.networks.state_dict()
 
-    beside = BESIDE.get(field.name, {})
+    known = Member.from_dict(algorithm, {}).to_dict()
+    beside = {name: value for name, value in BESIDE.get(field.name, {}).items() if name in known}
     base = outcome(beside)
     value = Member.from_dict(algorithm, beside).to_dict()[field.name]
     other = outcome(beside | {field.name: changed(field, value)})

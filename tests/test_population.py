@@ -46,6 +46,11 @@ def different_members(spec: AlgorithmSpec, k: int) -> list[dict[str, Any]]:
                 "expectile": 0.5 + 0.2 * j,
                 "advantage_temperature": 1.0 + j,
                 "weight_clip": 1.0 + 0.5 * j,
+                "policy_noise": 0.5 + 0.1 * j,
+                "noise_clip": 0.5 + 0.1 * j,
+                "td3bc_alpha": 1.0 + j,
+                "actor_bc_coeff": 0.1 * j,
+                "critic_bc_coeff": 0.1 * j,
             }.items()
             if name in known
         }

@@ -11,3 +11,10 @@ def discrete_nll(
 ) -> Float[Tensor, "*member batch"]:
     """−log π(a|s) = −(z_a − log Σ exp z)."""
     return logits.logsumexp(-1) - value_of(logits, actions)
+
+
+def squared_distance(
+    actions: Float[Tensor, "*member batch dim"], data_actions: Float[Tensor, "*#member batch dim"]
+) -> Float[Tensor, "*member batch"]:
+    """‖a − a_data‖²: a sum over the components of an action, not their mean."""
+    return (actions - data_actions).square().sum(-1)

@@ -55,6 +55,32 @@ class GaussianActor(nn.Module):
         return mean
 
 
+class DeterministicActor(nn.Module):
+    """a = tanh(net(s))."""
+
+    def __init__(
+        self,
+        generators: Generators,
+        n_observation: int,
+        action_dim: int,
+        hidden_sizes: Sequence[int],
+        layer_norm: bool = False,
+    ):
+        super().__init__()
+        self.encoder = MLP(generators, n_observation, hidden_sizes, layer_norm=layer_norm)
+        self.head = StackedLinear(generators, self.encoder.n_out, action_dim)
+
+    def forward(self, observations: Tensor) -> Float[Tensor, "member batch dim"]:
+        """The action."""
+        hidden = self.encoder(flat_observations(observations, self.head.weight.dtype))
+        return torch.tanh(self.head(hidden).squeeze(1))
+
+    def mode(self, observations: Tensor) -> Float[Tensor, "member batch dim"]:
+        """The action."""
+        actions: Tensor = self(observations)
+        return actions
+
+
 class CategoricalActor(nn.Module):
     """Logits over discrete actions."""
 

@@ -82,9 +82,10 @@ class ContinuousCritic(nn.Module):
         action_dim: int,
         hidden_sizes: Sequence[int],
         n_critics: int = 2,
+        layer_norm: bool = False,
     ):
         super().__init__()
-        self.encoder = MLP(generators, n_observation + action_dim, hidden_sizes, n_critics)
+        self.encoder = MLP(generators, n_observation + action_dim, hidden_sizes, n_critics, layer_norm)
         self.head = StackedLinear(generators, self.encoder.n_out, 1, n_critics)
 
     def forward(

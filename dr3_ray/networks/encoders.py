@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 Generators = Sequence[torch.Generator]  # one a member: a member's first weights do not depend on its pack
 
@@ -36,22 +37,51 @@ class StackedLinear(nn.Module):
         return y.view(members, copies, *y.shape[1:])
 
 
-class MLP(nn.Module):
-    """Linear layers with a ReLU behind each: [K, 1 or C, B, in] -> [K, C, B, hidden_sizes[-1]]."""
+class StackedLayerNorm(nn.Module):
+    """K × C independent layer norms: (x − mean) / √(variance + 10⁻⁶) · weight + bias over the last dimension.
 
-    def __init__(self, generators: Generators, n_in: int, hidden_sizes: Sequence[int], copies: int = 1):
+    ε is the one of flax and so of ReBRAC; torch's default is 10⁻⁵.
+    """
+
+    def __init__(self, members: int, n: int, copies: int = 1):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, copies, 1, n))
+        self.bias = nn.Parameter(torch.zeros(members, copies, 1, n))
+
+    def forward(self, x: Float[Tensor, "member critic batch n"]) -> Float[Tensor, "member critic batch n"]:
+        """Normalise each row."""
+        return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * self.weight + self.bias
+
+
+class MLP(nn.Module):
+    """Linear layers with a ReLU behind each: [K, 1 or C, B, in] -> [K, C, B, hidden_sizes[-1]].
+
+    With `layer_norm`, one behind each ReLU, as in ReBRAC.
+    """
+
+    def __init__(
+        self,
+        generators: Generators,
+        n_in: int,
+        hidden_sizes: Sequence[int],
+        copies: int = 1,
+        layer_norm: bool = False,
+    ):
         super().__init__()
         sizes = [n_in, *hidden_sizes]
         self.layers = nn.ModuleList(
             StackedLinear(generators, *pair, copies=copies) for pair in itertools.pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(
+            StackedLayerNorm(len(generators), n, copies) if layer_norm else nn.Identity() for n in hidden_sizes
         )
         self.n_out, self.copies = sizes[-1], copies
 
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """The activations of the last layer; without layers, x itself for every copy."""
         x = x.expand(-1, self.copies, -1, -1)
-        for layer in self.layers:
-            x = torch.relu(layer(x))
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = norm(torch.relu(layer(x)))
         return x
 
 

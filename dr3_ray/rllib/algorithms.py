@@ -67,6 +67,30 @@ class DR3IQL(OfflineAlgorithm):
     config_class = DR3IQLConfig
 
 
+class DR3TD3BCConfig(OfflineConfig):
+    """TD3+BC with DR3, continuous actions."""
+
+    algorithm_name = "DR3-TD3BC"
+
+
+class DR3TD3BC(OfflineAlgorithm):
+    """TD3+BC with DR3, continuous actions."""
+
+    config_class = DR3TD3BCConfig
+
+
+class DR3ReBRACConfig(OfflineConfig):
+    """ReBRAC with DR3, continuous actions."""
+
+    algorithm_name = "DR3-ReBRAC"
+
+
+class DR3ReBRAC(OfflineAlgorithm):
+    """ReBRAC with DR3, continuous actions."""
+
+    config_class = DR3ReBRACConfig
+
+
 class BCConfig(OfflineConfig):
     """Behaviour cloning, discrete and continuous actions."""
 
@@ -80,7 +104,8 @@ class BC(OfflineAlgorithm):
 
 
 CLASSES: dict[str, type[OfflineAlgorithm]] = {
-    each.config_class.algorithm_name: each for each in (DR3DQN, DR3REM, DR3CQL, DR3SARSA, DR3IQL, BC)
+    each.config_class.algorithm_name: each
+    for each in (DR3DQN, DR3REM, DR3CQL, DR3SARSA, DR3IQL, DR3TD3BC, DR3ReBRAC, BC)
 }
 
 

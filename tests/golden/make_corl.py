@@ -3,7 +3,7 @@
     git clone https://github.com/corl-team/CORL && python tests/golden/make_corl.py CORL
 
 The files in the repository were made at commit eeeeef22. Nothing is installed for it: environments, data sets and
-loggers that CORL imports are stood in for.
+loggers that CORL imports are stood in for. ReBRAC needs jax, flax, optax and chex.
 
 A file holds plain arrays: `weights/NETWORK/N.weight` and `.bias` of the N-th linear layer, `batch/COLUMN`,
 `noise/NAME`, `losses/NAME` and `gradients/NETWORK/N.weight`, the gradient of the loss that trains that network. All of
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
 
 import numpy as np
 import torch
@@ -127,12 +127,132 @@ def iql(checkout: Path) -> None:
     )  # fmt: skip
 
 
+def small(n_in: int, n_out: int, *behind: nn.Module) -> nn.Sequential:
+    """What stands in for CORL's networks of 256 units where their width is fixed; of the same build."""
+    layers = [nn.Linear(n_in, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, n_out)]
+    return nn.Sequential(*layers, *behind)
+
+
+def pair(make: Any) -> nn.ModuleList:
+    """Two critics as one network."""
+    return nn.ModuleList([make(), make()])
+
+
+def both(recorders: list[Recorder]) -> dict[str, Tensor]:
+    """The gradients of two critics as those of one network."""
+    return {f"{i}.{name}": value for i, recorder in enumerate(recorders) for name, value in recorder.gradients.items()}
+
+
+def td3_bc(checkout: Path) -> None:
+    """CORL's TD3+BC at a step that updates the actor too; some of the noise is clipped."""
+    theirs, rng = corl(checkout, "td3_bc"), torch.Generator().manual_seed(2)
+
+    def actor() -> nn.Module:
+        made = theirs.Actor(OBSERVATION, ACTION, 1.0)
+        made.net = small(OBSERVATION, ACTION, nn.Tanh())
+        return scale(made)
+
+    def critic() -> nn.Module:
+        made = theirs.Critic(OBSERVATION, ACTION)
+        made.net = small(OBSERVATION + ACTION, 1)
+        return scale(made)
+
+    networks = {"actor": actor(), "critic": pair(critic), "target_actor": actor(), "target_critic": pair(critic)}
+    policy, critics = Recorder(networks["actor"]), [Recorder(each) for each in networks["critic"]]
+    trainer = theirs.TD3_BC(
+        1.0, networks["actor"], policy, networks["critic"][0], critics[0], networks["critic"][1], critics[1],
+        discount=0.97, tau=0.0, policy_noise=0.3, noise_clip=0.4, policy_freq=2, alpha=2.0,
+    )  # fmt: skip
+    trainer.actor_target = networks["target_actor"]
+    trainer.critic_1_target, trainer.critic_2_target = networks["target_critic"]
+    trainer.total_it = 1
+    columns, noise = batch(rng), torch.randn(BATCH, ACTION, generator=rng)
+    with patch("torch.randn_like", lambda _: noise):
+        found = trainer.train(rows(columns))
+    save(
+        "td3_bc", columns, {"next_action": noise}, {"critic": found["critic_loss"], "actor": found["actor_loss"]},
+        *(parameters("weights", name, network.state_dict()) for name, network in networks.items()),
+        parameters("gradients", "actor", policy.gradients), parameters("gradients", "critic", both(critics)),
+    )  # fmt: skip
+
+
+def rebrac(checkout: Path) -> None:
+    """CORL's ReBRAC (jax) with LayerNorm in the critic, both penalties, and weights away from their first values."""
+    import jax
+    import optax
+
+    jax.config.update("jax_enable_x64", True)
+    theirs, rng = corl(checkout, "rebrac"), torch.Generator().manual_seed(3)
+    columns, noise = batch(rng), torch.randn(BATCH, ACTION, generator=rng).numpy()
+    keys = {"states": "observations", "next_states": "next_observations", "dones": "terminateds"}
+    given = {key: columns[keys.get(key, key)].numpy() for key in (*keys, "actions", "next_actions", "rewards")}
+    modules = {
+        "actor": theirs.DetActor(ACTION, HIDDEN, layernorm=False, n_hiddens=2),
+        "critic": theirs.EnsembleCritic(HIDDEN, num_critics=2, layernorm=True, n_hiddens=2),
+    }
+    inputs = {"actor": (given["states"],), "critic": (given["states"], given["actions"])}
+
+    drawn = np.random.default_rng(0)
+
+    def weights(kind: str) -> Any:
+        first = modules[kind].init(jax.random.PRNGKey(0), *inputs[kind])
+        return jax.tree_util.tree_map(lambda value: value + 0.3 * drawn.standard_normal(value.shape), first)
+
+    states = {
+        # a step of size 1 along the gradient tells what it is
+        kind: made.create(
+            apply_fn=modules[kind].apply, params=weights(kind), target_params=weights(kind), tx=optax.sgd(1.0)
+        )
+        for kind, made in (("actor", theirs.ActorTrainState), ("critic", theirs.CriticTrainState))
+    }
+    metrics = theirs.Metrics.create(
+        ["critic_loss", "q_min", "actor_loss", "bc_mse_policy", "bc_mse_random", "action_mse"]
+    )
+    with patch("jax.random.normal", lambda key, shape: noise):
+        key, critic, metrics = theirs.update_critic(
+            jax.random.PRNGKey(0), states["actor"], states["critic"], given, 0.97, 0.2, 0.0, 0.3, 0.4, metrics
+        )
+    _, actor, _, metrics = theirs.update_actor(key, states["actor"], states["critic"], given, 0.5, 0.0, True, metrics)
+    after = {"actor": actor.params, "critic": critic.params}
+    found = metrics.compute()
+    save(
+        "rebrac", columns, {"next_action": torch.from_numpy(noise)},
+        {"critic": found["critic_loss"].item(), "actor": found["actor_loss"].item()},
+        *(flax("weights", name, states[name].params) for name in after),
+        *(flax("weights", f"target_{name}", states[name].target_params) for name in after),
+        *(
+            flax("gradients", name, jax.tree_util.tree_map(np.subtract, states[name].params, params))
+            for name, params in after.items()
+        ),
+    )  # fmt: skip
+
+
+def flax(kind: str, network: str, tree: Any) -> dict[str, np.ndarray]:
+    """As `parameters`, of a flax module; a layer norm has the number of the linear layer before it."""
+    layers = tree["params"]
+    layers = layers.get("VmapCritic_0", layers)
+    depth = sum(name.startswith("Dense") for name in layers)
+    found = {}
+    for layer, values in layers.items():
+        name, _, place = layer.partition("_")
+        for each, stacked in values.items():
+            last = {"kernel": "weight", "scale": "norm_weight", "bias": "norm_bias" if name == "LayerNorm" else "bias"}[
+                each
+            ]
+            array = np.asarray(stacked, np.float64)
+            for copy, value in enumerate(array if network.endswith("critic") else array[None]):
+                found[f"{kind}/{network}/{copy * depth + int(place)}.{last}"] = value.T
+    return found
+
+
 def main() -> None:
     """Everything, from the checkout that the command line names."""
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
     checkout = Path(sys.argv[1])
     iql(checkout)
+    td3_bc(checkout)
+    rebrac(checkout)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data.sampler import generator
-from dr3_ray.networks.encoders import StackedLinear
+from dr3_ray.networks.encoders import StackedLayerNorm, StackedLinear
 from dr3_ray.types import Spaces, Transition
 
 HERE = Path(__file__).parent
@@ -32,18 +32,27 @@ def load(name: str) -> Arrays:
 def places(network: nn.Module) -> dict[str, tuple[nn.Parameter, Any]]:
     """CORL's name of each parameter -> where it lies in our stacked network: parameter and index."""
     stacked = [layer for layer in network.modules() if isinstance(layer, StackedLinear)]
+    norms = [layer for layer in network.modules() if isinstance(layer, StackedLayerNorm)]
     found: dict[str, tuple[nn.Parameter, Any]] = {}
     for copy in range(stacked[0].weight.shape[1] if stacked else 0):
         for depth, layer in enumerate(stacked):
             number = copy * len(stacked) + depth
             found[f"{number}.weight"] = (layer.weight, (0, copy))
             found[f"{number}.bias"] = (layer.bias, (0, copy, 0))
+            if depth < len(norms):
+                found[f"{number}.norm_weight"] = (norms[depth].weight, (0, copy, 0))
+                found[f"{number}.norm_bias"] = (norms[depth].bias, (0, copy, 0))
     for name, parameter in network.named_parameters(recurse=False):
         found[name] = (parameter, (0, 0) if parameter.ndim > 1 else 0)
     return found
 
 
-def ours(name: str, golden: Arrays, **options: Any) -> tuple[nn.Module, dict[str, Tensor]]:
+def transposed(values: Tensor) -> Tensor:
+    """A linear layer's weight as ours are stored; anything else as it is."""
+    return values.mT if values.ndim == 2 else values
+
+
+def ours(name: str, golden: Arrays, step: int = 0, **options: Any) -> tuple[nn.Module, dict[str, Tensor]]:
     """Our networks with the golden weights and the gradients that the sum of our losses gives them, and the losses."""
     spec = find(name, "continuous")
     spaces = Spaces((golden["batch"]["observations"].shape[1],), "continuous", golden["batch"]["actions"].shape[1])
@@ -52,11 +61,11 @@ def ours(name: str, golden: Arrays, **options: Any) -> tuple[nn.Module, dict[str
     for key, values in golden["weights"].items():
         network, _, rest = key.partition("/")
         parameter, index = places(networks.get_submodule(network))[rest]
-        parameter.data[index] = values.T if rest.endswith("weight") else values
+        parameter.data[index] = transposed(values)
     columns = {column: values.unsqueeze(0) for column, values in golden["batch"].items()}
     columns["next_actions_valid"] = torch.ones_like(columns["terminateds"], dtype=torch.bool)
     noise = {each: values.unsqueeze(0) for each, values in golden.get("noise", {}).items()}
-    terms, _ = spec.objective(stacked)(networks, Transition(**columns), noise, 0)
+    terms, _ = spec.objective(stacked)(networks, Transition(**columns), noise, step)
     torch.stack(list(terms.losses.values())).sum().backward()
     return networks, {each: loss[0].detach() for each, loss in terms.losses.items()}
 
@@ -67,7 +76,7 @@ def assert_gradients(golden: Arrays, networks: nn.Module, factors: dict[str, flo
         network, _, rest = key.partition("/")
         parameter, index = places(networks.get_submodule(network))[rest]
         assert parameter.grad is not None
-        expected = (values.T if rest.endswith("weight") else values) * (factors or {}).get(network, 1.0)
+        expected = transposed(values) * (factors or {}).get(network, 1.0)
         torch.testing.assert_close(
             parameter.grad[index], expected, rtol=1e-5, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}"
         )
@@ -85,3 +94,20 @@ def test_iql():
     # we add the critics' losses up, as the paper's authors do; CORL takes their mean
     assert_losses(losses, {"critic": 2.0 * theirs["critic"], "value": theirs["value"], "actor": theirs["actor"]})
     assert_gradients(golden, networks, {"critic": 2.0})
+
+
+def test_td3_bc():
+    golden = load("td3_bc")
+    assert (0.3 * golden["noise"]["next_action"].abs()).max() > 0.4
+    options = {"gamma": 0.97, "policy_noise": 0.3, "noise_clip": 0.4, "td3bc_alpha": 2.0}
+    networks, losses = ours("DR3-TD3BC", golden, step=1, **options)
+    assert_losses(losses, golden["losses"])
+    assert_gradients(golden, networks)
+
+
+def test_rebrac():
+    golden = load("rebrac")
+    options = {"gamma": 0.97, "policy_noise": 0.3, "noise_clip": 0.4, "actor_bc_coeff": 0.5, "critic_bc_coeff": 0.2}
+    networks, losses = ours("DR3-ReBRAC", golden, step=1, **options)
+    assert_losses(losses, golden["losses"])
+    assert_gradients(golden, networks)

@@ -12,6 +12,7 @@ from dr3_ray.data.sampler import generator
 from dr3_ray.networks.actors import (
     ACTION_EPSILON,
     CategoricalActor,
+    DeterministicActor,
     GaussianActor,
     LogTemperature,
     SquashedGaussianActor,
@@ -126,3 +127,12 @@ def test_a_gaussian_has_a_bounded_mean_and_one_std_for_all_states():
     assert torch.equal(actor.mode(observations), mean)
     actor.log_std.data.fill_(3.0)
     assert (actor(observations)[1] == 2.0).all()
+
+
+def test_a_deterministic_actor_acts_inside_of_the_box():
+    actor = DeterministicActor([generator(0, "init"), generator(1, "init")], 3, 2, (8,), layer_norm=True)
+    observations = torch.randn(2, 5, 3)
+    actions = actor(observations)
+    assert actions.shape == (2, 5, 2) and actions.abs().max() < 1.0
+    assert torch.equal(actor.mode(observations), actions)
+    assert torch.unique(actions).numel() == 20

@@ -10,7 +10,7 @@ from torch import Tensor, nn, tensor
 
 from dr3_ray.data.sampler import generator
 from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
-from dr3_ray.networks.encoders import MLP, StackedLinear, flat_observations
+from dr3_ray.networks.encoders import MLP, StackedLayerNorm, StackedLinear, flat_observations
 from dr3_ray.networks.members import flatten_parameters, frozen, member_view
 from dr3_ray.networks.optim import StackedAdam
 from dr3_ray.networks.targets import polyak_update, target_of
@@ -91,13 +91,11 @@ def test_continuous_critic_with_one_and_with_many_actions_at_a_state():
 def test_flat_storage_and_member_views_share_memory():
     critic = ContinuousCritic(generators(0, 1, 2), 3, 2, (4,))
     before = copy.deepcopy(critic)
-    values, gradients = flatten_parameters(critic)
-    assert values.shape == gradients.shape == (3, sum(parameter[0].numel() for parameter in critic.parameters()))
+    values = flatten_parameters(critic)
+    assert values.shape == (3, sum(parameter[0].numel() for parameter in critic.parameters()))
     for ours, theirs in zip(critic.parameters(), before.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     view = member_view(critic, slice(1, 2))
-    view(torch.randn(1, 4, 3), torch.randn(1, 4, 2))[0].sum().backward()
-    assert gradients[1].any() and not gradients[0].any() and not gradients[2].any()
     values[1] = 7.0
     assert all(bool((parameter == 7.0).all()) for parameter in view.parameters())
     assert all(bool((parameter[1] == 7.0).all()) for parameter in critic.parameters())
@@ -130,15 +128,17 @@ def test_frozen_lets_gradient_through_to_the_inputs_only():
 def test_adam_is_torch_adam_for_every_member(together: bool):
     torch.manual_seed(0)
     lrs, epsilons = [1e-3, 1e-2, 1e-3, 1e-3], [1e-8, 1e-8, 1e-2, 1e-8]
-    values, gradients = torch.randn(4, 20, dtype=torch.float64), torch.zeros(4, 20, dtype=torch.float64)
+    values = torch.randn(4, 20, dtype=torch.float64)  # a matrix of 3 x 4 and a vector of 8
+    shapes = [torch.Size([4, 3, 4]), torch.Size([4, 8])]
     plain = [nn.Parameter(row.clone()) for row in values]
     settings_of = zip(plain, lrs, epsilons, strict=True)
     adams = [torch.optim.Adam([one], lr=lr, eps=epsilon) for one, lr, epsilon in settings_of]
-    stacked = StackedAdam(values, gradients, lrs, epsilons)
+    stacked = StackedAdam(values, shapes, lrs, epsilons)
     for _ in range(20):
-        gradients.copy_(torch.randn(4, 20))
+        gradients = torch.randn(4, 20, dtype=torch.float64)
+        pieces = gradients[:, :12].view(4, 3, 4), gradients[:, 12:]
         for members in [range(4)] if together else [range(1), range(1, 4)]:
-            stacked.step(members)
+            stacked.step(members, [piece[members.start : members.stop] for piece in pieces])
         for parameter, adam, gradient in zip(plain, adams, gradients, strict=True):
             parameter.grad = gradient.clone()
             adam.step()
@@ -149,10 +149,29 @@ def test_a_target_is_a_copy_without_gradient_that_follows_its_formula():
     critic = DiscreteCritic(generators(0, 1), 3, 2, (4,))
     target = target_of(critic)
     assert not any(parameter.requires_grad for parameter in target.parameters())
-    target_values, online = flatten_parameters(target)[0], flatten_parameters(critic)[0]
+    target_values, online = flatten_parameters(target), flatten_parameters(critic)
     assert torch.equal(target_values, online)
     online += 1.0
     expected = 0.75 * target_values[0] + 0.25 * online[0]
     polyak_update(target_values, online, tensor([0.25, 1.0]))
     torch.testing.assert_close(target_values[0], expected)
     assert torch.equal(target_values[1], online[1])  # τ = 1 is a copy, to the bit
+
+
+def test_layer_norms_are_those_of_torch():
+    norm = StackedLayerNorm(2, 4, 3)
+    norm.weight.data.normal_(generator=generator(0, "init"))
+    norm.bias.data.normal_(generator=generator(1, "init"))
+    x = torch.randn(2, 3, 5, 4)
+    for k in range(2):
+        for c in range(3):
+            single = torch.nn.LayerNorm(4, eps=1e-6)
+            single.weight.data, single.bias.data = norm.weight[k, c, 0].detach(), norm.bias[k, c, 0].detach()
+            torch.testing.assert_close(norm(x)[k, c], single(x[k, c]))
+
+
+def test_layer_norm_stands_behind_every_relu():
+    mlp = MLP([generator(0, "init")], 3, (8, 6), layer_norm=True)
+    rows = mlp(torch.randn(1, 1, 5, 3))
+    torch.testing.assert_close(rows.mean(-1), torch.zeros(1, 1, 5), atol=1e-5, rtol=0.0)
+    assert (rows < 0.0).any() and len(list(mlp.parameters())) == 8
