@@ -45,10 +45,11 @@ class Part:
     """One trained child of the networks on flat storage, with its optimiser, and its target if it has one."""
 
     def __init__(self, name: str, module: nn.Module, target: nn.Module | None, members: Sequence[Member]):
-        self.values, self.gradients = flatten_parameters(module)
-        self.target_values = None if target is None else flatten_parameters(target)[0]
+        self.values = flatten_parameters(module)
+        self.target_values = None if target is None else flatten_parameters(target)
         lrs = [getattr(member.options, f"{name}_lr") for member in members]
-        self.adam = StackedAdam(self.values, self.gradients, lrs, [member.options.adam_eps for member in members])
+        shapes = [parameter.shape for parameter in module.parameters()]
+        self.adam = StackedAdam(self.values, shapes, lrs, [member.options.adam_eps for member in members])
 
 
 class View:
@@ -58,6 +59,7 @@ class View:
         rows = slice(members.start, members.stop)
         self.members, self.rows = members, rows
         self.networks = member_view(networks, rows)
+        self.parameters = {name: tuple(child.parameters()) for name, child in self.networks.named_children()}
         self.base_objective = spec.objective(options.members(rows))
         self.objective = objective_of(spec, options.members(rows), dr3 and dr3.members(rows))
 
@@ -129,11 +131,11 @@ class Population:
             indices, noise = self._draw(view)
             terms, _ = view.objective(view.networks, self._batch(indices), noise, step)
             total = torch.stack(list(terms.losses.values())).sum(0)
-            for part in self.parts.values():
-                part.gradients[view.rows].zero_()
-            total.sum().backward()  # type: ignore[no-untyped-call]
-            for part in self._active(step):
-                part.adam.step(view.members)
+            active = self._active(step)
+            trained = [parameter for name in active for parameter in view.parameters[name]]
+            gradients = iter(torch.autograd.grad(total.sum(), trained, materialize_grads=True))
+            for name, part in active.items():
+                part.adam.step(view.members, [next(gradients) for _ in view.parameters[name]])
                 if part.target_values is not None and self.tau is not None and (step + 1) % self.target_period == 0:
                     polyak_update(part.target_values[view.rows], part.values[view.rows], self.tau[view.rows])
             finite &= total.detach().isfinite()
@@ -142,12 +144,12 @@ class Population:
         self.diverged[view.rows] |= ~finite
         return {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
 
-    def _active(self, step: int) -> list[Part]:
+    def _active(self, step: int) -> dict[str, Part]:
         """The parts that this step trains."""
         if self.spec.active is None:
-            return list(self.parts.values())
+            return self.parts
         names = self.spec.active(self.members[0].options, step)
-        return [part for name, part in self.parts.items() if name in names]
+        return {name: part for name, part in self.parts.items() if name in names}
 
     def _draw(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
         indices, noise = self.sampler.draw(view.rows)

@@ -50,7 +50,7 @@ def discrete_objective(options: DiscreteCQLOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         values = dqn.evaluate(networks, batch, None, options.double_q)
-        terms, backup = dqn.critic_terms(options, values, batch, torch.ones_like(values.next_values))
+        terms, backup = dqn.critic_terms(options, values, batch)
         gap = td.mean_over_batch(cql.discrete_gap(values.q, batch.actions))
         losses = terms.losses | {"cql": options.cql_alpha * gap}
         return Terms(losses, terms.metrics | {"cql_gap": gap.detach()}), backup

@@ -55,9 +55,9 @@ def evaluate(networks: Any, batch: Transition, next_actions: Tensor | None, doub
 
 
 def critic_terms(
-    options: DiscreteCriticOptions, values: Values, batch: Transition, usable: Tensor
+    options: DiscreteCriticOptions, values: Values, batch: Transition, usable: Tensor | None = None
 ) -> tuple[Terms, Backup]:
-    """The temporal-difference loss over the `usable` [K, B] rows."""
+    """The temporal-difference loss over the `usable` [K, B] rows; None: over all."""
     assert batch.rewards is not None and batch.terminateds is not None
     targets = td.bellman_target(batch.rewards, batch.terminateds, values.next_values, per_row(options.gamma))
     q = td.value_of(values.q, batch.actions)
@@ -66,7 +66,8 @@ def critic_terms(
         losses={"critic": td.masked_mean(error(q, targets), usable)},
         metrics={"q_data": td.mean_over_batch(q.detach()), "target": td.masked_mean(targets, usable)},
     )
-    return terms, Backup(values.phi, values.next_actions, usable * (1.0 - batch.terminateds))
+    goes_on = 1.0 - batch.terminateds
+    return terms, Backup(values.phi, values.next_actions, goes_on if usable is None else usable * goes_on)
 
 
 def objective(options: DQNOptions) -> Objective:
@@ -74,7 +75,7 @@ def objective(options: DQNOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         values = evaluate(networks, batch, None, options.double_q)
-        return critic_terms(options, values, batch, torch.ones_like(values.next_values))
+        return critic_terms(options, values, batch)
 
     return loss
 

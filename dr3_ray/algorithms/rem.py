@@ -41,7 +41,7 @@ def objective(options: REMOptions) -> Objective:
             next_q = rem.mix(networks.target_critic(batch.next_observations)[0], weights)
             next_actions = next_q.argmax(-1)
         values = dqn.Values(rem.mix(heads, weights), phi, next_actions, td.value_of(next_q, next_actions))
-        terms, backup = dqn.critic_terms(options, values, batch, torch.ones_like(values.next_values))
+        terms, backup = dqn.critic_terms(options, values, batch)
         q_data = td.value_of(heads.detach().mean(-1), batch.actions)  # of the mean head, which acts
         return Terms(terms.losses, terms.metrics | {"q_data": td.mean_over_batch(q_data)}), backup
 

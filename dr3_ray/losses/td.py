@@ -47,8 +47,10 @@ def mean_over_batch(rows: Float[Tensor, "*member batch"]) -> Float[Tensor, "*mem
 
 def masked_mean(
     rows: Float[Tensor, "*member batch"],
-    mask: Float[Tensor, "*#member batch"] | Bool[Tensor, "*#member batch"],
+    mask: Float[Tensor, "*#member batch"] | Bool[Tensor, "*#member batch"] | None,
 ) -> Float[Tensor, "*member"]:
-    """Σ m x / Σ m over the batch; 0 where the mask is empty."""
+    """Σ m x / Σ m over the batch; 0 where the mask is empty. Without a mask, the mean."""
+    if mask is None:
+        return mean_over_batch(rows)
     weights = mask.to(rows.dtype).expand_as(rows)
     return (weights * rows).sum(-1) / weights.sum(-1).clamp(min=1.0)

@@ -1,11 +1,10 @@
 """How the members of a pack are laid out in memory, and how one of them is looked at.
 
-All parameters of a module lie in one matrix [K, P], and so do their gradients: one fused optimiser call and one
-target update serve a whole member, and a member's numbers are contiguous. The module's own parameters are views.
+All parameters of a module lie in one matrix [K, P]: a member's numbers are contiguous, and one target update serves
+all of them. The module's own parameters are views of it.
 """
 
 import copy
-import warnings
 from typing import TypeVar
 
 import torch
@@ -13,23 +12,17 @@ from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
-# rows of a flat matrix are not dense; autograd would rather have them so, but they are right and contiguous per member
-warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
-
-def flatten_parameters(module: nn.Module) -> tuple[Tensor, Tensor]:
-    """Move the parameters into one matrix [K, P]; return it and its gradients [K, P], zero. Shapes stay as they are."""
+def flatten_parameters(module: nn.Module) -> Tensor:
+    """Move the parameters into one matrix [K, P] and return it. Shapes stay as they are."""
     parameters = list(module.parameters())
     values = torch.cat([parameter.detach().flatten(1) for parameter in parameters_with_members(module)], dim=1)
-    gradients = torch.zeros_like(values)
     start = 0
     for parameter in parameters:
         stop = start + parameter[0].numel()
         parameter.data = values[:, start:stop].view(parameter.shape)
-        if parameter.requires_grad:
-            parameter.grad = gradients[:, start:stop].view(parameter.shape)
         start = stop
-    return values, gradients
+    return values
 
 
 def parameters_with_members(module: nn.Module) -> list[Tensor]:
@@ -38,12 +31,11 @@ def parameters_with_members(module: nn.Module) -> list[Tensor]:
 
 
 def member_view(module: Module, rows: slice) -> Module:
-    """A module of only these members: its parameters and gradients are views of the whole module's."""
-    views: dict[int, object] = {}
-    for parameter in module.parameters():
-        view = nn.Parameter(parameter.data[rows], requires_grad=parameter.requires_grad)
-        view.grad = None if parameter.grad is None else parameter.grad[rows]
-        views[id(parameter)] = view
+    """A module of only these members, whose parameters are views of the whole module's."""
+    views: dict[int, object] = {
+        id(parameter): nn.Parameter(parameter.data[rows], requires_grad=parameter.requires_grad)
+        for parameter in module.parameters()
+    }
     return copy.deepcopy(module, memo=views)
 
 

@@ -1,49 +1,67 @@
 """Adam over flat parameters, every member with its own step size."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
 
-class StackedAdam:
-    """Adam (Kingma & Ba 2015) on parameters [K, P] and gradients [K, P]; β = (0.9, 0.999).
+class _Group(NamedTuple):
+    """Members of equal step size: their rows among those stepped, and one piece for each of their parameters."""
 
-    Members of equal step size share one fused call.
+    rows: list[int]
+    values: list[Tensor]
+    exp_avgs: list[Tensor]
+    exp_avg_sqs: list[Tensor]
+    steps: list[Tensor]
+
+
+class StackedAdam:
+    """Adam (Kingma & Ba 2015) on flat parameters [K, P] that hold parameters of `shapes`, each [K, ...].
+
+    β = (0.9, 0.999). Members of equal step size share one fused call.
     """
 
-    def __init__(self, values: Tensor, gradients: Tensor, lrs: Sequence[float], epsilons: Sequence[float]):
+    def __init__(self, values: Tensor, shapes: Sequence[torch.Size], lrs: Sequence[float], epsilons: Sequence[float]):
         self.exp_avg = torch.zeros_like(values)
         self.exp_avg_sq = torch.zeros_like(values)
-        self.steps = torch.zeros(len(values), dtype=torch.float32, device=values.device)
-        self._columns = (values, gradients, self.exp_avg, self.exp_avg_sq, self.steps)
+        self.steps = torch.zeros(len(values), len(shapes), dtype=torch.float32, device=values.device)
+        self._values, self._shapes = values, [shape[1:] for shape in shapes]
         self._settings = list(zip(lrs, epsilons, strict=True))
-        self._groups: dict[tuple[int, int], dict[tuple[float, float], tuple[list[Tensor], ...]]] = {}
+        self._groups: dict[range, dict[tuple[float, float], _Group]] = {}
 
     @torch.no_grad()
-    def step(self, members: range) -> None:
-        """One update of these members."""
-        for (lr, epsilon), (values, gradients, exp_avgs, exp_avg_sqs, steps) in self._grouped(members).items():
+    def step(self, members: range, gradients: Sequence[Tensor]) -> None:
+        """One update of these members from the gradients of each parameter, [len(members), ...]."""
+        if members not in self._groups:
+            self._groups[members] = self._grouped(members)
+        for (lr, epsilon), group in self._groups[members].items():
             adam(
-                values, gradients, exp_avgs, exp_avg_sqs, [], steps,
+                group.values, [gradient[row] for row in group.rows for gradient in gradients],
+                group.exp_avgs, group.exp_avg_sqs, [], group.steps,
                 fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=lr, weight_decay=0.0, eps=epsilon, maximize=False,
             )  # fmt: skip
 
-    def _grouped(self, members: range) -> dict[tuple[float, float], tuple[list[Tensor], ...]]:
-        """Rows of values, gradients and moments, by (step size, ε); made once for each set of members."""
-        key = (members.start, members.stop)
-        if key not in self._groups:
-            groups: dict[tuple[float, float], tuple[list[Tensor], ...]] = {}
-            for member in members:
-                rows = groups.setdefault(self._settings[member], ([], [], [], [], []))
-                for row, column in zip(rows, self._columns, strict=True):
-                    row.append(column[member])
-            self._groups[key] = groups
-        return self._groups[key]
+    def _grouped(self, members: range) -> dict[tuple[float, float], _Group]:
+        """The members by (step size, ε)."""
+        groups: dict[tuple[float, float], _Group] = {}
+        for row, member in enumerate(members):
+            group = groups.setdefault(self._settings[member], _Group([], [], [], [], []))
+            group.rows.append(row)
+            group.steps.extend(self.steps[member])
+            for pieces, flat in (
+                (group.values, self._values),
+                (group.exp_avgs, self.exp_avg),
+                (group.exp_avg_sqs, self.exp_avg_sq),
+            ):
+                parts = torch.split(flat[member], [shape.numel() for shape in self._shapes])
+                pieces.extend(part.view(shape) for part, shape in zip(parts, self._shapes, strict=True))
+        return groups
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The moments [K, P] and step counts [K]."""
+        """The moments [K, P] and step counts [K, parameters]."""
         return {"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
