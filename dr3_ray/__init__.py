@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dr3_ray.errors import UserError
     from dr3_ray.rllib import (
         BCConfig,
+        DR3BRACConfig,
         DR3CQLConfig,
         DR3DQNConfig,
         DR3IQLConfig,
@@ -32,6 +33,7 @@ _HOME = {
     "DR3REMConfig": "rllib",
     "DR3TD3BCConfig": "rllib",
     "DR3ReBRACConfig": "rllib",
+    "DR3BRACConfig": "rllib",
     "DR3SARSAConfig": "rllib",
     "Dataset": "data",
     "UserError": "errors",
@@ -42,6 +44,7 @@ _HOME = {
 
 __all__ = [
     "BCConfig",
+    "DR3BRACConfig",
     "DR3CQLConfig",
     "DR3DQNConfig",
     "DR3IQLConfig",

@@ -27,6 +27,9 @@ CHANGED = {
     "loss": "squared",
     "dr3_form": "abs",
     "bc_steps": 2.0,
+    "warm_start_steps": 0.0,
+    "divergence": "mmd",
+    "mmd_kernel": "gaussian",
     "gamma": 0.5,
     "policy_noise": 0.5,
     "normalize_observations": True,
@@ -40,6 +43,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "weight_clip": {"weight_clip": 1.0},
     "noise_clip": {"policy_noise": 1.0},
     "policy_delay": {"policy_delay": 1},
+    "mmd_kernel": {"divergence": "mmd"},
+    "mmd_sigma": {"divergence": "mmd"},
     "dr3_form": {"hidden_sizes": ()},  # φ is the observation itself: of either sign, as a ReLU's output never is
 }
 

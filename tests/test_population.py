@@ -51,6 +51,9 @@ def different_members(spec: AlgorithmSpec, k: int) -> list[dict[str, Any]]:
                 "td3bc_alpha": 1.0 + j,
                 "actor_bc_coeff": 0.1 * j,
                 "critic_bc_coeff": 0.1 * j,
+                "warm_start_steps": 1.0 * j,
+                "brac_alpha": 0.1 + 0.2 * j,
+                "entropy_coeff": 0.1 * j,
             }.items()
             if name in known
         }

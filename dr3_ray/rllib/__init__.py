@@ -2,6 +2,7 @@
 
 from dr3_ray.rllib.algorithms import (
     BC,
+    DR3BRAC,
     DR3CQL,
     DR3DQN,
     DR3IQL,
@@ -9,6 +10,7 @@ from dr3_ray.rllib.algorithms import (
     DR3SARSA,
     DR3TD3BC,
     BCConfig,
+    DR3BRACConfig,
     DR3CQLConfig,
     DR3DQNConfig,
     DR3IQLConfig,
@@ -24,6 +26,7 @@ from dr3_ray.rllib.config import OfflineConfig
 
 __all__ = [
     "BC",
+    "DR3BRAC",
     "DR3CQL",
     "DR3DQN",
     "DR3IQL",
@@ -31,6 +34,7 @@ __all__ = [
     "DR3SARSA",
     "DR3TD3BC",
     "BCConfig",
+    "DR3BRACConfig",
     "DR3CQLConfig",
     "DR3DQNConfig",
     "DR3IQLConfig",

@@ -91,6 +91,18 @@ class DR3ReBRAC(OfflineAlgorithm):
     config_class = DR3ReBRACConfig
 
 
+class DR3BRACConfig(OfflineConfig):
+    """BRAC with DR3, continuous actions."""
+
+    algorithm_name = "DR3-BRAC"
+
+
+class DR3BRAC(OfflineAlgorithm):
+    """BRAC with DR3, continuous actions."""
+
+    config_class = DR3BRACConfig
+
+
 class BCConfig(OfflineConfig):
     """Behaviour cloning, discrete and continuous actions."""
 
@@ -105,7 +117,7 @@ class BC(OfflineAlgorithm):
 
 CLASSES: dict[str, type[OfflineAlgorithm]] = {
     each.config_class.algorithm_name: each
-    for each in (DR3DQN, DR3REM, DR3CQL, DR3SARSA, DR3IQL, DR3TD3BC, DR3ReBRAC, BC)
+    for each in (DR3DQN, DR3REM, DR3CQL, DR3SARSA, DR3IQL, DR3TD3BC, DR3ReBRAC, DR3BRAC, BC)
 }
 
 
