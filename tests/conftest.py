@@ -18,7 +18,7 @@ from dr3_ray.types import Spaces
 
 # small enough for thousands of updates, and every rule of the algorithms acts within a few of them
 TINY: dict[str, Any] = {"hidden_sizes": (12, 8), "batch_size": 16, "normalize_observations": False}
-TINY_CRITIC: dict[str, Any] = {
+TINY_CRITIC: dict[str, Any] = {"critic_lr": 1e-3, "tau": 0.5, "target_period": 3, "policy_delay": 3}
     "critic_lr": 1e-3,
     "tau": 0.5,
     "target_period": 3,

@@ -34,6 +34,7 @@ CHANGED = {
     "policy_noise": 0.5,
     "normalize_observations": True,
     "mixture": "one_hot",
+    "huber_kappa": 0.01,
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "tau": {"target_period": 1},

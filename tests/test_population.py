@@ -279,7 +279,7 @@ def test_actions_of_evaluation(spec: AlgorithmSpec, make_population: Any):
         assert actions.shape == (3, 5) and actions.min() >= 0 and actions.max() < 3
         scores = population.networks["actor" if "actor" in population.parts else "critic"](observations)
         scores = scores[0] if isinstance(scores, tuple) else scores.unsqueeze(1)
-        scores = scores.mean(-1) if hasattr(spec.options(), "n_heads") else scores.squeeze(1)
+        scores = scores.mean(-1) if scores.ndim == 4 and scores.shape[1] != 1 else scores.squeeze(1)
         assert torch.equal(actions, scores.argmax(-1))
     else:
         assert actions.shape == (3, 5, 2)

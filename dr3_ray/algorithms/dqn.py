@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
+from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions, TrainingOptions
 from dr3_ray.losses import td
 from dr3_ray.networks.critics import DiscreteCritic
 from dr3_ray.networks.encoders import Generators
@@ -16,14 +16,26 @@ from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
 
 
 @dataclass(frozen=True)
-class DiscreteCriticOptions(CriticOptions):
+class DiscreteOptions(TrainingOptions):
     """Options on discrete actions; the defaults are those of offline Atari work (Agarwal et al. 2020; DR3)."""
 
     batch_size: int = choice(32, "transitions in a minibatch of one member")
     critic_lr: Number = number(5e-5, "Adam step size of the critic", low=0.0)
     adam_eps: Number = number(3.125e-4, "Adam's ε (Agarwal et al. 2020: 0.01 / 32)", low=0.0)
+
+
+@dataclass(frozen=True)
+class DiscreteTargetOptions(DiscreteOptions, CriticOptions):
+    """The same with a target critic."""
+
     tau: Number = number(1.0, "target ← (1 − τ) target + τ critic; 1 is a copy", low=0.0, high=1.0)
     target_period: int = choice(2000, "gradient steps between two updates of the target (2,000: Agarwal et al. 2020)")
+
+
+@dataclass(frozen=True)
+class DiscreteCriticOptions(DiscreteTargetOptions):
+    """The same with a loss of the temporal-difference error."""
+
     loss: Literal["huber", "squared"] = choice("huber", "`huber` (DQN) or `squared`", ("huber", "squared"))
 
 

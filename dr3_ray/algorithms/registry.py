@@ -1,6 +1,6 @@
 """Name and kind of action space -> algorithm."""
 
-from dr3_ray.algorithms import bc, brac, cql, dqn, iql, rebrac, rem, sarsa, td3_bc
+from dr3_ray.algorithms import bc, brac, cql, dqn, iql, qrdqn, rebrac, rem, sarsa, td3_bc
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.errors import UserError
 
@@ -9,6 +9,8 @@ for _spec in (
     *(dqn.DQN, cql.DISCRETE, cql.CONTINUOUS, sarsa.DISCRETE, sarsa.CONTINUOUS),
     *(iql.DISCRETE, iql.CONTINUOUS, rem.REM),
     *(td3_bc.TD3BC, rebrac.REBRAC, brac.BRAC),
+    *(td3_bc.TD3BC, rebrac.REBRAC),
+    *(qrdqn.QRDQN, qrdqn.QRCQL),
     *(bc.DISCRETE, bc.CONTINUOUS),
 ):
     ALGORITHMS.setdefault(_spec.name, {})[_spec.action_kind] = _spec

@@ -31,6 +31,30 @@ class DR3REM(OfflineAlgorithm):
     config_class = DR3REMConfig
 
 
+class DR3QRCQLConfig(OfflineConfig):
+    """QR-DQN with CQL's conservative term (the original discrete CQL) and DR3, discrete actions."""
+
+    algorithm_name = "DR3-QRCQL"
+
+
+class DR3QRCQL(OfflineAlgorithm):
+    """QR-DQN with CQL's conservative term (the original discrete CQL) and DR3, discrete actions."""
+
+    config_class = DR3QRCQLConfig
+
+
+class DR3QRDQNConfig(OfflineConfig):
+    """QR-DQN with DR3, discrete actions."""
+
+    algorithm_name = "DR3-QRDQN"
+
+
+class DR3QRDQN(OfflineAlgorithm):
+    """QR-DQN with DR3, discrete actions."""
+
+    config_class = DR3QRDQNConfig
+
+
 class DR3CQLConfig(OfflineConfig):
     """CQL with DR3, discrete and continuous actions."""
 
@@ -117,7 +141,19 @@ class BC(OfflineAlgorithm):
 
 CLASSES: dict[str, type[OfflineAlgorithm]] = {
     each.config_class.algorithm_name: each
-    for each in (DR3DQN, DR3REM, DR3CQL, DR3SARSA, DR3IQL, DR3TD3BC, DR3ReBRAC, DR3BRAC, BC)
+    for each in (
+        DR3DQN,
+        DR3REM,
+        DR3QRDQN,
+        DR3QRCQL,
+        DR3CQL,
+        DR3SARSA,
+        DR3IQL,
+        DR3TD3BC,
+        DR3ReBRAC,
+        DR3BRAC,
+        BC,
+    )
 }
 
 

@@ -68,12 +68,12 @@ def learned(make_population: Any, table_data: Any, name: str, steps: int, **opti
     """Q(s, ·) of every state after training on the chain."""
     data = table_data(chain())
     spec = find(name, "discrete")
-    exact = {
-        option: value for option, value in EXACT.items() if option != "loss" or name != "DR3-IQL"
-    }  # squared anyway
+    known = {option for option, _ in spec.options()}
+    exact = {option: value for option, value in EXACT.items() if option in known or option.startswith("dr3_")}
     population = make_population(spec, [exact | options], data=data, spaces=SPACES)
     population.update(steps)
-    return population.networks.critic(torch.eye(N).unsqueeze(0))[0][0, 0].detach()
+    q = population.networks.critic(torch.eye(N).unsqueeze(0))[0][0].detach()
+    return q.mean(-1) if name in ("DR3-REM", "DR3-QRDQN") else q[0]  # heads, or quantiles
 
 
 @pytest.mark.parametrize("double_q", [False, True])
@@ -84,6 +84,23 @@ def test_dqn_reaches_the_optimal_values(double_q: bool, make_population: Any, ta
     torch.testing.assert_close(q, optimal, rtol=0.0, atol=0.01)
     # taking truncation, a fifth of the rows, for termination would be seen
     assert (solve(lambda q: q.amax(-1), bootstrap=0.8) - optimal).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("DR3-REM", {"n_heads": 3}),
+        ("DR3-REM", {"n_heads": 3, "mixture": "dirichlet"}),
+        ("DR3-REM", {"n_heads": 3, "mixture": "one_hot"}),
+        ("DR3-QRDQN", {"n_quantiles": 5}),  # of returns that are certain: all of them are Q*
+    ],
+    ids=str,
+)
+def test_ensembles_and_quantiles_reach_them_too(
+    name: str, options: dict[str, Any], make_population: Any, table_data: Any
+):
+    q = learned(make_population, table_data, name, 1200, **options)
+    torch.testing.assert_close(q, solve(lambda values: values.amax(-1)), rtol=0.0, atol=0.02)
 
 
 def test_sarsa_reaches_the_values_of_the_behaviour(make_population: Any, table_data: Any):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from dr3_ray.algorithms.registry import find
 from dr3_ray.data.sampler import generator
 from dr3_ray.member import Member
 from dr3_ray.networks.encoders import StackedLinear
-from dr3_ray.regularizers.dr3 import with_dr3
+from dr3_ray.regularizers.dr3 import dr3_penalty, with_dr3
 from dr3_ray.types import Spaces, Terms, Transition
 
 HERE = Path(__file__).parent
@@ -73,3 +74,41 @@ def test_rem_is_that_of_batch_rl():
     observations = golden["batch/observations"].unsqueeze(0)
     acting = find("DR3-REM", "discrete").act(networks, observations)[0]  # type: ignore[misc]
     assert torch.equal(acting, golden["q_values"].argmax(-1))
+
+
+def test_dqn_with_dr3_and_cql_is_that_of_dopamine():
+    golden = load("dopamine_dr3")
+    # |φ·φ'| over all rows, terminal ones too
+    theirs = {"dr3_coeff": 0.3, "dr3_form": "abs", "dr3_mask_terminals": False}
+    networks, terms = ours("DR3-CQL", golden, cql_alpha=0.1, gamma=0.97, **theirs)
+    assert_same(golden, networks, terms)
+
+
+def test_the_penalty_is_that_of_dopamine_on_features_of_either_sign():
+    golden = load("dopamine_dr3")
+    features = golden["features"].view(2, 1, 1, 16, 8).requires_grad_()
+    penalty = dr3_penalty(features[0], features[1], torch.ones(1, 16, dtype=torch.float64), "abs")
+    torch.testing.assert_close(penalty[0], golden["penalty"], rtol=1e-12, atol=0.0)
+    penalty.sum().backward()
+    assert features.grad is not None
+    torch.testing.assert_close(features.grad[:, 0, 0], golden["penalty_gradient"], rtol=1e-12, atol=0.0)
+
+
+def test_qrdqn_is_that_of_dopamine():
+    golden = load("dopamine_qrdqn")
+    networks, terms = ours("DR3-QRDQN", golden, n_quantiles=6, huber_kappa=0.7, gamma=0.97, dr3_coeff=0.0)
+    assert_same(golden, networks, terms)
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "options"),
+    [
+        ("cql", "DR3-CQL", {"cql_alpha": 2.0, "double_q": True}),
+        ("qrcql", "DR3-QRCQL", {"cql_alpha": 4.0, "double_q": True, "n_quantiles": 6}),
+        ("qrdqn", "DR3-QRDQN", {"n_quantiles": 6}),
+    ],
+)
+def test_it_is_that_of_d3rlpy(file: str, name: str, options: dict[str, Any]):
+    golden = load(f"d3rlpy_{file}")
+    networks, terms = ours(name, golden, gamma=0.97, dr3_coeff=0.0, **options)
+    assert_same(golden, networks, terms)
