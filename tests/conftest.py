@@ -63,6 +63,7 @@ def random_data(action_kind: str, rows: int = 200, seed: int = 0) -> TableData:
             "truncateds": (ending == 19).float(),
             "next_actions": actions(),
             "next_actions_valid": (ending != 9) & (ending != 19),
+            "monte_carlo_returns": torch.randn(rows, generator=source),
         }
     )
 

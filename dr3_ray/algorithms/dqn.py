@@ -72,14 +72,18 @@ def critic_terms(
     """The temporal-difference loss over the `usable` [K, B] rows; None: over all."""
     assert batch.rewards is not None and batch.terminateds is not None
     targets = td.bellman_target(batch.rewards, batch.terminateds, values.next_values, per_row(options.gamma))
-    q = td.value_of(values.q, batch.actions)
-    error = td.huber if options.loss == "huber" else td.squared_error
-    terms = Terms(
+    terms = regression(options.loss, td.value_of(values.q, batch.actions), targets, usable)
+    goes_on = 1.0 - batch.terminateds
+    return terms, Backup(values.phi, values.next_actions, goes_on if usable is None else usable * goes_on)
+
+
+def regression(kind: str, q: Tensor, targets: Tensor, usable: Tensor | None = None) -> Terms:
+    """Q(s, a) to its targets over the `usable` rows (None: all), each [K, B], by Huber or squared error."""
+    error = td.huber if kind == "huber" else td.squared_error
+    return Terms(
         losses={"critic": td.masked_mean(error(q, targets), usable)},
         metrics={"q_data": td.mean_over_batch(q.detach()), "target": td.masked_mean(targets, usable)},
     )
-    goes_on = 1.0 - batch.terminateds
-    return terms, Backup(values.phi, values.next_actions, goes_on if usable is None else usable * goes_on)
 
 
 def objective(options: DQNOptions) -> Objective:

@@ -1,6 +1,6 @@
 """Name and kind of action space -> algorithm."""
 
-from dr3_ray.algorithms import bc, brac, cql, dqn, iql, qrdqn, rebrac, rem, sarsa, td3_bc
+from dr3_ray.algorithms import bc, brac, cql, dqn, iql, monte_carlo, qrdqn, rebrac, rem, sarsa, td, td3_bc
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.errors import UserError
 
@@ -11,6 +11,7 @@ for _spec in (
     *(td3_bc.TD3BC, rebrac.REBRAC, brac.BRAC),
     *(td3_bc.TD3BC, rebrac.REBRAC),
     *(qrdqn.QRDQN, qrdqn.QRCQL),
+    *(td.DISCRETE, td.CONTINUOUS, monte_carlo.DISCRETE, monte_carlo.CONTINUOUS),
     *(bc.DISCRETE, bc.CONTINUOUS),
 ):
     ALGORITHMS.setdefault(_spec.name, {})[_spec.action_kind] = _spec

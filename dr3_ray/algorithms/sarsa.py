@@ -53,14 +53,19 @@ def continuous_objective(options: ContinuousSARSAOptions) -> Objective:
             next_values = networks.target_critic(batch.next_observations, batch.next_actions)[0].amin(1)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         usable = usable_rows(batch)
-        errors = td.masked_mean(td.squared_error(q, targets.unsqueeze(1)), usable.unsqueeze(1))
-        terms = Terms(
-            losses={"critic": errors.sum(1)},
-            metrics={"q_data": q.detach().mean((1, 2)), "target": td.masked_mean(targets, usable)},
-        )
-        return terms, Backup(phi, batch.next_actions, usable * (1.0 - batch.terminateds))
+        return regression(q, targets, usable), Backup(phi, batch.next_actions, usable * (1.0 - batch.terminateds))
 
     return loss
+
+
+def regression(q: Tensor, targets: Tensor, usable: Tensor | None = None) -> Terms:
+    """Each critic's Q(s, a) [K, C, B] to targets [K, B], over the `usable` rows (None: all); summed over critics."""
+    errors = td.squared_error(q, targets.unsqueeze(1))
+    losses = td.masked_mean(errors, None if usable is None else usable.unsqueeze(1))
+    return Terms(
+        losses={"critic": losses.sum(1)},
+        metrics={"q_data": q.detach().mean((1, 2)), "target": td.masked_mean(targets, usable)},
+    )
 
 
 def continuous_networks(options: ContinuousSARSAOptions, spaces: Spaces, generators: Generators) -> nn.Module:

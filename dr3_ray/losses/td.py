@@ -26,6 +26,13 @@ def value_of(
     return q_values.gather(-1, indices).squeeze(-1)
 
 
+def expected_value(
+    q_values: Float[Tensor, "*member batch action"], probabilities: Float[Tensor, "*member batch action"]
+) -> Float[Tensor, "*member batch"]:
+    """V(s) = Σ_a π(a|s) Q(s, a), as in expected SARSA (Sutton & Barto 2018, eq. 6.9)."""
+    return (probabilities * q_values).sum(-1)
+
+
 def squared_error(
     values: Float[Tensor, "*member batch"], targets: Float[Tensor, "*#member batch"]
 ) -> Float[Tensor, "*member batch"]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -98,6 +98,15 @@ class CategoricalActor(nn.Module):
         """The most likely action, [K, B] integers."""
         logits: Tensor = self(observations)
         return logits.argmax(-1)
+
+
+def categorical_sample(
+    logits: Float[Tensor, "*batch action"], uniform: Float[Tensor, "*batch"]
+) -> Int[Tensor, "*batch"]:
+    """The first action whose cumulated probability exceeds u in [0, 1)."""
+    cumulated = logits.softmax(-1).cumsum(-1)
+    below = (cumulated <= uniform.unsqueeze(-1)).sum(-1)
+    return below.clamp(max=logits.shape[-1] - 1)  # the last sum may round to less than 1
 
 
 def squashed_sample(

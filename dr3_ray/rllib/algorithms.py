@@ -127,6 +127,30 @@ class DR3BRAC(OfflineAlgorithm):
     config_class = DR3BRACConfig
 
 
+class DR3TDConfig(OfflineConfig):
+    """Expected TD under a behaviour model with DR3, discrete and continuous actions."""
+
+    algorithm_name = "DR3-TD"
+
+
+class DR3TD(OfflineAlgorithm):
+    """Expected TD under a behaviour model with DR3, discrete and continuous actions."""
+
+    config_class = DR3TDConfig
+
+
+class DR3MCConfig(OfflineConfig):
+    """Regression to Monte-Carlo returns with DR3, discrete and continuous actions."""
+
+    algorithm_name = "DR3-MC"
+
+
+class DR3MC(OfflineAlgorithm):
+    """Regression to Monte-Carlo returns with DR3, discrete and continuous actions."""
+
+    config_class = DR3MCConfig
+
+
 class BCConfig(OfflineConfig):
     """Behaviour cloning, discrete and continuous actions."""
 
@@ -148,6 +172,8 @@ CLASSES: dict[str, type[OfflineAlgorithm]] = {
         DR3QRCQL,
         DR3CQL,
         DR3SARSA,
+        DR3TD,
+        DR3MC,
         DR3IQL,
         DR3TD3BC,
         DR3ReBRAC,

@@ -50,6 +50,8 @@ def chain() -> dict[str, Tensor]:
         "terminateds": terminated,
         "next_actions": next_action,
         "next_actions_valid": valid,
+        # the behaviour's values and noise that the five rows of each pair cancel
+        "monte_carlo_returns": BEHAVIOUR[state, action] + 0.2 * (torch.arange(len(rows)) % 5 - 2.0),
     }
 
 
@@ -62,6 +64,9 @@ def solve(next_policy: Any, bootstrap: float = 1.0) -> Tensor:
         right = torch.cat([GAMMA * bootstrap * v[1:], torch.ones(1)])
         q = torch.stack([left, right], dim=-1)
     return q
+
+
+BEHAVIOUR = solve(lambda q: 0.25 * q[:, LEFT] + 0.75 * q[:, RIGHT])
 
 
 def learned(make_population: Any, table_data: Any, name: str, steps: int, **options: Any) -> Tensor:
@@ -104,12 +109,24 @@ def test_ensembles_and_quantiles_reach_them_too(
 
 
 def test_sarsa_reaches_the_values_of_the_behaviour(make_population: Any, table_data: Any):
-    behaviour = solve(lambda q: 0.25 * q[:, LEFT] + 0.75 * q[:, RIGHT])
     q = learned(make_population, table_data, "DR3-SARSA", 1000, critic_lr=3e-3, batch_size=1024)
-    torch.testing.assert_close(q, behaviour, rtol=0.0, atol=0.02)
+    torch.testing.assert_close(q, BEHAVIOUR, rtol=0.0, atol=0.02)
     # taking the unknown next actions of truncated rows for data would be seen, and so would termination there
-    assert (solve(lambda q: 0.4 * q[:, LEFT] + 0.6 * q[:, RIGHT]) - behaviour).abs().max() > 0.04
-    assert (solve(lambda q: 0.25 * q[:, LEFT] + 0.75 * q[:, RIGHT], bootstrap=0.8) - behaviour).abs().max() > 0.1
+    assert (solve(lambda q: 0.4 * q[:, LEFT] + 0.6 * q[:, RIGHT]) - BEHAVIOUR).abs().max() > 0.04
+    assert (solve(lambda q: 0.25 * q[:, LEFT] + 0.75 * q[:, RIGHT], bootstrap=0.8) - BEHAVIOUR).abs().max() > 0.1
+
+
+def test_td_reaches_the_values_of_the_policy_that_the_data_show(make_population: Any, table_data: Any):
+    # each action stands as often at s, whatever follows at s': cloning finds one in two
+    options = {"critic_lr": 3e-3, "batch_size": 1024, "behaviour_lr": 0.02, "behaviour_steps": 200}
+    q = learned(make_population, table_data, "DR3-TD", 1200, **options)
+    torch.testing.assert_close(q, solve(lambda q: q.mean(-1)), rtol=0.0, atol=0.02)
+    assert (solve(lambda q: q.mean(-1)) - BEHAVIOUR).abs().max() > 0.1
+
+
+def test_monte_carlo_regression_reaches_the_mean_return(make_population: Any, table_data: Any):
+    q = learned(make_population, table_data, "DR3-MC", 1000, critic_lr=3e-3, batch_size=1024)
+    torch.testing.assert_close(q, BEHAVIOUR, rtol=0.0, atol=0.02)
 
 
 def test_cql_is_below_dqn_on_actions_that_the_data_lack(make_population: Any, table_data: Any):

@@ -81,3 +81,9 @@ def test_a_wrong_shape_raises():
         td.bellman_target(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 1, 3), 0.9)
     with pytest.raises(jaxtyping.TypeCheckError):
         td.value_of(torch.zeros(2, 3), torch.zeros(2))  # actions have to be integers
+
+
+def test_expected_values_by_hand():
+    q_values = tensor([[1.0, 3.0, 5.0], [2.0, 0.0, -2.0]])
+    probabilities = tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]])
+    torch.testing.assert_close(td.expected_value(q_values, probabilities), tensor([2.5, -2.0]))

@@ -16,6 +16,7 @@ from dr3_ray.networks.actors import (
     GaussianActor,
     LogTemperature,
     SquashedGaussianActor,
+    categorical_sample,
     squashed_log_prob,
     squashed_sample,
     tanh_log_det,
@@ -136,3 +137,14 @@ def test_a_deterministic_actor_acts_inside_of_the_box():
     assert actions.shape == (2, 5, 2) and actions.abs().max() < 1.0
     assert torch.equal(actor.mode(observations), actions)
     assert torch.unique(actions).numel() == 20
+
+
+def test_categorical_samples():
+    logits = torch.tensor([0.2, 0.5, 0.3]).log()
+    draws = torch.tensor([0.0, 0.19, 0.21, 0.69, 0.71, 1.0 - 2.0**-24])
+    assert categorical_sample(logits.expand(6, 3), draws).tolist() == [0, 0, 1, 1, 2, 2]
+    uniform = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount(categorical_sample(logits.expand(100_000, 3), uniform), minlength=3)
+    torch.testing.assert_close(counts / 100_000, logits.exp(), atol=5e-3, rtol=0.0)
+    never = torch.tensor([0.0, -200.0, 0.0])
+    assert not (categorical_sample(never.expand(100_000, 3), uniform) == 1).any()

@@ -1,0 +1,88 @@
+"""Regression to the Monte-Carlo returns of the data: no bootstrap, no target critic.
+
+The diagnosis of the DR3 paper (section 3.1): Q of the behaviour policy as supervised learning. The returns are those
+of the column `monte_carlo_returns`, whose discount the data set states; those of a truncated episode end with it.
+There is no Bellman backup: DR3's (s', a') is the data's next pair, where there is one. On discrete spaces it can be
+rolled out (one greedy step from the behaviour policy's values).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from dr3_ray.algorithms import dqn, sarsa
+from dr3_ray.algorithms.spec import AlgorithmSpec, TrainingOptions
+from dr3_ray.losses import td
+from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
+from dr3_ray.networks.encoders import Generators
+from dr3_ray.options import Number, choice, number
+from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
+
+
+@dataclass(frozen=True)
+class DiscreteMonteCarloOptions(dqn.DiscreteOptions):
+    """Options on discrete actions; the defaults are those of DQN."""
+
+    loss: Literal["huber", "squared"] = choice("huber", "`huber` (as DQN) or `squared`", ("huber", "squared"))
+
+
+@dataclass(frozen=True)
+class ContinuousMonteCarloOptions(TrainingOptions):
+    """Options on Box actions; the defaults are those of SARSA."""
+
+    critic_lr: Number = number(3e-4, "Adam step size of the critic", low=0.0)
+    n_critics: int = choice(2, "critics, each with its own features")
+
+
+def backup_of(phi: Tensor, batch: Transition) -> Backup:
+    """The data's next pair, where it is known."""
+    assert batch.next_actions is not None and batch.next_actions_valid is not None and batch.terminateds is not None
+    return Backup(phi, batch.next_actions, batch.next_actions_valid * (1.0 - batch.terminateds))
+
+
+def discrete_objective(options: DiscreteMonteCarloOptions) -> Objective:
+    """mean over the batch of Huber(Q(s, a) − G)."""
+
+    def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        assert batch.monte_carlo_returns is not None
+        q, phi = networks.critic(batch.observations)
+        q_data = td.value_of(q.squeeze(1), batch.actions)
+        return dqn.regression(options.loss, q_data, batch.monte_carlo_returns), backup_of(phi, batch)
+
+    return loss
+
+
+def continuous_objective(options: ContinuousMonteCarloOptions) -> Objective:
+    """Σ over critics of the mean over the batch of (Q(s, a) − G)²."""
+
+    def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        assert batch.monte_carlo_returns is not None
+        q, phi = networks.critic(batch.observations, batch.actions)
+        return sarsa.regression(q, batch.monte_carlo_returns), backup_of(phi, batch)
+
+    return loss
+
+
+def discrete_networks(options: DiscreteMonteCarloOptions, spaces: Spaces, generators: Generators) -> nn.Module:
+    """`critic`, one head an action."""
+    critic = DiscreteCritic(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    return nn.ModuleDict({"critic": critic})
+
+
+def continuous_networks(options: ContinuousMonteCarloOptions, spaces: Spaces, generators: Generators) -> nn.Module:
+    """`critic` on [s, a]."""
+    sizes = (spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    return nn.ModuleDict({"critic": ContinuousCritic(generators, *sizes, options.n_critics)})
+
+
+COLUMNS = (
+    *("observations", "actions", "monte_carlo_returns"),
+    *("next_observations", "next_actions", "next_actions_valid", "terminateds"),  # for DR3 alone
+)
+DISCRETE = AlgorithmSpec(
+    "DR3-MC", "discrete", DiscreteMonteCarloOptions, discrete_networks, discrete_objective, COLUMNS, dqn.act
+)
+CONTINUOUS = AlgorithmSpec(
+    "DR3-MC", "continuous", ContinuousMonteCarloOptions, continuous_networks, continuous_objective, COLUMNS, None
+)
