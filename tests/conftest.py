@@ -18,14 +18,14 @@ from dr3_ray.types import Spaces
 
 # small enough for thousands of updates, and every rule of the algorithms acts within a few of them
 TINY: dict[str, Any] = {"hidden_sizes": (12, 8), "batch_size": 16, "normalize_observations": False}
-TINY_CRITIC: dict[str, Any] = {"critic_lr": 1e-3, "tau": 0.5, "target_period": 3, "policy_delay": 3}
+TINY_CRITIC: dict[str, Any] = {
     "critic_lr": 1e-3,
     "tau": 0.5,
     "target_period": 3,
     "policy_delay": 3,
     "behaviour_steps": 1,
 }
-TINY_SIZES: dict[str, Any] = {"n_heads": 5, "n_sampled_actions": 3, "n_divergence_samples": 3}
+TINY_SIZES: dict[str, Any] = {"n_heads": 5, "n_quantiles": 4, "n_sampled_actions": 3, "n_divergence_samples": 3}
 SPACES = {"discrete": Spaces((2, 3), "discrete", 3), "continuous": Spaces((2, 3), "continuous", 2)}
 
 

@@ -9,7 +9,6 @@ for _spec in (
     *(dqn.DQN, cql.DISCRETE, cql.CONTINUOUS, sarsa.DISCRETE, sarsa.CONTINUOUS),
     *(iql.DISCRETE, iql.CONTINUOUS, rem.REM),
     *(td3_bc.TD3BC, rebrac.REBRAC, brac.BRAC),
-    *(td3_bc.TD3BC, rebrac.REBRAC),
     *(qrdqn.QRDQN, qrdqn.QRCQL),
     *(td.DISCRETE, td.CONTINUOUS, monte_carlo.DISCRETE, monte_carlo.CONTINUOUS),
     *(bc.DISCRETE, bc.CONTINUOUS),
