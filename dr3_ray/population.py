@@ -7,7 +7,9 @@ The results are the same up to rounding.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import add
 from typing import Any, Literal, Protocol
 
 import torch
@@ -27,6 +29,7 @@ from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.types import Noise, Spaces, Transition
 
 PROBE_ROWS = 2048
+GATHERED_ROWS = 512  # at a time: enough to make the cost of a gather small, few enough to stay in cache
 SMALL_ACTIVATION = 2**17  # floats; beyond, stacked members were not faster on a CPU with 2 MiB of L2 cache
 Execution = Literal["auto", "in_turn", "stacked"]
 
@@ -112,8 +115,10 @@ class Population:
         """Train every member for `n_steps` gradient steps; return the metrics of its last step, each [K].
 
         A member whose loss or parameters become non-finite is marked in `diverged`, keeps its last finite metrics,
-        and leaves the others untouched.
+        and leaves the others untouched. The calling thread flushes denormal numbers to zero from then on.
         """
+        # the moments of dead units decay into denormal numbers, on which a CPU's Adam takes twice as long
+        torch.set_flush_denormal(True)
         latest: dict[str, list[Tensor]] = {}
         for view in self.views:
             before = {name: values[view.rows] for name, values in self.metrics.items()}
@@ -126,19 +131,19 @@ class Population:
         return self.metrics
 
     def _train(self, view: View, n_steps: int) -> dict[str, Tensor]:
-        finite = torch.ones(len(view.members), dtype=torch.bool, device=self.device)
-        for step in range(self.step, self.step + n_steps):
-            indices, noise = self._draw(view)
-            terms, _ = view.objective(view.networks, self._batch(indices), noise, step)
-            total = torch.stack(list(terms.losses.values())).sum(0)
+        summed = torch.zeros(len(view.members), dtype=self.dtype, device=self.device)  # non-finite once a loss is
+        for step, (batch, noise) in enumerate(self._batches(view, n_steps), self.step):
+            terms, _ = view.objective(view.networks, batch, noise, step)
+            total = reduce(add, terms.losses.values())  # [K]
             active = self._active(step)
             trained = [parameter for name in active for parameter in view.parameters[name]]
-            gradients = iter(torch.autograd.grad(total.sum(), trained, materialize_grads=True))
+            gradients = iter(torch.autograd.grad(total, trained, torch.ones_like(total), materialize_grads=True))
             for name, part in active.items():
                 part.adam.step(view.members, [next(gradients) for _ in view.parameters[name]])
                 if part.target_values is not None and self.tau is not None and (step + 1) % self.target_period == 0:
                     polyak_update(part.target_values[view.rows], part.values[view.rows], self.tau[view.rows])
-            finite &= total.detach().isfinite()
+            summed += total.detach()
+        finite = summed.isfinite()
         for part in self.parts.values():
             finite &= part.values[view.rows].isfinite().all(1)
         self.diverged[view.rows] |= ~finite
@@ -151,17 +156,19 @@ class Population:
         names = self.spec.active(self.members[0].options, step)
         return {name: part for name, part in self.parts.items() if name in names}
 
-    def _draw(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
-        indices, noise = self.sampler.draw(view.rows)
-        return indices, {name: values.to(self.device) for name, values in noise.items()}
+    def _batches(self, view: View, n_steps: int) -> Iterator[tuple[Transition, dict[str, Tensor]]]:
+        """The batches and noise of the next steps; rows are gathered for several steps at once."""
+        at_once = max(1, GATHERED_ROWS // (len(view.members) * self.sampler.batch_size))
+        for start in range(0, n_steps, at_once):
+            draws = [self.sampler.draw(view.rows) for _ in range(min(at_once, n_steps - start))]
+            rows = self._batch(torch.stack([indices for indices, _ in draws]))
+            for i, (_, noise) in enumerate(draws):
+                batch = Transition(**{name: column[i] for name, column in rows._asdict().items() if column is not None})
+                yield batch, {name: values.to(self.device) for name, values in noise.items()}
 
     def _batch(self, indices: Tensor) -> Transition:
         columns = self.data.gather(indices, self.spec.columns)
-        found = {name: self._as_parameters(column) for name, column in columns.items()}
-        for name in ("observations", "next_observations"):
-            if name in found:
-                found[name] = normalized(self.networks, found[name])
-        return Transition(**found)
+        return Transition(**{name: self._as_parameters(column) for name, column in columns.items()})
 
     def _as_parameters(self, column: Tensor) -> Tensor:
         """On the networks' device, and floats in their precision."""

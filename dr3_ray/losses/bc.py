@@ -10,7 +10,7 @@ def discrete_nll(
     logits: Float[Tensor, "*member batch action"], actions: Int[Tensor, "*member batch"]
 ) -> Float[Tensor, "*member batch"]:
     """−log π(a|s) = −(z_a − log Σ exp z)."""
-    return logits.logsumexp(-1) - value_of(logits, actions)
+    return -value_of(logits.log_softmax(-1), actions)
 
 
 def squared_distance(

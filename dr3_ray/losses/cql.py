@@ -1,4 +1,4 @@
-"""Conservative Q-learning (Kumar et al., "CQL", arXiv 2006.04779), the CQL(H) form of its eq. 4."""
+"""CQL (Kumar et al., arXiv 2006.04779): the term that lowers Q where the data have no actions, and max-backups."""
 
 import math
 
@@ -12,8 +12,8 @@ from dr3_ray.losses.td import value_of
 def discrete_gap(
     q_values: Float[Tensor, "*member batch action"], actions: Int[Tensor, "*#member batch"]
 ) -> Float[Tensor, "*member batch"]:
-    """log Σ_a exp Q(s, a) − Q(s, a_data)."""
-    return q_values.logsumexp(-1) - value_of(q_values, actions)
+    """log Σ_a exp Q(s, a) − Q(s, a_data) = −log softmax(Q(s, ·))(a_data)."""
+    return -value_of(q_values.log_softmax(-1), actions)
 
 
 def continuous_gap(
@@ -35,3 +35,33 @@ def continuous_gap(
 def uniform_log_density(action_dim: int) -> float:
     """log μ of the uniform distribution on [−1, 1]^A: A log ½."""
     return action_dim * math.log(0.5)
+
+
+def rho_gap(
+    sampled_q: Float[Tensor, "*member batch sample"],
+    data_q: Float[Tensor, "*member batch"],
+    temperature: float | Tensor,
+) -> Float[Tensor, "*member batch"]:
+    """Σ_n w_n Q(s, a_n) − Q(s, a_data), w = softmax(Q / T), a_n ~ ρ: CQL(ρ) of the paper's appendix A.
+
+    w is the maximiser of the inner problem and stands without gradient, so that ∇ = Σ w ∇Q (Danskin's theorem).
+    """
+    weights = torch.softmax(sampled_q.detach() / temperature, dim=-1)
+    return (weights * sampled_q).sum(-1) - data_q
+
+
+def max_then_min(
+    q: Float[Tensor, "*member critic batch sample"],
+) -> tuple[Float[Tensor, "*member batch"], Int[Tensor, "*member batch"]]:
+    """min_c max_n Q_c(s', a_n), and its n: the authors' order of max-backup."""
+    best, index = q.max(-1)
+    values, critic = best.min(-2)
+    return values, index.gather(-2, critic.unsqueeze(-2)).squeeze(-2)
+
+
+def min_then_max(
+    q: Float[Tensor, "*member critic batch sample"],
+) -> tuple[Float[Tensor, "*member batch"], Int[Tensor, "*member batch"]]:
+    """max_n min_c Q_c(s', a_n), and its n: the order of JaxCQL, CORL and d3rlpy."""
+    values, index = q.amin(-3).max(-1)
+    return values, index

@@ -32,6 +32,8 @@ class StackedLinear(nn.Module):
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """Apply layer (k, c) to x[k, c]; an x with one row of critics goes to all of them."""
         members, copies = self.weight.shape[:2]
+        if copies == 1:  # fewer views, each of which costs at a small batch
+            return torch.baddbmm(self.bias.squeeze(1), x.squeeze(1), self.weight.squeeze(1)).unsqueeze(1)
         x = x.expand(members, copies, *x.shape[2:])
         y = torch.baddbmm(self.bias.flatten(0, 1), x.flatten(0, 1), self.weight.flatten(0, 1))
         return y.view(members, copies, *y.shape[1:])
@@ -72,16 +74,17 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(
             StackedLinear(generators, *pair, copies=copies) for pair in itertools.pairwise(sizes)
         )
-        self.norms = nn.ModuleList(
-            StackedLayerNorm(len(generators), n, copies) if layer_norm else nn.Identity() for n in hidden_sizes
-        )
+        normalized = hidden_sizes if layer_norm else ()
+        self.norms = nn.ModuleList(StackedLayerNorm(len(generators), n, copies) for n in normalized)
         self.n_out, self.copies = sizes[-1], copies
 
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """The activations of the last layer; without layers, x itself for every copy."""
         x = x.expand(-1, self.copies, -1, -1)
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = norm(torch.relu(layer(x)))
+        for layer, norm in itertools.zip_longest(self.layers, self.norms):
+            x = torch.relu(layer(x))
+            if norm is not None:
+                x = norm(x)
         return x
 
 
