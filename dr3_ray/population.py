@@ -168,7 +168,10 @@ class Population:
 
     def _batch(self, indices: Tensor) -> Transition:
         columns = self.data.gather(indices, self.spec.columns)
-        return Transition(**{name: self._as_parameters(column) for name, column in columns.items()})
+        found = {name: self._as_parameters(column) for name, column in columns.items()}
+        for name in found.keys() & {"observations", "next_observations"}:
+            found[name] = normalized(self.networks, found[name])
+        return Transition(**found)
 
     def _as_parameters(self, column: Tensor) -> Tensor:
         """On the networks' device, and floats in their precision."""
