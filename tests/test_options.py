@@ -30,6 +30,9 @@ CHANGED = {
     "warm_start_steps": 0.0,
     "divergence": "mmd",
     "mmd_kernel": "gaussian",
+    "cql_form": "rho",
+    "max_backup": "max_min",
+    "lagrange": "common",
     "gamma": 0.5,
     "policy_noise": 0.5,
     "normalize_observations": True,
@@ -46,6 +49,10 @@ BESIDE: dict[str, dict[str, Any]] = {
     "policy_delay": {"policy_delay": 1},
     "mmd_kernel": {"divergence": "mmd"},
     "mmd_sigma": {"divergence": "mmd"},
+    "cql_clip_below": {"cql_form": "rho", "cql_clip_below": 0.0},  # this form's gap is sometimes negative
+    "cql_clip_above": {"cql_clip_above": 1.0},
+    "lagrange_threshold": {"lagrange": "authors"},
+    "lagrange_lr": {"lagrange": "authors"},
     "dr3_form": {"hidden_sizes": ()},  # φ is the observation itself: of either sign, as a ReLU's output never is
 }
 

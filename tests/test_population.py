@@ -32,6 +32,7 @@ def different_members(spec: AlgorithmSpec, k: int) -> list[dict[str, Any]]:
     return [
         {"seed": j}
         | ({"dr3_coeff": 0.1 * j} if spec.has_critic else {})
+        | ({"lagrange": "common"} if "lagrange_lr" in known else {})
         | {name: 1e-3 * (1 + j) for name in known if name.endswith("_lr")}
         | {
             name: value
@@ -54,6 +55,8 @@ def different_members(spec: AlgorithmSpec, k: int) -> list[dict[str, Any]]:
                 "warm_start_steps": 1.0 * j,
                 "brac_alpha": 0.1 + 0.2 * j,
                 "entropy_coeff": 0.1 * j,
+                "cql_clip_above": 3.0 + j,
+                "lagrange_threshold": 1.0 + j,
             }.items()
             if name in known
         }

@@ -1,12 +1,26 @@
 """Name and kind of action space -> algorithm."""
 
-from dr3_ray.algorithms import bc, brac, cql, dqn, iql, monte_carlo, qrdqn, rebrac, rem, sarsa, td, td3_bc
+from dr3_ray.algorithms import (
+    bc,
+    brac,
+    cql,
+    cql_continuous,
+    dqn,
+    iql,
+    monte_carlo,
+    qrdqn,
+    rebrac,
+    rem,
+    sarsa,
+    td,
+    td3_bc,
+)
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.errors import UserError
 
 ALGORITHMS: dict[str, dict[str, AlgorithmSpec]] = {}
 for _spec in (
-    *(dqn.DQN, cql.DISCRETE, cql.CONTINUOUS, sarsa.DISCRETE, sarsa.CONTINUOUS),
+    *(dqn.DQN, cql.DISCRETE, cql_continuous.CONTINUOUS, sarsa.DISCRETE, sarsa.CONTINUOUS),
     *(iql.DISCRETE, iql.CONTINUOUS, rem.REM),
     *(td3_bc.TD3BC, rebrac.REBRAC, brac.BRAC),
     *(qrdqn.QRDQN, qrdqn.QRCQL),

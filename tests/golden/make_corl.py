@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-OBSERVATION, ACTION, HIDDEN, BATCH = 5, 3, 8, 16
+OBSERVATION, ACTION, HIDDEN, BATCH, SAMPLES = 5, 3, 8, 16, 4
 HERE = Path(__file__).parent
 
 
@@ -245,6 +245,76 @@ def flax(kind: str, network: str, tree: Any) -> dict[str, np.ndarray]:
     return found
 
 
+def cql(checkout: Path) -> None:
+    """CORL's CQL: as it comes; unweighted; with Lagrange, max-backup, entropy backup, clips and T = 2."""
+    theirs, rng = corl(checkout, "cql"), torch.Generator().manual_seed(4)
+    columns = batch(rng)
+
+    def critic() -> nn.Module:
+        made = theirs.FullyConnectedQFunction(OBSERVATION, ACTION)
+        made.network = small(OBSERVATION + ACTION, 1)
+        return scale(made)
+
+    actor = theirs.TanhGaussianPolicy(OBSERVATION, ACTION, 1.0, log_std_offset=0.0)
+    actor.base_network = scale(small(OBSERVATION, 2 * ACTION), 1.5)
+    critics, targets = pair(critic), pair(critic)
+    variants: dict[str, dict[str, Any]] = {
+        "cql": {},
+        "cql_unweighted": {"cql_importance_sample": False},
+        "cql_lagrange": {
+            "cql_lagrange": True, "cql_target_action_gap": 2.0, "cql_max_target_backup": True, "backup_entropy": True,
+            "cql_clip_diff_min": -1.0, "cql_clip_diff_max": 6.0, "cql_temp": 2.0,
+        },
+    }  # fmt: skip
+    for name, options in variants.items():
+        policy, two = Recorder(actor.base_network), [Recorder(each) for each in critics]
+        trainer = theirs.ContinuousCQL(
+            critics[0], two[0], critics[1], two[1], actor, policy, -float(ACTION), discount=0.97,
+            soft_target_update_rate=0.0, bc_steps=0, cql_n_actions=SAMPLES, **options,
+        )  # fmt: skip
+        trainer.target_critic_1, trainer.target_critic_2 = targets
+        trainer.log_alpha.double().constant.data.fill_(-0.7)
+        trainer.log_alpha_prime.double().constant.data.fill_(0.4)
+        trainer.alpha_optimizer, trainer.alpha_prime_optimizer = (
+            Recorder(each) for each in (trainer.log_alpha, trainer.log_alpha_prime)
+        )
+        drawn: list[Tensor] = []
+
+        def normal(shape: Any, dtype: Any, device: Any, drawn: list[Tensor] = drawn) -> Tensor:
+            drawn.append(torch.randn(shape, generator=rng))
+            return drawn[-1]
+
+        uniform = torch.rand(BATCH, SAMPLES, ACTION, generator=rng) * 2.0 - 1.0
+        with (
+            patch("torch.distributions.normal._standard_normal", normal),
+            patch.object(torch.Tensor, "uniform_", lambda *_: uniform),  # noqa: B023
+        ):
+            found = trainer.train(rows(columns))
+        order = ("action", "next_action", "sampled_at_s", "sampled_at_next_s")
+        losses = {
+            "critic": found["qf1_loss"] + found["qf2_loss"],
+            "cql": found["cql_min_qf1_loss"] + found["cql_min_qf2_loss"],
+            "actor": found["policy_loss"],
+            "temperature": found["alpha_loss"],
+        }
+        scalars = {"temperature": (trainer.log_alpha, trainer.alpha_optimizer)}
+        if options.get("cql_lagrange"):
+            losses["lagrange"] = found["alpha_prime_loss"]
+            scalars["lagrange"] = (trainer.log_alpha_prime, trainer.alpha_prime_optimizer)
+        save(
+            name, columns, dict(zip(order, drawn, strict=True)) | {"sampled_uniform": uniform}, losses,
+            parameters("weights", "actor", actor.base_network.state_dict()),
+            parameters("weights", "critic", critics.state_dict()),
+            parameters("weights", "target_critic", targets.state_dict()),
+            parameters("gradients", "actor", policy.gradients), parameters("gradients", "critic", both(two)),
+            *(parameters("weights", each, {"log_alpha": scalar.constant}) for each, (scalar, _) in scalars.items()),
+            *(
+                parameters("gradients", each, {"log_alpha": recorder.gradients["constant"]})
+                for each, (_, recorder) in scalars.items()
+            ),
+        )  # fmt: skip
+
+
 def main() -> None:
     """Everything, from the checkout that the command line names."""
     torch.set_default_dtype(torch.float64)
@@ -253,6 +323,7 @@ def main() -> None:
     iql(checkout)
     td3_bc(checkout)
     rebrac(checkout)
+    cql(checkout)
 
 
 if __name__ == "__main__":

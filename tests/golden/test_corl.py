@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -109,5 +110,32 @@ def test_rebrac():
     golden = load("rebrac")
     options = {"gamma": 0.97, "policy_noise": 0.3, "noise_clip": 0.4, "actor_bc_coeff": 0.5, "critic_bc_coeff": 0.2}
     networks, losses = ours("DR3-ReBRAC", golden, step=1, **options)
+    assert_losses(losses, golden["losses"])
+    assert_gradients(golden, networks)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cql", {}),
+        ("cql_unweighted", {"cql_form": "H_unweighted"}),
+        (
+            "cql_lagrange",
+            {
+                "lagrange": "common",
+                "lagrange_threshold": 2.0,
+                "max_backup": "min_max",
+                "entropy_backup": True,
+                "cql_clip_below": 1.0,
+                "cql_clip_above": 6.0,
+                "cql_temperature": 2.0,
+            },
+        ),
+    ],
+)
+def test_cql(name: str, options: dict[str, Any]):
+    golden = load(name)
+    networks, losses = ours("DR3-CQL", golden, gamma=0.97, n_sampled_actions=4, **options)
+    assert losses.keys() == golden["losses"].keys()
     assert_losses(losses, golden["losses"])
     assert_gradients(golden, networks)

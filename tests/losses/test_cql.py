@@ -61,6 +61,27 @@ def test_importance_weights_estimate_the_integral():
         assert abs(gap.item() - math.log(n) - math.log(math.e - 1.0 / math.e)) < 0.01
 
 
+def test_rho_gap_and_its_gradient():
+    # softmax(0, log 3) = (¼, ¾): ¾ log 3 − 1; the weights have no gradient
+    sampled_q = tensor([[0.0, math.log(3.0)]], requires_grad=True)
+    data_q = tensor([1.0], requires_grad=True)
+    gap = cql.rho_gap(sampled_q, data_q, 1.0)
+    torch.testing.assert_close(gap, tensor([0.75 * math.log(3.0) - 1.0]))
+    gap.sum().backward()
+    torch.testing.assert_close(sampled_q.grad, tensor([[0.25, 0.75]]))
+    torch.testing.assert_close(data_q.grad, tensor([-1.0]))
+    halved = cql.rho_gap(sampled_q.detach() * 2.0, tensor([0.0]), 2.0)
+    torch.testing.assert_close(halved, tensor([1.5 * math.log(3.0)]))
+
+
+def test_the_two_orders_of_max_backup():
+    # critics (3, 0, 2) and (1, 4, 2): the best of each are 3 and 4, the smaller one at 0; the minima are (1, 0, 2)
+    q = tensor([[3.0, 0.0, 2.0], [1.0, 4.0, 2.0]]).view(1, 2, 1, 3)
+    assert [each.item() for each in cql.max_then_min(q)] == [3.0, 0]
+    assert [each.item() for each in cql.min_then_max(q)] == [2.0, 2]
+    assert [each.item() for each in cql.max_then_min(q.flip(1))] == [3.0, 0]
+
+
 def test_uniform_log_density():
     assert cql.uniform_log_density(3) == 3 * math.log(0.5)
 
