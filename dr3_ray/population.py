@@ -10,12 +10,13 @@ import copy
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.data.n_step import Rows, gather_n_step
 from dr3_ray.data.sampler import Sampler
 from dr3_ray.diagnostics.features import feature_statistics
 from dr3_ray.diagnostics.rank import effective_rank
@@ -32,16 +33,6 @@ PROBE_ROWS = 2048
 GATHERED_ROWS = 512  # at a time: enough to make the cost of a gather small, few enough to stay in cache
 SMALL_ACTIVATION = 2**17  # floats; beyond, stacked members were not faster on a CPU with 2 MiB of L2 cache
 Execution = Literal["auto", "in_turn", "stacked"]
-
-
-class Data(Protocol):
-    """What training asks of a data set."""
-
-    def __len__(self) -> int: ...
-
-    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
-        """Columns at `indices` [K, B], each [K, B, ...]."""
-        ...
 
 
 class Part:
@@ -78,7 +69,7 @@ class Population:
         spec: AlgorithmSpec,
         networks: nn.Module,
         members: Sequence[Member],
-        data: Data,
+        data: Rows,
         spaces: Spaces,
         execution: Execution = "auto",
     ):
@@ -95,6 +86,7 @@ class Population:
         }
         self.tau: Tensor | None = getattr(options, "tau", None)
         self.target_period: int = getattr(options, "target_period", 1)
+        self.n_step: int = getattr(options, "n_step", 1)
 
         noise = spec.noise(options, spaces)
         if execution == "auto":
@@ -167,7 +159,10 @@ class Population:
                 yield batch, {name: values.to(self.device) for name, values in noise.items()}
 
     def _batch(self, indices: Tensor) -> Transition:
-        columns = self.data.gather(indices, self.spec.columns)
+        if self.n_step > 1:
+            columns = gather_n_step(self.data, indices, self.spec.columns, self.n_step)
+        else:
+            columns = self.data.gather(indices, self.spec.columns)
         found = {name: self._as_parameters(column) for name, column in columns.items()}
         for name in found.keys() & {"observations", "next_observations"}:
             found[name] = normalized(self.networks, found[name])

@@ -24,6 +24,8 @@ class Transition(NamedTuple):
     next_actions: Tensor | None = None  # [K, B] integers, or [K, B, A]
     next_actions_valid: Tensor | None = None  # [K, B], boolean
     monte_carlo_returns: Tensor | None = None  # [K, B]
+    n_step_rewards: Tensor | None = None  # [K, B, n], 0 behind the last step taken; None: one step
+    n_steps: Tensor | None = None  # [K, B], the number of steps from s to s', n or fewer
 
 
 class Terms(NamedTuple):

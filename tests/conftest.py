@@ -64,6 +64,8 @@ def random_data(action_kind: str, rows: int = 200, seed: int = 0) -> TableData:
             "next_actions": actions(),
             "next_actions_valid": (ending != 9) & (ending != 19),
             "monte_carlo_returns": torch.randn(rows, generator=source),
+            "episode_ids": torch.arange(rows) // 10,
+            "timesteps": torch.arange(rows) % 10,
         }
     )
 

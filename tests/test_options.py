@@ -47,6 +47,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "weight_clip": {"weight_clip": 1.0},
     "noise_clip": {"policy_noise": 1.0},
     "policy_delay": {"policy_delay": 1},
+    "behaviour_steps": {"behaviour_steps": 1},
     "mmd_kernel": {"divergence": "mmd"},
     "mmd_sigma": {"divergence": "mmd"},
     "cql_clip_below": {"cql_form": "rho", "cql_clip_below": 0.0},  # this form's gap is sometimes negative

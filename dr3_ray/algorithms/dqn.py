@@ -30,6 +30,7 @@ class DiscreteTargetOptions(DiscreteOptions, CriticOptions):
 
     tau: Number = number(1.0, "target ← (1 − τ) target + τ critic; 1 is a copy", low=0.0, high=1.0)
     target_period: int = choice(2000, "gradient steps between two updates of the target (2,000: Agarwal et al. 2020)")
+    n_step: int = choice(1, "rewards before the bootstrap, fewer where the episode ends; uncorrected, as in Rainbow")
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,21 @@ def critic_terms(
     options: DiscreteCriticOptions, values: Values, batch: Transition, usable: Tensor | None = None
 ) -> tuple[Terms, Backup]:
     """The temporal-difference loss over the `usable` [K, B] rows; None: over all."""
-    assert batch.rewards is not None and batch.terminateds is not None
-    targets = td.bellman_target(batch.rewards, batch.terminateds, values.next_values, per_row(options.gamma))
+    assert batch.terminateds is not None
+    rewards, gamma = return_and_discount(options, batch)
+    targets = td.bellman_target(rewards, batch.terminateds, values.next_values, gamma)
     terms = regression(options.loss, td.value_of(values.q, batch.actions), targets, usable)
     goes_on = 1.0 - batch.terminateds
     return terms, Backup(values.phi, values.next_actions, goes_on if usable is None else usable * goes_on)
+
+
+def return_and_discount(options: DiscreteTargetOptions, batch: Transition) -> tuple[Tensor, Number]:
+    """What is earned between s and s' [K, B], and the discount of what comes after."""
+    assert batch.rewards is not None
+    gamma = per_row(options.gamma)
+    if batch.n_step_rewards is None or batch.n_steps is None:
+        return batch.rewards, gamma
+    return td.n_step_return(batch.n_step_rewards, gamma), gamma**batch.n_steps
 
 
 def regression(kind: str, q: Tensor, targets: Tensor, usable: Tensor | None = None) -> Terms:

@@ -15,7 +15,7 @@ from dr3_ray.losses import cql, quantile, td
 from dr3_ray.networks.critics import MultiHeadCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
-from dr3_ray.options import Number, choice, number, per_row
+from dr3_ray.options import Number, choice, number
 from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
 
 
@@ -39,15 +39,16 @@ def objective(options: QRDQNOptions) -> Objective:
     """mean over the batch of Σ_i mean_j ρ(y_j − θ_i(s, a)), and the conservative gap of the mean where it has an α."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
-        assert batch.rewards is not None and batch.terminateds is not None
+        assert batch.terminateds is not None
         quantiles, phi = networks.critic(batch.observations)
         with torch.no_grad():
             next_quantiles = networks.target_critic(batch.next_observations)[0]
             selector = networks.critic(batch.next_observations)[0] if options.double_q else next_quantiles
             next_actions = selector.mean(-1).argmax(-1)
             next_quantiles = quantiles_of(next_quantiles, next_actions)
-        gamma, kappa = per_row(options.gamma), torch.as_tensor(options.huber_kappa).view(-1, 1, 1, 1)
-        targets = quantile.quantile_target(batch.rewards, batch.terminateds, next_quantiles, gamma)
+        rewards, gamma = dqn.return_and_discount(options, batch)
+        kappa = torch.as_tensor(options.huber_kappa).view(-1, 1, 1, 1)
+        targets = quantile.quantile_target(rewards, batch.terminateds, next_quantiles, gamma)
         errors = quantile.quantile_huber(quantiles_of(quantiles, batch.actions), targets, kappa)
         q = quantiles.mean(-1)
         losses = {"critic": td.mean_over_batch(errors)}

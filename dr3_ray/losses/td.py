@@ -1,5 +1,6 @@
 """Temporal-difference learning: targets and errors."""
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
@@ -16,6 +17,18 @@ def bellman_target(
     Sutton & Barto (2018), eq. 6.1.
     """
     return (rewards + gamma * (1.0 - terminateds) * next_values).detach()
+
+
+def n_step_return(
+    rewards: Float[Tensor, "*member batch step"], gamma: float | Tensor
+) -> Float[Tensor, "*member batch"]:
+    """Σ_i γ^i r_{t+i}, without correction for the policy: Sutton & Barto (2018), eq. 7.1, without its last term.
+
+    `gamma` is a number or broadcasts against [..., batch].
+    """
+    powers = torch.arange(rewards.shape[-1], dtype=rewards.dtype, device=rewards.device)
+    discounts = (gamma.unsqueeze(-1) if isinstance(gamma, Tensor) else gamma) ** powers
+    return (discounts * rewards).sum(-1)
 
 
 def value_of(

@@ -87,3 +87,10 @@ def test_expected_values_by_hand():
     q_values = tensor([[1.0, 3.0, 5.0], [2.0, 0.0, -2.0]])
     probabilities = tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]])
     torch.testing.assert_close(td.expected_value(q_values, probabilities), tensor([2.5, -2.0]))
+
+
+def test_n_step_returns_by_hand():
+    rewards = tensor([[[1.0, 2.0, 3.0]], [[1.0, 2.0, 0.0]]])
+    torch.testing.assert_close(td.n_step_return(rewards, tensor([[0.5], [0.1]])), tensor([[2.75], [1.2]]))
+    torch.testing.assert_close(td.n_step_return(rewards[0], 1.0), tensor([6.0]))
+    torch.testing.assert_close(td.n_step_return(rewards[0], 0.0), tensor([1.0]))

@@ -1,0 +1,41 @@
+"""Transitions over several steps: the rows that follow a row in its episode."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+AT_THE_END = ("next_observations", "next_actions", "next_actions_valid", "terminateds")
+
+
+class Rows(Protocol):
+    """What is asked of a data set."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
+        """Columns at `indices`, each [*indices, ...]."""
+        ...
+
+
+def gather_n_step(data: Rows, indices: Tensor, columns: Sequence[str], n: int) -> dict[str, Tensor]:
+    """Columns of the transitions from rows `indices` [..., B] to the state n steps later.
+
+    They are shorter where the episode ends or, in a subsample, the next row is another one. The columns of s' and
+    `terminateds` are those of the last step that is taken; `n_step_rewards` [..., B, n] are the rewards of all of them,
+    0 behind the last, and `n_steps` [..., B] is their number. A truncated episode bootstraps from its last state.
+    """
+    rows = indices.unsqueeze(-1) + torch.arange(n)
+    found = data.gather(
+        rows.clamp(max=len(data) - 1), ("rewards", "terminateds", "truncateds", "episode_ids", "timesteps")
+    )
+    timesteps, episodes = found["timesteps"], found["episode_ids"]
+    ended = (found["terminateds"] + found["truncateds"])[..., :-1] > 0
+    goes_on = ~ended & (timesteps[..., 1:] == timesteps[..., :-1] + 1) & (episodes[..., 1:] == episodes[..., :-1])
+    taken = torch.cat([torch.ones_like(rows[..., :1], dtype=torch.bool), goes_on.cumprod(-1).bool()], dim=-1)
+    n_steps = taken.sum(-1)
+    here = data.gather(indices, [name for name in columns if name not in AT_THE_END])
+    there = data.gather(indices + n_steps - 1, [name for name in columns if name in AT_THE_END])
+    rewards = found["rewards"] * taken
+    return here | there | {"n_step_rewards": rewards, "n_steps": n_steps.to(rewards.dtype)}
