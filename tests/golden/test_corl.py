@@ -127,7 +127,7 @@ def test_rebrac():
                 "max_backup": "min_max",
                 "entropy_backup": True,
                 "cql_clip_below": 1.0,
-                "cql_clip_above": 6.0,
+                "cql_clip_above": 7.0,
                 "cql_temperature": 2.0,
             },
         ),
