@@ -11,7 +11,7 @@ from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError
 from dr3_ray.normalization import Statistics, normalize_by
 from dr3_ray.options import Options
-from dr3_ray.regularizers.dr3 import DR3, with_dr3
+from dr3_ray.regularizers.dr3 import DR3, multiplier_networks, with_dr3
 from dr3_ray.types import Objective, Spaces
 
 
@@ -38,6 +38,11 @@ class Member:
             raise UserError("dr3_match_actions compares the heads of a discrete critic: leave it out")
         return cls(spec.options.from_dict(values), regularizer, seed)
 
+    def step_size(self, part: str) -> float:
+        """Adam's step size for a trained child of the networks."""
+        value: float = getattr(self.dr3 if part.startswith("dr3_") else self.options, f"{part}_lr")
+        return value
+
     def to_dict(self) -> dict[str, Any]:
         """The member's full configuration as plain values."""
         options: dict[str, Any] = self.options.to_dict()
@@ -59,6 +64,9 @@ def build_networks(
     """
     options = spec.options.stack([member.options for member in members])
     networks = spec.networks(options, spaces, [generator(member.seed, "init") for member in members])
+    if regularizers := [member.dr3 for member in members if member.dr3]:
+        for name, module in multiplier_networks(DR3.stack(regularizers), len(members)).items():
+            networks.add_module(name, module)
     if options.normalize_observations:  # type: ignore[attr-defined]
         if statistics is None:
             raise UserError("normalize_observations needs statistics: give build_networks observation_statistics(data)")

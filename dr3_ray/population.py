@@ -41,7 +41,7 @@ class Part:
     def __init__(self, name: str, module: nn.Module, target: nn.Module | None, members: Sequence[Member]):
         self.values = flatten_parameters(module)
         self.target_values = None if target is None else flatten_parameters(target)
-        lrs = [getattr(member.options, f"{name}_lr") for member in members]
+        lrs = [member.step_size(name) for member in members]
         shapes = [parameter.shape for parameter in module.parameters()]
         self.adam = StackedAdam(self.values, shapes, lrs, [member.options.adam_eps for member in members])
 
@@ -146,7 +146,9 @@ class Population:
         if self.spec.active is None:
             return self.parts
         names = self.spec.active(self.members[0].options, step)
-        return {name: part for name, part in self.parts.items() if name in names}
+        # what belongs to DR3 is trained when the critic is
+        owners = {name: "critic" if name.startswith("dr3_") else name for name in self.parts}
+        return {name: part for name, part in self.parts.items() if owners[name] in names}
 
     def _batches(self, view: View, n_steps: int) -> Iterator[tuple[Transition, dict[str, Tensor]]]:
         """The batches and noise of the next steps; rows are gathered for several steps at once."""

@@ -37,6 +37,8 @@ CHANGED = {
     "policy_noise": 0.5,
     "normalize_observations": True,
     "mixture": "one_hot",
+    "dr3_warmup_steps": 100.0,
+    "dr3_adaptive": "dot_product",
     "huber_kappa": 0.01,
 }
 BESIDE: dict[str, dict[str, Any]] = {
@@ -54,6 +56,8 @@ BESIDE: dict[str, dict[str, Any]] = {
     "cql_clip_above": {"cql_clip_above": 1.0},
     "lagrange_threshold": {"lagrange": "authors"},
     "lagrange_lr": {"lagrange": "authors"},
+    "dr3_threshold": {"dr3_adaptive": "dot_product"},
+    "dr3_multiplier_lr": {"dr3_adaptive": "dot_product"},
     "dr3_form": {"hidden_sizes": ()},  # φ is the observation itself: of either sign, as a ReLU's output never is
 }
 

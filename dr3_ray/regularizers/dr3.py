@@ -6,12 +6,16 @@ L(θ) = L_base(θ) + c0 · mean_i φ(s_i, a_i) · φ(s'_i, a'_i)
 both sides, gradient flows through both, and rows whose s' ends the episode stand in no backup and are left out.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
+from dr3_ray.errors import UserError
 from dr3_ray.losses.td import masked_mean
 from dr3_ray.networks.critics import Critic
 from dr3_ray.options import Number, Options, choice, number
@@ -35,6 +39,46 @@ class DR3(Options):
         "multi-head Q only: count a row only where a = a', the dot product of the last layer's full gradients; "
         "Dopamine drops this indicator",
     )
+    dr3_warmup_steps: Number = number(
+        0.0, "gradient steps in which c0 rises linearly to its value; 0: constant (the paper)", low=0.0
+    )
+    dr3_adaptive: Literal["off", "dot_product", "cosine"] = choice(
+        "off",
+        "dual ascent on c0, which starts at dr3_coeff: the penalty, or the mean cosine of φ and φ', is held at "
+        "dr3_threshold (ours, not the paper's)",
+        ("off", "dot_product", "cosine"),
+    )
+    dr3_threshold: Number = number(0.5, "what adaptive c0 holds; a dot product has the scale of the features")
+    dr3_multiplier_lr: Number = number(1e-3, "Adam step size of log(c0 / dr3_coeff), if adaptive", low=0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        threshold = self.dr3_threshold
+        if self.dr3_adaptive == "cosine" and isinstance(threshold, float) and not -1.0 <= threshold <= 1.0:
+            raise UserError(f"dr3_threshold = {threshold:g} is not a cosine: choose one from -1 to 1")
+
+
+class LogMultiplier(nn.Module):
+    """ρ = log(c0 / dr3_coeff), one a member: a parameter of the networks, so that checkpoints hold it."""
+
+    LIMIT = math.log(1e2)
+
+    def __init__(self, members: int):
+        super().__init__()
+        self.log_multiplier = nn.Parameter(torch.zeros(members))
+
+    def forward(self) -> Float[Tensor, "member"]:
+        """ρ, [K]."""
+        return self.log_multiplier
+
+    def loss(self, violation: Float[Tensor, "member"]) -> Float[Tensor, "member"]:
+        """−ρ · violation, violation without gradient: its descent is dual ascent.
+
+        Nothing drives |ρ| past LIMIT, so that c0 stays near a hundredth to a hundred times dr3_coeff and soon returns.
+        """
+        rho = self.log_multiplier
+        outwards = (rho.detach().abs() >= self.LIMIT) & (rho.detach() * violation > 0.0)
+        return -rho * violation.detach().masked_fill(outwards, 0.0)
 
 
 def feature_dot(
@@ -55,8 +99,19 @@ def dr3_penalty(
     return masked_mean(dots.abs() if form == "abs" else dots, mask.unsqueeze(1)).mean(-1)
 
 
+def schedule(warmup_steps: Number, step: int) -> Tensor:
+    """The share of c0 in gradient step `step` = 0, 1, …: min(1, (step + 1) / warm-up); 1 without a warm-up."""
+    return ((step + 1) / torch.as_tensor(warmup_steps).clamp(min=1.0)).clamp(max=1.0)
+
+
+def multiplier_networks(options: DR3, members: int) -> dict[str, nn.Module]:
+    """What adaptive c0 adds to the networks: child `dr3_multiplier`, trained with the step size `dr3_multiplier_lr`."""
+    return {} if options.dr3_adaptive == "off" else {"dr3_multiplier": LogMultiplier(members)}
+
+
 def with_dr3(objective: Objective, options: DR3) -> Objective:
     """The objective plus `dr3_coeff` times the penalty on its critic's features."""
+    warmup = float(torch.as_tensor(options.dr3_warmup_steps).max())
 
     def regularized(
         networks: Any, batch: Transition, noise: dict[str, Tensor], step: int
@@ -71,7 +126,20 @@ def with_dr3(objective: Objective, options: DR3) -> Objective:
         if options.dr3_match_actions:
             mask = mask * (batch.actions == backup.next_actions)
         penalty = dr3_penalty(backup.phi, next_phi, mask, options.dr3_form)
-        losses = terms.losses | {"dr3": options.dr3_coeff * penalty}
-        return Terms(losses, terms.metrics | {"dr3_penalty": penalty.detach()}), backup
+        coefficient = options.dr3_coeff
+        if step < warmup:
+            coefficient = coefficient * schedule(options.dr3_warmup_steps, step)
+        losses, metrics = dict(terms.losses), terms.metrics | {"dr3_penalty": penalty.detach()}
+        if options.dr3_adaptive != "off":
+            multiplier: LogMultiplier = networks.dr3_multiplier
+            coefficient = coefficient * multiplier().detach().exp()
+            held = penalty
+            if options.dr3_adaptive == "cosine":
+                cosines = functional.cosine_similarity(backup.phi, next_phi, dim=-1)
+                held = masked_mean(cosines, mask.unsqueeze(1)).mean(-1)
+            losses["dr3_multiplier"] = multiplier.loss((held - options.dr3_threshold).detach())
+            metrics["dr3_weight"] = coefficient
+        losses["dr3"] = coefficient * penalty
+        return Terms(losses, metrics), backup
 
     return regularized

@@ -61,9 +61,11 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
         return {name: np.copy(values) for name, values in super().get_state(*args, **kwargs).items()}
 
     def get_non_inference_attributes(self) -> list[str]:
-        """Target networks, and the critic where there is an actor, are not needed to act."""
+        """Target networks, what belongs to DR3, and the critic where there is an actor, are not needed to act."""
         return [f"networks.{name}" for name in self._not_for_inference()]
 
     def _not_for_inference(self) -> list[str]:
         names = [name for name, _ in self.networks.named_children()]
-        return [name for name in names if name.startswith("target_") or (name != "actor" and "actor" in names)]
+        return [
+            name for name in names if name.startswith(("target_", "dr3_")) or (name != "actor" and "actor" in names)
+        ]

@@ -159,7 +159,7 @@ def test_the_penalty_is_computed_at_the_backups_action_by_the_online_critic(make
 def test_the_actor_gets_no_gradient(make_population: Any):
     population = make_population(find("DR3-CQL", "continuous"), [{"dr3_coeff": 1.0}])
     view = population.views[0]
-    indices, noise = population._draw(view)
+    indices, noise = population.sampler.draw(view.rows)
     terms, _ = view.objective(view.networks, population._batch(indices), noise, 0)
     parameters = [*view.networks.actor.parameters(), *view.networks.temperature.parameters()]
     critic = list(view.networks.critic.encoder.parameters())
