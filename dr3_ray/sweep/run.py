@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -80,12 +81,17 @@ def _train(
     progress = SweepProgress(console, statuses, {member: config["steps"] for member, config in missing.items()})
     log = None
     try:
-        connect()  # first, because Ray handles SIGTERM in its own way
+        alone = connect()  # first, because Ray handles SIGTERM in its own way
         with _stopped_alike(), progress:
-            packs = pack_members(missing, spec.pack, slots(spec))
+            if not (fits := slots(spec)):
+                lack = f"no machine has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial"
+                if alone:
+                    raise UserError(f"{lack}: ask for less")
+                progress.say(f"{lack} yet: waiting for the cluster to grow")
+            packs = pack_members(missing, spec.pack, fits or 1)
             log = MemberLog(packs, index, histories, progress)
             _fit(spec, packs, log)
-    except KeyboardInterrupt:  # before Tune had started, or a second time
+    except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time
         pass
     finally:
         if log is not None:
@@ -126,40 +132,53 @@ def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog) -> None:
     ).fit()
 
 
-def connect() -> None:
-    """Connect to Ray, unless this process already is. UserError: the cluster asked for does not answer."""
+def connect() -> bool:
+    """Connect to Ray, unless this process already is; whether this started a Ray of its own.
+
+    Raises:
+        UserError: the cluster that was asked for does not answer.
+    """
     if ray.is_initialized():
-        return
+        return False
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if canonicalize_bootstrap_address(None) is None:  # what ray.init() asks as well: there is no cluster
-        # A token of its own, because the one that Ray would leave in ~/.ray changes how later clusters start.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # trials share the machine's CPUs
-        ray.init("local", include_dashboard=False, **quiet)
-        return
     try:
-        ray.init(**quiet)
-    except ConnectionError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"no Ray cluster answers ({reason}): start it, or unset RAY_ADDRESS and `ray stop`") from error
+        address = canonicalize_bootstrap_address(None)  # what ray.init() asks as well
+        if address is not None:
+            host, _, port = address.rpartition("://")[2].rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()  # Ray would try for minutes
+            ray.init(**quiet)
+            return False
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        raise UserError(
+            f"no Ray cluster answers ({error}): start it, or unset RAY_ADDRESS and call `ray stop`"
+        ) from error
+    # A token of its own, because the one that Ray would leave in ~/.ray changes how later clusters start.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # trials share the machine's CPUs
+    ray.init("local", include_dashboard=False, **quiet)
+    return True
 
 
 def slots(spec: SweepSpec) -> int:
-    """How many trials the cluster takes at a time."""
-    cluster = ray.cluster_resources()
-    fits = int(cluster.get("CPU", 0) / spec.cpus)
-    if spec.gpus:
-        fits = min(fits, int(cluster.get("GPU", 0) / spec.gpus))
-    return max(1, min(fits, spec.concurrent or fits))
+    """How many trials fit into the cluster at a time, 0 if not even one does; no more than wanted."""
+    wanted = {"CPU": spec.cpus, "GPU": spec.gpus}
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = sum(
+        min(int(machine.get(name, 0) / amount) for name, amount in wanted.items() if amount) for machine in machines
+    )
+    return min(fits, spec.concurrent or fits)
 
 
 @contextmanager
 def _stopped_alike() -> Iterator[None]:
-    """SIGTERM (a preempted machine) does what Ctrl-C does, and Tune's handlers do not outlive the sweep."""
+    """SIGTERM (a machine is taken away) ends a sweep as Ctrl-C does, and Tune's handlers do not outlive it.
+
+    On Ctrl-C Tune first takes down its trials; after SIGTERM there may be no time, and no Ray any more, for that.
+    """
     try:
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     except ValueError:  # not the main thread, which alone may handle signals
         yield
         return

@@ -108,3 +108,28 @@ def test_the_demo_is_six_coefficients_and_three_seeds(asked):
     assert asked[0].seeds == (0, 1, 2)
     assert asked[0].datasets == ("embedded:breakout-replay",)
     assert asked[0].out == Path("runs/demo")
+
+
+def test_a_cluster_that_does_not_answer_is_told_at_once(cartpole, tmp_path):
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--dataset",
+        cartpole,
+        "--environment",
+        "none",
+        "--out",
+        str(tmp_path / "x"),
+    ]
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
+    outcome = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith("error: no Ray cluster answers")
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_a_trial_that_no_machine_has_room_for_is_not_waited_for(cartpole, tmp_path):
+    command = [sys.executable, str(SCRIPT), "--dataset", cartpole, "--out", str(tmp_path / "run"), "--cpus", "10000"]
+    outcome = subprocess.run(command, capture_output=True, text=True)
+    assert outcome.returncode == 2
+    assert outcome.stderr == "error: no machine has 10000 CPUs and 0 GPUs for a trial: ask for less\n"
