@@ -1,8 +1,8 @@
 """Collecting data sets: an online learner plays, and what it saw becomes a replay data set.
 
 The online learner is our own: the objective of an offline algorithm on a buffer that grows (DQN; SAC is continuous CQL
-with α = 0). `RECIPES` are the data sets that come with the package, and the commands that made them. The same command gives
-the same rows with the same versions of torch and of this package; other versions give others of the same kind.
+with α = 0). `RECIPES` are the data sets that come with the package. The same command gives the same rows with the same
+versions of torch and of this package; other versions give others of the same kind.
 """
 
 from collections.abc import Sequence
