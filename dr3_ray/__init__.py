@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         config_for,
         register_algorithms,
     )
+    from dr3_ray.sweep.run import run_sweep
+    from dr3_ray.sweep.spec import SweepSpec
 
 __version__ = "0.1.0"
 
@@ -48,6 +50,8 @@ _HOME = {
     "config_for": "rllib",
     "load_dataset": "data",
     "register_algorithms": "rllib",
+    "run_sweep": "sweep.run",
+    "SweepSpec": "sweep.spec",
 }
 
 __all__ = [
@@ -65,10 +69,12 @@ __all__ = [
     "DR3TD3BCConfig",
     "DR3TDConfig",
     "Dataset",
+    "SweepSpec",
     "UserError",
     "config_for",
     "load_dataset",
     "register_algorithms",
+    "run_sweep",
 ]
 
 

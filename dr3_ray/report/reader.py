@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dr3_ray.errors import UserError
+from dr3_ray.sweep.histories import read_histories
 from dr3_ray.sweep.index import read_index
 
 FORMAT = 1
@@ -120,7 +120,7 @@ def _read_histories(path: Path) -> pd.DataFrame:
     if not file.exists():
         return pd.DataFrame({"member": pd.Series(dtype=str), "step": pd.Series(dtype="int64")})
     try:
-        histories: pd.DataFrame = pq.read_table(file).to_pandas()
+        histories: pd.DataFrame = read_histories(path).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file} is damaged ({reason}): move it away and run the sweep's command again") from error

@@ -46,7 +46,7 @@ class OfflineAlgorithm(Algorithm):
         results["num_updates"] = int(learner["num_updates"])
         results["updates_per_second"] = float(learner["updates_per_second"])
         results["members"] = {}
-        for key, config in zip(sorted(trained), self.config.full_members(), strict=True):
+        for key, config in zip(sorted(trained, key=int), self.config.full_members(), strict=True):
             row = {name: float(value) for name, value in trained[key].items()}
             row |= {"diverged": bool(row["diverged"]), "seed": config["seed"]}
             if "dr3_coeff" in config:
