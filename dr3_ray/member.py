@@ -1,4 +1,4 @@
-"""One run of a sweep: an algorithm's options, the regulariser's, and a seed."""
+"""One run of a sweep: an algorithm's options, the regularisers', and a seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,11 @@ from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError
 from dr3_ray.normalization import Statistics, normalize_by
 from dr3_ray.options import Options
+from dr3_ray.regularizers.baselines import Baselines, normalize_critic, with_baselines
 from dr3_ray.regularizers.dr3 import DR3, multiplier_networks, with_dr3
 from dr3_ray.types import Objective, Spaces
+
+REGULARIZERS: tuple[type[Options], ...] = (DR3, Baselines)  # whose options every algorithm with a critic has
 
 
 @dataclass(frozen=True)
@@ -22,21 +25,25 @@ class Member:
     options: Any  # an instance of the algorithm's options
     dr3: DR3 | None
     seed: int
+    baselines: Baselines | None = None
 
     @classmethod
     def from_dict(cls, spec: AlgorithmSpec, values: dict[str, Any]) -> "Member":
-        """A member from plain values: `seed`, `dr3_*` and the algorithm's options; unknown names fail."""
+        """A member from plain values: `seed`, the regularisers' and the algorithm's options; unknown names fail."""
         values = dict(values)
         seed = values.pop("seed", 0)
         if type(seed) is not int or not 0 <= seed < 2**32:
             raise UserError(f"seed must be a whole number from 0 to 2^32 - 1, not {seed!r}")
         dr3 = {name: values.pop(name) for name in list(values) if name.startswith("dr3_")}
-        if dr3 and not spec.has_critic:
-            raise UserError(f"{spec.name} has no critic to regularise: leave out {', '.join(dr3)}")
-        regularizer = DR3.from_dict(dr3) if spec.has_critic else None
-        if regularizer and regularizer.dr3_match_actions and spec.action_kind != "discrete":
+        baselines = {name: values.pop(name) for name, _ in Baselines() if name in values}
+        if not spec.has_critic:
+            if dr3 or baselines:
+                raise UserError(f"{spec.name} has no critic to regularise: leave out {', '.join(dr3 | baselines)}")
+            return cls(spec.options.from_dict(values), None, seed)
+        regularizer = DR3.from_dict(dr3)
+        if regularizer.dr3_match_actions and spec.action_kind != "discrete":
             raise UserError("dr3_match_actions compares the heads of a discrete critic: leave it out")
-        return cls(spec.options.from_dict(values), regularizer, seed)
+        return cls(spec.options.from_dict(values), regularizer, seed, Baselines.from_dict(baselines))
 
     def step_size(self, part: str) -> float:
         """Adam's step size for a trained child of the networks."""
@@ -46,13 +53,29 @@ class Member:
     def to_dict(self) -> dict[str, Any]:
         """The member's full configuration as plain values."""
         options: dict[str, Any] = self.options.to_dict()
-        return options | (self.dr3.to_dict() if self.dr3 else {}) | {"seed": self.seed}
+        for regularizer in (self.dr3, self.baselines):
+            options |= regularizer.to_dict() if regularizer else {}
+        return options | {"seed": self.seed}
 
 
-def objective_of(spec: AlgorithmSpec, options: Options, dr3: DR3 | None) -> Objective:
+def stack_regularizers(members: Sequence[Member], *to: Any) -> tuple[DR3 | None, Baselines | None]:
+    """The regularisers' options of K members as `Options.stack` makes them; None: there is nothing to add.
+
+    DR3 stands around every algorithm with a critic, also with a weight of 0, so that its penalty is measured.
+    """
+    dr3 = [member.dr3 for member in members if member.dr3]
+    baselines = [member.baselines for member in members if member.baselines]
+    stacked = Baselines.stack(baselines, *to) if baselines else None
+    return DR3.stack(dr3, *to) if dr3 else None, stacked if stacked and stacked.penalizes else None
+
+
+def objective_of(
+    spec: AlgorithmSpec, options: Options, dr3: DR3 | None, baselines: Baselines | None = None
+) -> Objective:
     """The algorithm's objective, regularised where it has a critic."""
-    base = spec.objective(options)
-    return with_dr3(base, dr3) if dr3 else base
+    objective = spec.objective(options)
+    objective = with_dr3(objective, dr3) if dr3 else objective
+    return with_baselines(objective, baselines) if baselines else objective
 
 
 def build_networks(
@@ -67,6 +90,8 @@ def build_networks(
     if regularizers := [member.dr3 for member in members if member.dr3]:
         for name, module in multiplier_networks(DR3.stack(regularizers), len(members)).items():
             networks.add_module(name, module)
+    if baselines := [member.baselines for member in members if member.baselines]:
+        normalize_critic(networks, Baselines.stack(baselines), len(members))
     if options.normalize_observations:  # type: ignore[attr-defined]
         if statistics is None:
             raise UserError("normalize_observations needs statistics: give build_networks observation_statistics(data)")

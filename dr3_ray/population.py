@@ -20,12 +20,13 @@ from dr3_ray.data.n_step import Rows, gather_n_step
 from dr3_ray.data.sampler import Sampler
 from dr3_ray.diagnostics.features import feature_statistics
 from dr3_ray.diagnostics.rank import effective_rank
-from dr3_ray.member import Member, objective_of
+from dr3_ray.member import Member, objective_of, stack_regularizers
 from dr3_ray.networks.members import flatten_parameters, member_view
 from dr3_ray.networks.optim import StackedAdam
 from dr3_ray.networks.targets import polyak_update
 from dr3_ray.normalization import normalized
 from dr3_ray.options import Options
+from dr3_ray.regularizers.baselines import Baselines
 from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.types import Noise, Spaces, Transition
 
@@ -49,13 +50,23 @@ class Part:
 class View:
     """Some of the members, as the objective sees them."""
 
-    def __init__(self, spec: AlgorithmSpec, networks: nn.Module, members: range, options: Options, dr3: DR3 | None):
+    def __init__(
+        self,
+        spec: AlgorithmSpec,
+        networks: nn.Module,
+        members: range,
+        options: Options,
+        dr3: DR3 | None,
+        baselines: Baselines | None,
+    ):
         rows = slice(members.start, members.stop)
         self.members, self.rows = members, rows
         self.networks = member_view(networks, rows)
         self.parameters = {name: tuple(child.parameters()) for name, child in self.networks.named_children()}
         self.base_objective = spec.objective(options.members(rows))
-        self.objective = objective_of(spec, options.members(rows), dr3 and dr3.members(rows))
+        self.objective = objective_of(
+            spec, options.members(rows), dr3 and dr3.members(rows), baselines and baselines.members(rows)
+        )
 
 
 class Population:
@@ -77,8 +88,7 @@ class Population:
         first = next(networks.parameters())
         self.device, self.dtype = first.device, first.dtype
         options = spec.options.stack([each.options for each in members], self.device, self.dtype)
-        regularizers = [each.dr3 for each in members if each.dr3 is not None]
-        dr3 = DR3.stack(regularizers, self.device, self.dtype) if regularizers else None
+        regularizers = stack_regularizers(members, self.device, self.dtype)
         self.parts = {
             name: Part(name, child, getattr(networks, f"target_{name}", None), members)
             for name, child in networks.named_children()
@@ -93,7 +103,7 @@ class Population:
             execution = choose_execution(self.device, largest_activation(options, noise))
         n = len(members)
         packs = [range(k, k + 1) for k in range(n)] if execution == "in_turn" else [range(n)]
-        self.views = [View(spec, networks, pack, options, dr3) for pack in packs]
+        self.views = [View(spec, networks, pack, options, *regularizers) for pack in packs]
 
         seeds = [each.seed for each in members]
         self.sampler = Sampler(len(data), options.batch_size, noise, seeds, self.dtype)  # type: ignore[attr-defined]

@@ -13,13 +13,12 @@ from torch import Tensor
 from dr3_ray.algorithms.registry import ALGORITHMS, find, kinds_of
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.errors import UserError
-from dr3_ray.member import Member
+from dr3_ray.member import REGULARIZERS, Member
 from dr3_ray.options import Options
-from dr3_ray.regularizers.dr3 import DR3
 
 ALL_OPTIONS: list[type[Options]] = [
     *dict.fromkeys(spec.options for kinds in ALGORITHMS.values() for spec in kinds.values()),
-    DR3,
+    *REGULARIZERS,
 ]
 # what a field is changed to where the rule below does not do, and what has to stand beside it to show
 CHANGED = {
@@ -39,6 +38,7 @@ CHANGED = {
     "mixture": "one_hot",
     "dr3_warmup_steps": 100.0,
     "dr3_adaptive": "dot_product",
+    "critic_norm": "unit",
     "huber_kappa": 0.01,
 }
 BESIDE: dict[str, dict[str, Any]] = {
@@ -74,7 +74,7 @@ def every_option() -> list[Any]:
         pytest.param(spec, field, id=f"{name}-{kind}-{field.name}")
         for name, kinds in ALGORITHMS.items()
         for kind, spec in kinds.items()
-        for options in ((spec.options, DR3) if spec.has_critic else (spec.options,))
+        for options in (spec.options, *(REGULARIZERS if spec.has_critic else ()))
         for field in dataclasses.fields(options)
         if not (kind == "continuous" and field.name == "dr3_match_actions")
     ]

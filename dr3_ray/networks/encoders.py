@@ -58,8 +58,11 @@ class StackedLayerNorm(nn.Module):
 class MLP(nn.Module):
     """Linear layers with a ReLU behind each: [K, 1 or C, B, in] -> [K, C, B, hidden_sizes[-1]].
 
-    With `layer_norm`, one behind each ReLU, as in ReBRAC.
+    With `layer_norm`, one behind each ReLU, as in ReBRAC. With `unit_output` set, the last activations are divided by
+    their length.
     """
+
+    unit_output = False
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class MLP(nn.Module):
         )
         normalized = hidden_sizes if layer_norm else ()
         self.norms = nn.ModuleList(StackedLayerNorm(len(generators), n, copies) for n in normalized)
-        self.n_out, self.copies = sizes[-1], copies
+        self.n_out, self.copies, self.hidden_sizes = sizes[-1], copies, tuple(hidden_sizes)
 
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """The activations of the last layer; without layers, x itself for every copy."""
@@ -85,7 +88,7 @@ class MLP(nn.Module):
             x = torch.relu(layer(x))
             if norm is not None:
                 x = norm(x)
-        return x
+        return functional.normalize(x, dim=-1) if self.unit_output else x
 
 
 def flat_observations(observations: Tensor, dtype: torch.dtype) -> Float[Tensor, "member 1 batch n_in"]:

@@ -12,11 +12,10 @@ from ray.tune.search.sample import Domain
 from dr3_ray.algorithms.registry import find, kinds_of
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
-from dr3_ray.member import Member
+from dr3_ray.member import REGULARIZERS, Member, stack_regularizers
 from dr3_ray.normalization import observation_statistics
 from dr3_ray.options import checked
 from dr3_ray.population import Execution
-from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.rllib.env_runner import PopulationEnvRunner
 from dr3_ray.rllib.learner import PopulationLearner
 from dr3_ray.rllib.module import PopulationModule
@@ -77,10 +76,10 @@ class OfflineConfig(AlgorithmConfig):
 
     @classmethod
     def regularizer_options(cls) -> dict[str, "dataclasses.Field[Any]"]:
-        """DR3's options; none for an algorithm without a critic."""
+        """The options of DR3 and of what it is compared with; none for an algorithm without a critic."""
         if not any(spec.has_critic for spec in kinds_of(cls.algorithm_name).values()):
             return {}
-        return {option.name: option for option in dataclasses.fields(DR3)}
+        return {option.name: option for each in REGULARIZERS for option in dataclasses.fields(each)}
 
     @classmethod
     def option_names(cls) -> list[str]:
@@ -92,7 +91,7 @@ class OfflineConfig(AlgorithmConfig):
         return self._set(options, self.algorithm_options(), "training")
 
     def regularization(self, **options: Any) -> Self:
-        """Set DR3's options, `dr3_coeff` first of all; `describe_options()` lists them."""
+        """Set the regularisers' options, `dr3_coeff` first of all; `describe_options()` lists them."""
         return self._set(options, self.regularizer_options(), "regularization")
 
     def _set(self, options: dict[str, Any], known: dict[str, Any], method: str) -> Self:
@@ -143,7 +142,7 @@ class OfflineConfig(AlgorithmConfig):
         """Every option with its default and source, one a line, by kind of action space."""
         lines = []
         for kind, spec in kinds_of(cls.algorithm_name).items():
-            for options in (spec.options, DR3) if spec.has_critic else (spec.options,):
+            for options in (spec.options, *(REGULARIZERS if spec.has_critic else ())):
                 lines += [
                     f"{kind}: {each.name} = {each.default}: {each.metadata['doc']}"
                     for each in dataclasses.fields(options)
@@ -180,8 +179,7 @@ class OfflineConfig(AlgorithmConfig):
         spec = find(self.algorithm_name, self._action_kind)
         members = [Member.from_dict(spec, values) for values in self.full_members()]
         spec.options.stack([member.options for member in members])
-        if spec.has_critic:
-            DR3.stack([member.dr3 for member in members if member.dr3])
+        stack_regularizers(members)
         if self.env is not None and spec.act is None:
             raise UserError(
                 f"{spec.name} on {spec.action_kind} actions evaluates the behaviour policy and has none of its own to "

@@ -4,7 +4,7 @@ import hashlib
 from typing import NamedTuple
 
 from dr3_ray.algorithms.registry import kinds_of
-from dr3_ray.regularizers.dr3 import DR3
+from dr3_ray.member import REGULARIZERS
 from dr3_ray.sweep.spec import Config, canonical
 
 
@@ -17,8 +17,8 @@ class Pack(NamedTuple):
 
 def structure(config: Config) -> str:
     """What the members of a pack have in common: everything that is neither a number of the options nor the seed."""
-    numbers = {name for form in kinds_of(config["algorithm"]).values() for name in form.options.numbers()}
-    apart = {*numbers, *DR3.numbers(), "seed"}
+    forms = [form.options for form in kinds_of(config["algorithm"]).values()]
+    apart = {"seed", *(name for options in (*forms, *REGULARIZERS) for name in options.numbers())}
     return canonical({name: value for name, value in config.items() if name not in apart})
 
 

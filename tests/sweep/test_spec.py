@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
+from dr3_ray.regularizers.baselines import Baselines
 from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.sweep.spec import SweepSpec, member_id, members
 
@@ -32,7 +33,7 @@ def test_a_member_is_its_full_configuration(cartpole):
     }
     options = find("DR3-CQL", "discrete").options().to_dict()
     assert {"batch_size": 32, "hidden_sizes": [256, 256], "cql_alpha": 0.1}.items() <= options.items()
-    assert config == about | options | DR3(dr3_coeff=0.5).to_dict()
+    assert config == about | options | DR3(dr3_coeff=0.5).to_dict() | Baselines().to_dict()
 
 
 @given(coefficients=numbers, alphas=numbers, seeds=st.sets(st.integers(0, 2**32 - 1), min_size=1, max_size=3))
