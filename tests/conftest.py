@@ -78,6 +78,13 @@ def without_shape_checks() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Training flushes denormals for the whole process; Hypothesis draws them and refuses to go on without."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def table_data() -> type[TableData]:
     return TableData
