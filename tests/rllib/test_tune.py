@@ -55,7 +55,8 @@ def test_an_interrupted_experiment_is_resumed_by_tune(cartpole: str, tmp_path: P
 
     class Interrupted(tune.Callback):
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-            if result["training_iteration"] == 2:
+            if result["training_iteration"] == 2 and not (tmp_path / "was cut").exists():
+                (tmp_path / "was cut").touch()  # Tune restores callbacks too
                 raise RuntimeError("cut off")
 
     config = dr3_ray.DR3CQLConfig().offline_data(input_=cartpole).training(**TINY)
@@ -80,7 +81,7 @@ def test_an_interrupted_experiment_is_resumed_by_tune(cartpole: str, tmp_path: P
     (undisturbed,) = run("whole", []).fit()
     with pytest.raises(Exception, match="cut off"):
         run("cut", [Interrupted()]).fit()
-    restored = tune.Tuner.restore(str(tmp_path / "cut"), trainable="DR3-CQL", resume_unfinished=True)
+    restored = tune.Tuner.restore(str(tmp_path / "cut"), trainable="DR3-CQL", resume_errored=True)
     (result,) = restored.fit()
     assert result.metrics["training_iteration"] == 4
     assert result.metrics["members"] == undisturbed.metrics["members"]
