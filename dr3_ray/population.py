@@ -31,6 +31,7 @@ from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.types import Noise, Spaces, Transition
 
 PROBE_ROWS = 2048
+PROBE_BLOCK = 256  # rows at a time: 2,048 at once took gigabytes where a row stands for many actions or quantiles
 GATHERED_ROWS = 512  # at a time: enough to make the cost of a gather small, few enough to stay in cache
 SMALL_ACTIVATION = 2**17  # floats; beyond, stacked members were not faster on a CPU with 2 MiB of L2 cache
 Execution = Literal["auto", "in_turn", "stacked"]
@@ -189,7 +190,8 @@ class Population:
         """Diagnostics on a fixed probe batch of 2,048 rows, each [K]; none for an algorithm without a critic.
 
         `dot_product`, `dot_product_abs`, `cosine`, `phi_norm` over rows with a backup; `effective_rank` of φ(s, a);
-        `q_mean` over the data's actions; `td_error`, the base algorithm's temporal-difference loss.
+        `q_mean` over the data's actions; `td_error`, the base algorithm's temporal-difference loss, the
+        mean over blocks of 256 rows.
         """
         if not self.spec.has_critic:
             return {}
@@ -197,21 +199,34 @@ class Population:
         noise = {name: values.to(self.device) for name, values in self._probe[1].items()}
         found: dict[str, list[Tensor]] = {}
         for view in self.views:
-            k = len(view.members)
-            columns = {name: column for name, column in batch._asdict().items() if column is not None}
-            rows = Transition(**{name: column.expand(k, *column.shape[1:]) for name, column in columns.items()})
-            draws = {name: values.expand(k, *values.shape[1:]) for name, values in noise.items()}
-            terms, backup = view.base_objective(view.networks, rows, draws, self.step)
-            assert backup is not None
-            next_phi = view.networks.critic.features(rows.next_observations, backup.next_actions)  # type: ignore
-            measured = feature_statistics(backup.phi, next_phi, backup.in_backup) | {
-                "effective_rank": effective_rank(backup.phi).mean(-1),
-                "q_mean": terms.metrics["q_data"],
-                "td_error": terms.losses["critic"],
+            blocks = [
+                self._probe_rows(view, batch, noise, slice(start, start + PROBE_BLOCK))
+                for start in range(0, PROBE_ROWS, PROBE_BLOCK)
+            ]
+            phis, next_phis, in_backups, q_means, td_errors = zip(*blocks, strict=True)
+            phi = torch.cat(phis, dim=2)
+            measured = feature_statistics(phi, torch.cat(next_phis, dim=2), torch.cat(in_backups, dim=1)) | {
+                "effective_rank": effective_rank(phi).mean(-1),
+                "q_mean": torch.stack(q_means).mean(0),
+                "td_error": torch.stack(td_errors).mean(0),
             }
             for name, values in measured.items():
                 found.setdefault(name, []).append(values)
         return {name: torch.cat(values) for name, values in found.items()}
+
+    def _probe_rows(self, view: View, batch: Transition, noise: dict[str, Tensor], rows: slice) -> tuple[Tensor, ...]:
+        """φ(s, a), φ(s', a'), in_backup, mean Q and temporal-difference loss of some rows of the probe batch."""
+        k = len(view.members)
+        columns = {name: column[:, rows] for name, column in batch._asdict().items() if column is not None}
+        columns = {name: column.expand(k, *column.shape[1:]) for name, column in columns.items()}
+        per_step = self.sampler.noise.uniform_per_step
+        draws = {name: values if name in per_step else values[:, rows] for name, values in noise.items()}
+        draws = {name: values.expand(k, *values.shape[1:]) for name, values in draws.items()}
+        some = Transition(**columns)
+        terms, backup = view.base_objective(view.networks, some, draws, self.step)
+        assert backup is not None
+        next_phi = view.networks.critic.features(some.next_observations, backup.next_actions)  # type: ignore
+        return backup.phi, next_phi, backup.in_backup, terms.metrics["q_data"], terms.losses["critic"]
 
     def act(self, observations: Tensor) -> Tensor:
         """Deterministic actions of all members at observations [K, N, *observation]: [K, N] or [K, N, A]."""
