@@ -24,6 +24,8 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 def tiny(name: str, data: str, members: list[dict[str, Any]] | None = None) -> Any:
     config = dr3_ray.config_for(name).offline_data(input_=data).training(**TINY)
+    if "n_quantiles" in config.option_names():
+        config.training(n_quantiles=20)
     return config.population(members or [{"seed": 0}, {"seed": 1}, {"seed": 2}], updates_per_iteration=20)
 
 
