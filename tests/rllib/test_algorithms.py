@@ -33,6 +33,11 @@ def with_rollouts(config: Any, environment: str) -> Any:
     return config.environment(env=environment).evaluation(evaluation_interval=1, evaluation_duration=2)
 
 
+def close_to(row: dict[str, Any]) -> Any:
+    """Equal up to the rounding of float32: a batched product may add up in another order than a single one."""
+    return pytest.approx(row, rel=1e-4, abs=1e-6)
+
+
 def rows(result: dict[str, Any]) -> str:
     return json.dumps(result["members"], sort_keys=True)
 
@@ -80,7 +85,7 @@ def test_a_member_of_a_pack_equals_the_same_member_alone(cartpole: str) -> None:
     alone = with_rollouts(tiny("DR3-CQL", cartpole, members[1:]), "CartPole-v1").build_algo()
     for _ in range(2):
         in_pack, by_itself = pack.train()["members"]["001"], alone.train()["members"]["000"]
-    assert in_pack == by_itself
+    assert in_pack == close_to(by_itself)
     pack.stop()
     alone.stop()
 
@@ -92,7 +97,7 @@ def test_a_diverged_member_is_marked_keeps_its_last_metrics_and_harms_no_other(c
     for _ in range(2):
         result, reference = pack.train()["members"], healthy.train()["members"]
     assert [row["diverged"] for row in result.values()] == [False, True, False]
-    assert result["000"] == reference["000"] and result["002"] == reference["001"]
+    assert result["000"] == close_to(reference["000"]) and result["002"] == close_to(reference["001"])
     pack.stop()
     healthy.stop()
 
