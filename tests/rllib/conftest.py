@@ -57,7 +57,7 @@ def pendulum(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_random_play(tmp_path_factory.mktemp("data") / "pendulum", "Pendulum-v1", 5)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def local_ray() -> Iterator[None]:
     import ray
 
