@@ -7,7 +7,7 @@ from dr3_ray.losses.td import value_of
 
 
 def discrete_nll(
-    logits: Float[Tensor, "*member batch action"], actions: Int[Tensor, "*member batch"]
+    logits: Float[Tensor, "*member batch action"], actions: Int[Tensor, "*#member batch"]
 ) -> Float[Tensor, "*member batch"]:
     """−log π(a|s) = −(z_a − log Σ exp z)."""
     return -value_of(logits.log_softmax(-1), actions)

@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dr3_ray.losses.td import value_of
+from dr3_ray.losses.bc import discrete_nll
 
 
 def discrete_gap(
     q_values: Float[Tensor, "*member batch action"], actions: Int[Tensor, "*#member batch"]
 ) -> Float[Tensor, "*member batch"]:
-    """log Σ_a exp Q(s, a) − Q(s, a_data) = −log softmax(Q(s, ·))(a_data)."""
-    return -value_of(q_values.log_softmax(-1), actions)
+    """log Σ_a exp Q(s, a) − Q(s, a_data): behaviour cloning's loss of the policy softmax(Q(s, ·))."""
+    return discrete_nll(q_values, actions)
 
 
 def continuous_gap(
