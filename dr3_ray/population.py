@@ -23,15 +23,19 @@ from dr3_ray.diagnostics.rank import effective_rank
 from dr3_ray.member import Member, objective_of, stack_regularizers
 from dr3_ray.networks.members import flatten_parameters, member_view
 from dr3_ray.networks.optim import StackedAdam
+from dr3_ray.networks.pixels import random_crop
 from dr3_ray.networks.targets import polyak_update
 from dr3_ray.normalization import normalized
+from dr3_ray.observations import Observations, each_part, is_image
 from dr3_ray.options import Options
 from dr3_ray.regularizers.baselines import Baselines
 from dr3_ray.regularizers.dr3 import DR3
+from dr3_ray.share import ALONE, Share
 from dr3_ray.types import Noise, Spaces, Transition
 
 PROBE_ROWS = 2048
 PROBE_BLOCK = 256  # rows at a time: 2,048 at once took gigabytes where a row stands for many actions or quantiles
+CROPS = {"observations": "crop", "next_observations": "next_crop"}  # the noise that moves the images of a column
 GATHERED_ROWS = 512  # at a time: enough to make the cost of a gather small, few enough to stay in cache
 SMALL_ACTIVATION = 2**17  # floats; beyond, stacked members were not faster on a CPU with 2 MiB of L2 cache
 Execution = Literal["auto", "in_turn", "stacked"]
@@ -84,8 +88,9 @@ class Population:
         data: Rows,
         spaces: Spaces,
         execution: Execution = "auto",
+        share: Share = ALONE,
     ):
-        self.spec, self.networks, self.members, self.data = spec, networks, tuple(members), data
+        self.spec, self.networks, self.members, self.data, self.share = spec, networks, tuple(members), data, share
         first = next(networks.parameters())
         self.device, self.dtype = first.device, first.dtype
         options = spec.options.stack([each.options for each in members], self.device, self.dtype)
@@ -100,6 +105,9 @@ class Population:
         self.n_step: int = getattr(options, "n_step", 1)
 
         noise = spec.noise(options, spaces)
+        self.random_crop: int = options.random_crop  # type: ignore[attr-defined]
+        if self.random_crop:
+            noise = noise._replace(uniform=noise.uniform | dict.fromkeys(CROPS.values(), (2,)))
         if execution == "auto":
             execution = choose_execution(self.device, largest_activation(options, noise))
         n = len(members)
@@ -140,17 +148,20 @@ class Population:
             total = reduce(add, terms.losses.values())  # [K]
             active = self._active(step)
             trained = [parameter for name in active for parameter in view.parameters[name]]
-            gradients = iter(torch.autograd.grad(total, trained, torch.ones_like(total), materialize_grads=True))
+            found = torch.autograd.grad(total, trained, torch.ones_like(total), materialize_grads=True)
+            loss, *means = self.share.mean([total.detach(), *found])
+            gradients = iter(means)
             for name, part in active.items():
                 part.adam.step(view.members, [next(gradients) for _ in view.parameters[name]])
                 if part.target_values is not None and self.tau is not None and (step + 1) % self.target_period == 0:
                     polyak_update(part.target_values[view.rows], part.values[view.rows], self.tau[view.rows])
-            summed += total.detach()
+            summed += loss
         finite = summed.isfinite()
         for part in self.parts.values():
             finite &= part.values[view.rows].isfinite().all(1)
         self.diverged[view.rows] |= ~finite
-        return {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
+        metrics = {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
+        return dict(zip(metrics, self.share.mean(list(metrics.values())), strict=True))
 
     def _active(self, step: int) -> dict[str, Part]:
         """The parts that this step trains."""
@@ -165,19 +176,32 @@ class Population:
         """The batches and noise of the next steps; rows are gathered for several steps at once."""
         at_once = max(1, GATHERED_ROWS // (len(view.members) * self.sampler.batch_size))
         for start in range(0, n_steps, at_once):
-            draws = [self.sampler.draw(view.rows) for _ in range(min(at_once, n_steps - start))]
+            draws = [self._draw(view) for _ in range(min(at_once, n_steps - start))]
             rows = self._batch(torch.stack([indices for indices, _ in draws]))
             for i, (_, noise) in enumerate(draws):
                 batch = Transition(**{name: column[i] for name, column in rows._asdict().items() if column is not None})
                 yield batch, {name: values.to(self.device) for name, values in noise.items()}
+
+    def _draw(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
+        """Indices and noise of this learner's share of the next batch, which all learners draw alike."""
+        indices, noise = self.sampler.draw(view.rows)
+        rows, per_step = self.share.rows(indices.shape[1]), self.sampler.noise.uniform_per_step
+        return indices[:, rows], {name: v if name in per_step else v[:, rows] for name, v in noise.items()}
 
     def _batch(self, indices: Tensor) -> Transition:
         if self.n_step > 1:
             columns = gather_n_step(self.data, indices, self.spec.columns, self.n_step)
         else:
             columns = self.data.gather(indices, self.spec.columns)
-        found = {name: self._as_parameters(column) for name, column in columns.items()}
-        for name in found.keys() & {"observations", "next_observations"}:
+        found = {name: each_part(self._as_parameters, column) for name, column in columns.items()}
+        for name, uniform in zip(CROPS, crops, strict=False):
+            found[name] = each_part(
+                lambda part, uniform=uniform.to(self.device): (
+                    random_crop(part, uniform, self.random_crop) if is_image(part.shape[indices.ndim :]) else part
+                ),
+                found[name],
+            )
+        for name in found.keys() & CROPS.keys():
             found[name] = normalized(self.networks, found[name])
         return Transition(**found)
 
@@ -217,8 +241,11 @@ class Population:
     def _probe_rows(self, view: View, batch: Transition, noise: dict[str, Tensor], rows: slice) -> tuple[Tensor, ...]:
         """φ(s, a), φ(s', a'), in_backup, mean Q and temporal-difference loss of some rows of the probe batch."""
         k = len(view.members)
-        columns = {name: column[:, rows] for name, column in batch._asdict().items() if column is not None}
-        columns = {name: column.expand(k, *column.shape[1:]) for name, column in columns.items()}
+        present = {name: column for name, column in batch._asdict().items() if column is not None}
+        columns = {
+            name: each_part(lambda part: part[:, rows].expand(k, *part[:, rows].shape[1:]), column)
+            for name, column in present.items()
+        }
         per_step = self.sampler.noise.uniform_per_step
         draws = {name: values if name in per_step else values[:, rows] for name, values in noise.items()}
         draws = {name: values.expand(k, *values.shape[1:]) for name, values in draws.items()}
@@ -228,7 +255,7 @@ class Population:
         next_phi = view.networks.critic.features(some.next_observations, backup.next_actions)  # type: ignore
         return backup.phi, next_phi, backup.in_backup, terms.metrics["q_data"], terms.losses["critic"]
 
-    def act(self, observations: Tensor) -> Tensor:
+    def act(self, observations: Observations) -> Tensor:
         """Deterministic actions of all members at observations [K, N, *observation]: [K, N] or [K, N, A]."""
         return act(self.spec, self.networks, observations)
 
@@ -265,7 +292,7 @@ def choose_execution(device: torch.device, activation: int) -> Execution:
 
 
 @torch.no_grad()
-def act(spec: AlgorithmSpec, networks: nn.Module, observations: Tensor) -> Tensor:
+def act(spec: AlgorithmSpec, networks: nn.Module, observations: Observations) -> Tensor:
     """Deterministic actions of all members at observations [K, N, *observation]: [K, N] or [K, N, A]."""
     assert spec.act is not None
     return spec.act(networks, normalized(networks, observations))
