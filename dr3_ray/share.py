@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Share:
-    """Learner `rank` of `size`. `average` replaces a flat tensor by its mean over the learners, equal in all of them."""
+    """Learner `rank` of `size`; `average` replaces a flat tensor by its mean over learners, equal in all of them."""
 
     rank: int = 0
     size: int = 1
