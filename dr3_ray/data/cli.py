@@ -11,7 +11,7 @@ import typer
 from dr3_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from dr3_ray.data.schema import SpaceSpec
+    from dr3_ray.data.spaces import SpaceSpec
 
 app = typer.Typer(help="Import, collect, inspect and verify data sets.")
 
@@ -27,6 +27,9 @@ def import_(
     clip_actions: Annotated[
         bool, typer.Option("--clip-actions", help="Move actions outside the action space to its bounds.")
     ] = False,
+    flatten: Annotated[
+        bool, typer.Option("--flatten", help="Make one vector of a Dict of observations, instead of named parts.")
+    ] = False,
 ) -> None:
     """Convert a data set of another library."""
     if not source.startswith("minari:"):
@@ -38,7 +41,13 @@ def import_(
         warnings.simplefilter("ignore")
         try:
             manifest = import_minari(
-                source.removeprefix("minari:"), out, gamma=gamma, clip_actions=clip_actions, name=name, command=command
+                source.removeprefix("minari:"),
+                out,
+                gamma=gamma,
+                clip_actions=clip_actions,
+                name=name,
+                flatten=flatten,
+                command=command,
             )
         except OSError as error:
             raise UserError(f"cannot write {out}: {error.strerror or error}") from None
@@ -49,17 +58,14 @@ def import_(
 
 @app.command()
 def collect(
-    source: Annotated[str, typer.Argument(help="embedded:NAME, a data set that comes with the package.")],
+    source: Annotated[str, typer.Argument(help="embedded:NAME or halfcheetah-replay, halfcheetah-medium.")],
     out: Annotated[Path, typer.Option("--out", help="Directory to write, new or empty.")],
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps (default: as it was made).")] = None,
 ) -> None:
-    """Make an embedded data set again: an online learner plays, its replay is written. Takes minutes."""
-    if not source.startswith("embedded:"):
-        raise UserError(f"cannot collect {source!r}: write embedded:NAME, such as embedded:pendulum-replay")
+    """Make a data set: an online learner plays, and its replay or its policy's episodes are written. Takes minutes."""
     from dr3_ray.evaluation.collect import collect as collect_replay
 
-    name = source.removeprefix("embedded:")
-    manifest = collect_replay(name, out, steps=steps, command=shlex.join(["dr3-ray", *sys.argv[1:]]))
+    manifest = collect_replay(source, out, steps=steps, command=shlex.join(["dr3-ray", *sys.argv[1:]]))
     returns = manifest.statistics["episode_returns"]
     print(f"{manifest.counts.rows} rows of {manifest.counts.episodes} episodes written to {out}")
     print(f"return of an episode: mean {returns.mean:.1f}, best {returns.max:.1f}")
@@ -116,6 +122,8 @@ def verify(source: Source) -> None:
 
 
 def _describe(space: "SpaceSpec") -> str:
+    if space.spaces is not None:
+        return "\n".join(f"{name}: {_describe(part)}" for name, part in space.spaces.items())
     if space.low is None or space.high is None:
         return f"Discrete({space.n})" + (f" from {space.start}" if space.start else "")
     low, high = (f"{bound[0]:g}" if len(bound) == 1 else str(list(bound)) for bound in (space.low, space.high))

@@ -1,12 +1,13 @@
 """Collecting data sets: an online learner plays, and what it saw becomes a replay data set.
 
 The online learner is our own: the objective of an offline algorithm on a buffer that grows (DQN; SAC is continuous CQL
-with α = 0). `RECIPES` are the data sets that come with the package. The same command gives the same rows with the same
-versions of torch and of this package; other versions give others of the same kind.
+with α = 0). What is named `embedded:` in `RECIPES` comes with the package; MuJoCo's are for making at home, replay and
+medium as D4RL (Fu et al., arXiv 2004.07219) defines them. The same command gives the same rows with the same versions
+of torch and of this package; other versions give others of the same kind.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from dr3_ray import __version__
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import Manifest, Provenance, ShardWriter, SpaceSpec, episode_columns, to_env_actions
+from dr3_ray.data.schema import Columns
 from dr3_ray.data.shards import now
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.environments import make_environment
@@ -31,20 +33,40 @@ GAMMA = 0.99
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to collect one data set. `keep` is the share of the replay's rows that is written, drawn uniformly."""
+    """How to collect one data set: the replay of `steps` of learning, or what the policy plays after it.
+
+    `keep` is the share of the rows that is written, drawn uniformly. With `policy_steps`, only that many steps of the
+    learned policy are written, played with the noise it explores with.
+    """
 
     environment: str
     algorithm: str
     options: dict[str, Any]
     steps: int
+    policy_steps: int = 0
     keep: float = 1.0
     warm_up: int = 1000  # steps of random actions before the first update
     seed: int = 0
     exploration: tuple[float, float, float] = field(default=(1.0, 0.05, 0.3))  # ε: from, to, by this share of the steps
 
 
+HALFCHEETAH = Recipe(
+    environment="gymnasium:HalfCheetah-v5",
+    algorithm="DR3-CQL",
+    options={
+        "cql_alpha": 0.0,
+        "dr3_coeff": 0.0,
+        "n_sampled_actions": 1,
+        "entropy_backup": True,
+        "hidden_sizes": [128, 128],
+        "actor_lr": 1e-3,
+        "critic_lr": 1e-3,
+        "temperature_lr": 1e-3,
+    },
+    steps=60_000,
+)
 RECIPES = {
-    "breakout-replay": Recipe(
+    "embedded:breakout-replay": Recipe(
         environment="minatar:breakout",
         algorithm="DR3-DQN",
         options={"critic_lr": 2.5e-4, "batch_size": 32, "target_period": 1000, "dr3_coeff": 0.0},
@@ -52,7 +74,7 @@ RECIPES = {
         keep=0.1,
         warm_up=5000,
     ),
-    "pendulum-replay": Recipe(
+    "embedded:pendulum-replay": Recipe(
         environment="gymnasium:Pendulum-v1",
         algorithm="DR3-CQL",
         options={
@@ -66,6 +88,8 @@ RECIPES = {
         },
         steps=20_000,
     ),
+    "halfcheetah-replay": HALFCHEETAH,
+    "halfcheetah-medium": replace(HALFCHEETAH, policy_steps=60_000),
 }
 
 
@@ -102,11 +126,12 @@ class Replay:
 
 
 def collect(name: str, out: Path, *, steps: int | None = None, command: str = "") -> Manifest:
-    """Play the recipe `name` and write its replay to the directory `out`. `steps` shortens it."""
+    """Play the recipe `name` and write its data set to the directory `out`. `steps` shortens it."""
     if name not in RECIPES:
         raise UserError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    total = steps or recipe.steps
+    if steps:
+        recipe = replace(recipe, steps=steps, policy_steps=min(steps, recipe.policy_steps))
     environment = make_environment(recipe.environment)
     observation_space = SpaceSpec.from_gymnasium(environment.observation_space)
     action_space = SpaceSpec.from_gymnasium(environment.action_space)
@@ -115,10 +140,10 @@ def collect(name: str, out: Path, *, steps: int | None = None, command: str = ""
         observation_space=observation_space,
         action_space=action_space,
         gamma=GAMMA,
-        name=name,
+        name=name.removeprefix("embedded:"),
         environment=recipe.environment,
         provenance=Provenance(
-            source=f"replay of an online {recipe.algorithm} on {recipe.environment}, {total} steps",
+            source=source_of(recipe),
             version=f"dr3-ray {__version__}",
             licence="Apache-2.0",
             command=command,
@@ -127,26 +152,36 @@ def collect(name: str, out: Path, *, steps: int | None = None, command: str = ""
     )
     with writer:
         draw = np.random.default_rng([recipe.seed, 1])
-        for episode, columns in enumerate(play(environment, recipe, total, action_space)):
+        for episode, columns in enumerate(play(environment, recipe, action_space)):
             kept = draw.random(len(columns["rewards"])) < recipe.keep
             if kept.any():
                 writer.write(columns | {"episode_ids": np.full(len(kept), episode)}, keep=kept)
     return writer.manifest
 
 
-def play(environment: gym.Env[Any, Any], recipe: Recipe, total: int, action_space: SpaceSpec) -> Any:
-    """Train online for `total` steps; yield the columns of each episode as it ends. The last one may be cut short."""
+def source_of(recipe: Recipe) -> str:
+    """Where the rows come from, in words."""
+    learner = f"an online {recipe.algorithm} on {recipe.environment}, {recipe.steps} steps"
+    return f"{recipe.policy_steps} steps of the policy of {learner}" if recipe.policy_steps else f"replay of {learner}"
+
+
+def play(environment: gym.Env[Any, Any], recipe: Recipe, action_space: SpaceSpec) -> Iterator[Columns]:
+    """Learn online, then play the policy; yield the columns of each episode as it ends.
+
+    The last episode of either part may be cut short. With `policy_steps`, the episodes of the learning are left out.
+    """
     spec = find(recipe.algorithm, "discrete" if action_space.kind == "discrete" else "continuous")
     member = Member.from_dict(spec, recipe.options | {"gamma": GAMMA, "seed": recipe.seed})
     n_actions = action_space.n or action_space.size
     observation, _ = environment.reset(seed=recipe.seed)
     spaces = Spaces(observation.shape, spec.action_kind, n_actions)
     rng = np.random.default_rng(recipe.seed)
+    total = recipe.steps + recipe.policy_steps
     replay = Replay(total, observation, np.zeros(action_space.shape, action_space.dtype))
     population: Population | None = None
     start, resets = 0, 0
     for step in range(total):
-        action = act(population, spec.action_kind, observation, n_actions, rng, epsilon(recipe, step / total))
+        action = act(population, spec.action_kind, observation, n_actions, rng, epsilon(recipe, step / recipe.steps))
         next_observation, reward, terminated, truncated, _ = environment.step(to_env_actions(action_space, action))
         replay.append(
             observations=observation,
@@ -158,20 +193,21 @@ def play(environment: gym.Env[Any, Any], recipe: Recipe, total: int, action_spac
         observation = next_observation
         if step + 1 == recipe.warm_up:
             population = Population(spec, build_networks(spec, spaces, [member]), [member], replay, spaces)
-        elif population is not None:
+        elif population is not None and step < recipe.steps:
             population.sampler.rows = len(replay)
             population.update(1)
-        if terminated or truncated or step + 1 == total:
+        if terminated or truncated or step + 1 in (recipe.steps, total):
             rows = slice(start, step + 1)
-            yield episode_columns(
-                np.concatenate([replay.columns["observations"][rows], next_observation[None]]),
-                replay.columns["actions"][rows],
-                replay.columns["rewards"][rows],
-                terminated=terminated,
-                truncated=not terminated,
-                episode_id=resets,
-                gamma=GAMMA,
-            )
+            if start >= recipe.steps or not recipe.policy_steps:
+                yield episode_columns(
+                    np.concatenate([replay.columns["observations"][rows], next_observation[None]]),
+                    replay.columns["actions"][rows],
+                    replay.columns["rewards"][rows],
+                    terminated=terminated,
+                    truncated=not terminated,
+                    episode_id=resets,
+                    gamma=GAMMA,
+                )
             start, resets = step + 1, resets + 1
             observation, _ = environment.reset(seed=recipe.seed + resets)
 

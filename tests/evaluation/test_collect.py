@@ -3,19 +3,25 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from dr3_ray import load_dataset
 from dr3_ray.data import verify
-from dr3_ray.evaluation.collect import RECIPES
+from dr3_ray.evaluation.collect import RECIPES, play
+from dr3_ray.evaluation.environments import make_environment
+
+EMBEDDED = [name for name in RECIPES if name.startswith("embedded:")]
 
 
 def collect(source: str, out: Path, steps: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dr3_ray.cli", "data", "collect", source, "--out", str(out), "--steps", str(steps)]
-    return subprocess.run(command, capture_output=True, text=True)
+    # MuJoCo writes its log where it runs
+    return subprocess.run(command, capture_output=True, text=True, cwd=out.parent)
 
 
 def test_the_command_writes_what_was_played_and_repeats_itself(tmp_path: Path) -> None:
@@ -40,18 +46,36 @@ def test_breakout_keeps_a_uniform_tenth(tmp_path: Path) -> None:
     assert data.observation_space.dtype == "bool" and data.manifest.environment == "minatar:breakout"
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
+def test_medium_is_what_the_policy_plays_after_the_learning(tmp_path: Path) -> None:
+    done = collect("halfcheetah-medium", tmp_path / "medium", 1010)
+    assert done.returncode == 0, done.stderr
+    data = load_dataset(str(tmp_path / "medium"))
+    assert data.manifest.name == "halfcheetah-medium" and data.manifest.environment == "gymnasium:HalfCheetah-v5"
+    assert data.manifest.provenance.source.startswith("1010 steps of the policy of an online")
+    assert len(data) == 1010 and data.manifest.counts.terminateds == 0
+    rows = data.gather(torch.arange(1010), ["actions", "timesteps"])
+    assert rows["timesteps"].tolist() == [*range(1000), *range(10)]
+    # nothing of the learning is in the data
+    recipe = replace(RECIPES["halfcheetah-medium"], steps=1010, policy_steps=0)
+    learning = np.concatenate(
+        [episode["actions"] for episode in play(make_environment(recipe.environment), recipe, data.action_space)]
+    )
+    assert len(learning) == 1010
+    assert not {action.tobytes() for action in learning} & {action.tobytes() for action in rows["actions"].numpy()}
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_the_embedded_data_sets_are_whole_small_and_say_how_they_were_made(name: str) -> None:
-    data = load_dataset(f"embedded:{name}")
+    data = load_dataset(name)
     verify(data)
-    assert re.fullmatch(rf"dr3-ray data collect embedded:{name} --out \S+", data.manifest.provenance.command)
+    assert re.fullmatch(rf"dr3-ray data collect {name} --out \S+", data.manifest.provenance.command)
     assert data.manifest.environment == RECIPES[name].environment
     steps = RECIPES[name].steps * RECIPES[name].keep
     assert len(data) == pytest.approx(steps, rel=0.05)
 
 
 def test_the_embedded_data_sets_are_under_six_megabytes_together() -> None:
-    paths = [load_dataset(f"embedded:{name}").path for name in RECIPES]
+    paths = [load_dataset(name).path for name in EMBEDDED]
     assert sum(file.stat().st_size for path in paths for file in path.iterdir()) < 6_000_000
 
 
