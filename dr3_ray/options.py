@@ -23,9 +23,14 @@ def number(default: float, doc: str, low: float = -math.inf, high: float = math.
     return field(default=default, metadata={"doc": doc, "number": True, "low": low, "high": high})
 
 
-def choice(default: Any, doc: str, among: tuple[Any, ...] | None = None, low: int = 1) -> Any:
-    """A field that is the same for all members of a pack; `among` lists what is allowed, `low` bounds integers."""
-    return field(default=default, metadata={"doc": doc, "number": False, "among": among, "low": low})
+def choice(default: Any, doc: str, among: tuple[Any, ...] | None = None, low: int = 1, *, by_name: bool = False) -> Any:
+    """A field that is the same for all members of a pack; `among` lists what is allowed, `low` bounds integers.
+
+    With `by_name` it may also be a mapping from names to such values.
+    """
+    return field(
+        default=default, metadata={"doc": doc, "number": False, "among": among, "low": low, "by_name": by_name}
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Options:
             if option.metadata["number"]:
                 values[option.name] = torch.tensor(column, device=device, dtype=dtype or torch.get_default_dtype())
             elif any(value != column[0] for value in column):
-                different = ", ".join(map(str, sorted(set(column), key=str)))
+                different = ", ".join(sorted(set(map(str, column))))
                 name = option.name
                 raise UserError(
                     f"{name} cannot differ inside a pack ({different}): put members of equal {name} together"
@@ -101,12 +106,14 @@ def checked(option: "dataclasses.Field[Any]", value: Any) -> Any:
         if not all(type(item) is int and item >= 1 for item in value):
             raise UserError(f"{option.name} must be a list of positive integers, not {list(value)}")
         return value
-    if type(value) is not type(default):
-        raise UserError(f"{option.name} must be of type {type(default).__name__}, not {value!r}")
-    if limits["among"] and value not in limits["among"]:
-        raise UserError(f"{option.name} must be one of {', '.join(limits['among'])}, not {value!r}")
-    if type(value) is int and value < limits["low"]:
-        raise UserError(f"{option.name} must be at least {limits['low']}, not {value}")
+    named = limits["by_name"] and isinstance(value, dict)
+    for one in value.values() if named else [value]:
+        if type(one) is not type(default):
+            raise UserError(f"{option.name} must be of type {type(default).__name__}, not {one!r}")
+        if limits["among"] and one not in limits["among"]:
+            raise UserError(f"{option.name} must be one of {', '.join(limits['among'])}, not {one!r}")
+        if type(one) is int and one < limits["low"]:
+            raise UserError(f"{option.name} must be at least {limits['low']}, not {one}")
     return value
 
 

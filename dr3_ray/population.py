@@ -9,7 +9,7 @@ The results are the same up to rounding.
 import copy
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from operator import add
+from operator import add, itemgetter
 from typing import Any, Literal
 
 import torch
@@ -23,10 +23,10 @@ from dr3_ray.diagnostics.rank import effective_rank
 from dr3_ray.member import Member, objective_of, stack_regularizers
 from dr3_ray.networks.members import flatten_parameters, member_view
 from dr3_ray.networks.optim import StackedAdam
-from dr3_ray.networks.pixels import random_crop
+from dr3_ray.networks.pixels import crop_images
 from dr3_ray.networks.targets import polyak_update
 from dr3_ray.normalization import normalized
-from dr3_ray.observations import Observations, each_part, is_image
+from dr3_ray.observations import Observations, each_part
 from dr3_ray.options import Options
 from dr3_ray.regularizers.baselines import Baselines
 from dr3_ray.regularizers.dr3 import DR3
@@ -177,9 +177,11 @@ class Population:
         at_once = max(1, GATHERED_ROWS // (len(view.members) * self.sampler.batch_size))
         for start in range(0, n_steps, at_once):
             draws = [self._draw(view) for _ in range(min(at_once, n_steps - start))]
-            rows = self._batch(torch.stack([indices for indices, _ in draws]))
+            crops = [torch.stack([noise[name] for _, noise in draws]) for name in CROPS.values() if self.random_crop]
+            rows = self._batch(torch.stack([indices for indices, _ in draws]), *crops)
+            columns = {name: column for name, column in rows._asdict().items() if column is not None}
             for i, (_, noise) in enumerate(draws):
-                batch = Transition(**{name: column[i] for name, column in rows._asdict().items() if column is not None})
+                batch = Transition(**{name: each_part(itemgetter(i), column) for name, column in columns.items()})
                 yield batch, {name: values.to(self.device) for name, values in noise.items()}
 
     def _draw(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
@@ -188,19 +190,15 @@ class Population:
         rows, per_step = self.share.rows(indices.shape[1]), self.sampler.noise.uniform_per_step
         return indices[:, rows], {name: v if name in per_step else v[:, rows] for name, v in noise.items()}
 
-    def _batch(self, indices: Tensor) -> Transition:
+    def _batch(self, indices: Tensor, *crops: Tensor) -> Transition:
+        """The columns of rows [*lead, B], as the networks take them; `crops` [*lead, B, 2] move the images."""
         if self.n_step > 1:
             columns = gather_n_step(self.data, indices, self.spec.columns, self.n_step)
         else:
             columns = self.data.gather(indices, self.spec.columns)
         found = {name: each_part(self._as_parameters, column) for name, column in columns.items()}
-        for name, uniform in zip(CROPS, crops, strict=False):
-            found[name] = each_part(
-                lambda part, uniform=uniform.to(self.device): (
-                    random_crop(part, uniform, self.random_crop) if is_image(part.shape[indices.ndim :]) else part
-                ),
-                found[name],
-            )
+        for name, uniform in zip([name for name in CROPS if name in found], crops, strict=False):
+            found[name] = crop_images(found[name], uniform.to(self.device), self.random_crop)
         for name in found.keys() & CROPS.keys():
             found[name] = normalized(self.networks, found[name])
         return Transition(**found)
@@ -241,10 +239,10 @@ class Population:
     def _probe_rows(self, view: View, batch: Transition, noise: dict[str, Tensor], rows: slice) -> tuple[Tensor, ...]:
         """φ(s, a), φ(s', a'), in_backup, mean Q and temporal-difference loss of some rows of the probe batch."""
         k = len(view.members)
-        present = {name: column for name, column in batch._asdict().items() if column is not None}
         columns = {
             name: each_part(lambda part: part[:, rows].expand(k, *part[:, rows].shape[1:]), column)
-            for name, column in present.items()
+            for name, column in batch._asdict().items()
+            if column is not None
         }
         per_step = self.sampler.noise.uniform_per_step
         draws = {name: values if name in per_step else values[:, rows] for name, values in noise.items()}

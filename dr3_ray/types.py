@@ -3,10 +3,11 @@
 Dimensions, by name: `member` K, `critic` C, `batch` B, `sample` N, `dim` A (action components), `feature` F.
 """
 
-import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from dr3_ray.observations import Observations, Shape
 
 
 class Transition(NamedTuple):
@@ -16,10 +17,10 @@ class Transition(NamedTuple):
     Actions of a Box space lie in [-1, 1].
     """
 
-    observations: Tensor  # [K, B, *observation]
+    observations: Observations  # [K, B, *observation], or the parts of a dict observation by name
     actions: Tensor  # [K, B] integers, or [K, B, A]
     rewards: Tensor | None = None  # [K, B]
-    next_observations: Tensor | None = None  # [K, B, *observation]
+    next_observations: Observations | None = None  # as observations
     terminateds: Tensor | None = None  # [K, B], 0 or 1
     next_actions: Tensor | None = None  # [K, B] integers, or [K, B, A]
     next_actions_valid: Tensor | None = None  # [K, B], boolean
@@ -66,11 +67,6 @@ class Objective(Protocol):
 class Spaces(NamedTuple):
     """What an algorithm has to know of the observation and action spaces."""
 
-    observation_shape: tuple[int, ...]
+    observation_shape: Shape
     action_kind: str  # "discrete" or "continuous"
     n_actions: int  # number of discrete actions, or of action components
-
-    @property
-    def n_observation(self) -> int:
-        """The number of components of a flattened observation."""
-        return math.prod(self.observation_shape)

@@ -13,6 +13,7 @@ from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.member import Member, build_networks
 from dr3_ray.normalization import observation_statistics
+from dr3_ray.observations import Observations, Shape, each_part, is_image
 from dr3_ray.population import Population
 from dr3_ray.types import Spaces
 
@@ -27,25 +28,38 @@ TINY_CRITIC: dict[str, Any] = {
 }
 TINY_SIZES: dict[str, Any] = {"n_heads": 5, "n_quantiles": 4, "n_sampled_actions": 3, "n_divergence_samples": 3}
 SPACES = {"discrete": Spaces((2, 3), "discrete", 3), "continuous": Spaces((2, 3), "continuous", 2)}
+IMAGE = (8, 8, 3)
 
 
 class TableData:
     """Columns in memory, as training asks for them."""
 
-    def __init__(self, columns: dict[str, Tensor]):
+    def __init__(self, columns: dict[str, Any]):
         self.columns = columns
 
     def __len__(self) -> int:
         return len(self.columns["observations"])
 
-    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
-        return {name: self.columns[name][indices] for name in columns}
+    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
+        return {name: each_part(lambda part: part[indices], self.columns[name]) for name in columns}
 
 
-def random_data(action_kind: str, rows: int = 200, seed: int = 0) -> TableData:
+def random_observations(shape: Shape, rows: int, source: torch.Generator) -> Observations:
+    """Images of bytes, and vectors of normal numbers."""
+
+    def part(shape: tuple[int, ...]) -> Tensor:
+        if is_image(shape):
+            return torch.randint(256, (rows, *shape), dtype=torch.uint8, generator=source)
+        return torch.randn(rows, *shape, generator=source)
+
+    return {name: part(each) for name, each in shape.items()} if isinstance(shape, dict) else part(shape)
+
+
+def random_data(action_kind: str, rows: int = 200, seed: int = 0, shape: Shape | None = None) -> TableData:
     """Random rows in which every tenth episode step terminates, and every tenth is truncated."""
     source = torch.Generator().manual_seed(seed)
     spaces = SPACES[action_kind]
+    shape = spaces.observation_shape if shape is None else shape
     ending = torch.arange(rows) % 20
 
     def actions() -> Tensor:
@@ -55,10 +69,10 @@ def random_data(action_kind: str, rows: int = 200, seed: int = 0) -> TableData:
 
     return TableData(
         {
-            "observations": torch.randn(rows, *spaces.observation_shape, generator=source),
+            "observations": random_observations(shape, rows, source),
             "actions": actions(),
             "rewards": torch.randn(rows, generator=source),
-            "next_observations": torch.randn(rows, *spaces.observation_shape, generator=source),
+            "next_observations": random_observations(shape, rows, source),
             "terminateds": (ending == 9).float(),
             "truncateds": (ending == 19).float(),
             "next_actions": actions(),
@@ -114,8 +128,9 @@ def make_population() -> Callable[..., Population]:
         made = [Member.from_dict(spec, tiny | member) for member in members]
         if not regularized:  # the base algorithm, which DR3 has never touched
             made = [dataclasses.replace(member, dr3=None) for member in made]
-        data = data or random_data(spec.action_kind)
-        networks = build_networks(spec, spaces, made, observation_statistics(data)).to(dtype)
+        data = data or random_data(spec.action_kind, shape=spaces.observation_shape)
+        statistics = observation_statistics(data) if made[0].options.normalize_observations else None
+        networks = build_networks(spec, spaces, made, statistics).to(dtype)
         return Population(spec, networks, made, data, spaces, execution)
 
     return make

@@ -15,6 +15,7 @@ from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.errors import UserError
 from dr3_ray.member import REGULARIZERS, Member
 from dr3_ray.options import Options
+from tests.conftest import IMAGE, SPACES
 
 ALL_OPTIONS: list[type[Options]] = [
     *dict.fromkeys(spec.options for kinds in ALGORITHMS.values() for spec in kinds.values()),
@@ -40,6 +41,7 @@ CHANGED = {
     "dr3_adaptive": "dot_product",
     "critic_norm": "unit",
     "huber_kappa": 0.01,
+    "encoder": "cog",
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "tau": {"target_period": 1},
@@ -84,8 +86,12 @@ def every_option() -> list[Any]:
 def test_every_option_changes_the_run(algorithm: AlgorithmSpec, field: Any, make_population: Any):
     """Three updates from the same seed end in other losses, or other parameters."""
 
+    spaces = SPACES[algorithm.action_kind]
+    if field.name in ("encoder", "random_crop"):
+        spaces = spaces._replace(observation_shape=IMAGE)
+
     def outcome(values: dict[str, Any]) -> dict[str, Tensor]:
-        population = make_population(algorithm, [values])
+        population = make_population(algorithm, [values], spaces=spaces)
         return population.update(3) | population.networks.state_dict()
 
     known = Member.from_dict(algorithm, {}).to_dict()
@@ -130,6 +136,9 @@ def test_an_unknown_option_fails(options: type[Options]):
         ({"hidden_sizes": "wide"}, "hidden_sizes must be a list of positive integers"),
         ({"double_q": 1}, "double_q must be of type bool"),
         ({"loss": "cubic"}, "loss must be one of huber, squared, not 'cubic'"),
+        ({"encoder": "resnet"}, "encoder must be one of flat, nature_cnn, impala, cog, not 'resnet'"),
+        ({"encoder": {"camera": 3}}, "encoder must be of type str, not 3"),
+        ({"random_crop": -1}, "random_crop must be at least 0, not -1"),
         ({"dr3_coeff": -0.1}, "dr3_coeff = -0.1 is outside"),
         ({"dr3_form": "cosine"}, "dr3_form must be one of dot, abs, not 'cosine'"),
         ({"dr3_coef": 0.1}, "unknown option 'dr3_coef': DR3 has"),

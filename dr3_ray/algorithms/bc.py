@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from dr3_ray.algorithms.spec import AlgorithmSpec, TrainingOptions
 from dr3_ray.losses import bc, td
 from dr3_ray.networks.actors import CategoricalActor, SquashedGaussianActor, squashed_log_prob
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.encoders import Generators
+from dr3_ray.observations import Observations
 from dr3_ray.options import Number, number
 from dr3_ray.types import Objective, Spaces, Terms, Transition
 
@@ -36,19 +38,17 @@ def objective(options: BCOptions) -> Objective:
 
 def discrete_networks(options: BCOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`actor`: logits."""
-    return nn.ModuleDict(
-        {"actor": CategoricalActor(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes)}
-    )
+    return nn.ModuleDict({"actor": CategoricalActor(generators, Architecture.of(options, spaces), spaces.n_actions)})
 
 
 def continuous_networks(options: BCOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`actor`: a squashed Gaussian."""
     return nn.ModuleDict(
-        {"actor": SquashedGaussianActor(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes)}
+        {"actor": SquashedGaussianActor(generators, Architecture.of(options, spaces), spaces.n_actions)}
     )
 
 
-def act(networks: Any, observations: Tensor) -> Tensor:
+def act(networks: Any, observations: Observations) -> Tensor:
     """The mode of the policy."""
     return networks.actor.mode(observations)  # type: ignore[no-any-return]
 

@@ -16,10 +16,12 @@ from dr3_ray.algorithms import bc, dqn
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import divergence, soft_actor_critic, td
 from dr3_ray.networks.actors import SquashedGaussianActor, gaussian_log_prob, squashed_log_prob, squashed_sample
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.members import frozen
 from dr3_ray.networks.targets import target_of
+from dr3_ray.observations import Observations
 from dr3_ray.options import Number, choice, number, per_row
 from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
 
@@ -51,7 +53,7 @@ def objective(options: BRACOptions) -> Objective:
     """The losses above; those of children that a step does not train are without gradient."""
 
     def estimate(
-        behaviour: nn.Module, observations: Tensor, policy: Moments, noise: dict[str, Tensor], at: str
+        behaviour: nn.Module, observations: Observations, policy: Moments, noise: dict[str, Tensor], at: str
     ) -> Tensor:
         """D(s) between the policy of these moments and the behaviour model, [K, B]."""
         with frozen(behaviour):
@@ -115,7 +117,7 @@ def objective(options: BRACOptions) -> Objective:
 
 def networks(options: BRACOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`actor`, `critic`, `target_critic`, and `behaviour`, a squashed Gaussian like the actor."""
-    sizes = (spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    sizes = (Architecture.of(options, spaces), spaces.n_actions)
     critic = ContinuousCritic(generators, *sizes, options.n_critics)
     return nn.ModuleDict(
         {

@@ -16,6 +16,7 @@ from dr3_ray.algorithms import bc, dqn
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import cql, soft_actor_critic, td
 from dr3_ray.networks.actors import LogTemperature, SquashedGaussianActor, squashed_log_prob, squashed_sample
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.members import frozen
@@ -172,7 +173,7 @@ def objective(options: ContinuousCQLOptions) -> Objective:
 
 def networks(options: ContinuousCQLOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`critic`, `target_critic`, `actor`, `temperature` (log α_e) and, with Lagrange, `lagrange` (log α')."""
-    sizes = (spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    sizes = (Architecture.of(options, spaces), spaces.n_actions)
     critic = ContinuousCritic(generators, *sizes, options.n_critics)
     made: dict[str, nn.Module] = {
         "critic": critic,

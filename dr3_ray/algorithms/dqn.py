@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions, TrainingOptions
 from dr3_ray.losses import td
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import DiscreteCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
+from dr3_ray.observations import Observations
 from dr3_ray.options import Number, choice, number, per_row
 from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
 
@@ -109,11 +111,11 @@ def objective(options: DQNOptions) -> Objective:
 
 def networks(options: DiscreteCriticOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`critic` and `target_critic`, one head an action."""
-    critic = DiscreteCritic(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    critic = DiscreteCritic(generators, Architecture.of(options, spaces), spaces.n_actions)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 
 
-def act(networks: Any, observations: Tensor) -> Tensor:
+def act(networks: Any, observations: Observations) -> Tensor:
     """argmax_a Q(s, a)."""
     return networks.critic(observations)[0].squeeze(1).argmax(-1)  # type: ignore[no-any-return]
 

@@ -19,9 +19,11 @@ from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import bc as bc_losses
 from dr3_ray.losses import iql, td
 from dr3_ray.networks.actors import CategoricalActor, GaussianActor, gaussian_log_prob
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic, ValueNetwork
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
+from dr3_ray.observations import Observations
 from dr3_ray.options import Number, choice, number, per_row
 from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
 
@@ -38,7 +40,7 @@ class IQLOptions(CriticOptions):
     n_critics: int = choice(2, "critics, each with its own features; V sees the minimum of their targets")
 
 
-def q_at(critic: nn.Module, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+def q_at(critic: nn.Module, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
     """(Q(s, a), φ) of a critic on either kind of actions, Q of [K, C, B]."""
     if isinstance(critic, DiscreteCritic):
         q_values, phi = critic(observations)
@@ -47,7 +49,7 @@ def q_at(critic: nn.Module, observations: Tensor, actions: Tensor) -> tuple[Tens
     return q, phi
 
 
-def negative_log_prob(actor: nn.Module, observations: Tensor, actions: Tensor) -> Tensor:
+def negative_log_prob(actor: nn.Module, observations: Observations, actions: Tensor) -> Tensor:
     """−log π(a|s), [K, B]."""
     if isinstance(actor, CategoricalActor):
         return bc_losses.discrete_nll(actor(observations), actions)
@@ -93,21 +95,21 @@ def objective(options: IQLOptions) -> Objective:
 
 def discrete_networks(options: IQLOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`actor` (logits), `critic`, `target_critic` (one head an action) and `value`."""
-    sizes = (spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return _networks(
         CategoricalActor(generators, *sizes),
         DiscreteCritic(generators, *sizes, options.n_critics),
-        ValueNetwork(generators, spaces.n_observation, options.hidden_sizes),
+        ValueNetwork(generators, sizes[0]),
     )
 
 
 def continuous_networks(options: IQLOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`actor` (a Gaussian of bounded mean), `critic`, `target_critic` and `value`."""
-    sizes = (spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return _networks(
         GaussianActor(generators, *sizes),
         ContinuousCritic(generators, *sizes, options.n_critics),
-        ValueNetwork(generators, spaces.n_observation, options.hidden_sizes),
+        ValueNetwork(generators, sizes[0]),
     )
 
 

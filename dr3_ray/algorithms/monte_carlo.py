@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dr3_ray.algorithms import dqn, sarsa
 from dr3_ray.algorithms.spec import AlgorithmSpec, TrainingOptions
 from dr3_ray.losses import td
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.options import Number, choice, number
@@ -66,13 +67,13 @@ def continuous_objective(options: ContinuousMonteCarloOptions) -> Objective:
 
 def discrete_networks(options: DiscreteMonteCarloOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`critic`, one head an action."""
-    critic = DiscreteCritic(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    critic = DiscreteCritic(generators, Architecture.of(options, spaces), spaces.n_actions)
     return nn.ModuleDict({"critic": critic})
 
 
 def continuous_networks(options: ContinuousMonteCarloOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`critic` on [s, a]."""
-    sizes = (spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return nn.ModuleDict({"critic": ContinuousCritic(generators, *sizes, options.n_critics)})
 
 

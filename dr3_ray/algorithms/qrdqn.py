@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dr3_ray.algorithms import dqn, rem
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.losses import cql, quantile, td
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import MultiHeadCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
@@ -72,9 +73,7 @@ def quantiles_of(quantiles: Tensor, actions: Tensor) -> Tensor:
 
 def networks(options: QRDQNOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`critic` and `target_critic`, `n_quantiles` quantiles an action on one trunk."""
-    critic = MultiHeadCritic(
-        generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes, options.n_quantiles
-    )
+    critic = MultiHeadCritic(generators, Architecture.of(options, spaces), spaces.n_actions, options.n_quantiles)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 
 

@@ -16,6 +16,7 @@ from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.losses import bc as bc_losses
 from dr3_ray.losses import td, td3
 from dr3_ray.networks.actors import DeterministicActor
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.members import frozen
@@ -61,7 +62,7 @@ def objective(options: ReBRACOptions) -> Objective:
 
 def networks(options: ReBRACOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`actor` and `critic` with their targets."""
-    sizes = (spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return td3_bc.with_targets(
         DeterministicActor(generators, *sizes, options.actor_layer_norm),
         ContinuousCritic(generators, *sizes, options.n_critics, options.critic_layer_norm),

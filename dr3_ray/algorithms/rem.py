@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from dr3_ray.algorithms import dqn
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.losses import rem, td
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import MultiHeadCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
+from dr3_ray.observations import Observations
 from dr3_ray.options import choice
 from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
 
@@ -50,7 +52,7 @@ def objective(options: REMOptions) -> Objective:
 
 def networks(options: REMOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`critic` and `target_critic`, `n_heads` heads an action on one trunk."""
-    critic = MultiHeadCritic(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes, options.n_heads)
+    critic = MultiHeadCritic(generators, Architecture.of(options, spaces), spaces.n_actions, options.n_heads)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 
 
@@ -59,7 +61,7 @@ def noise(options: REMOptions, spaces: Spaces) -> Noise:
     return Noise(normal={}, uniform={}, uniform_per_step={"mixture": (options.n_heads,)})
 
 
-def act(networks: Any, observations: Tensor) -> Tensor:
+def act(networks: Any, observations: Observations) -> Tensor:
     """argmax_a of the mean over heads."""
     return networks.critic(observations)[0].mean(-1).argmax(-1)  # type: ignore[no-any-return]
 

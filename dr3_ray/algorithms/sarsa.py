@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dr3_ray.algorithms import dqn
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import td
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
@@ -70,9 +71,7 @@ def regression(q: Tensor, targets: Tensor, usable: Tensor | None = None) -> Term
 
 def continuous_networks(options: ContinuousSARSAOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`critic` and `target_critic` on [s, a]."""
-    critic = ContinuousCritic(
-        generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes, options.n_critics
-    )
+    critic = ContinuousCritic(generators, Architecture.of(options, spaces), spaces.n_actions, options.n_critics)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 
 

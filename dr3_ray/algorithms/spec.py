@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from dr3_ray.networks.architecture import ENCODERS
 from dr3_ray.networks.encoders import Generators
+from dr3_ray.observations import Observations
 from dr3_ray.options import Number, Options, choice, number
 from dr3_ray.types import Noise, Objective, Spaces
 
@@ -30,7 +32,7 @@ class AlgorithmSpec:
     networks: Callable[[Any, Spaces, Generators], nn.Module]
     objective: Callable[[Any], Objective]
     columns: tuple[str, ...]
-    act: Callable[[Any, Tensor], Tensor] | None
+    act: Callable[[Any, Observations], Tensor] | None
     noise: Callable[[Any, Spaces], Noise] = field(default=lambda options, spaces: NO_NOISE)
     has_critic: bool = True  # without one there is nothing to regularise
     active: Callable[[Any, int], frozenset[str]] | None = None
@@ -42,6 +44,14 @@ class TrainingOptions(Options):
 
     batch_size: int = choice(256, "transitions in a minibatch of one member")
     hidden_sizes: tuple[int, ...] = choice((256, 256), "widths of the ReLU layers, critic and actor alike")
+    encoder: str | dict[str, str] = choice(
+        "flat",
+        "what reads images before `hidden_sizes`: `nature_cnn` (then 512), `impala` (256), `cog` (1024, 512, 256); or "
+        "{name: encoder} for the parts of a dict observation",
+        ENCODERS,
+        by_name=True,
+    )
+    random_crop: int = choice(0, "images of a batch are moved by up to so many pixels (4: COG)", low=0)
     adam_eps: Number = number(1e-8, "Adam's ε", low=0.0)
     normalize_observations: bool = choice(
         False, "observations minus their mean over their standard deviation + 10⁻³, of the data (CORL: on)"

@@ -22,6 +22,7 @@ from dr3_ray.networks.actors import (
     squashed_log_prob,
     squashed_sample,
 )
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.options import Number, choice, number, per_row
 from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
@@ -86,7 +87,7 @@ def continuous_objective(options: ContinuousTDOptions) -> Objective:
 def discrete_networks(options: DiscreteTDOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`critic`, `target_critic` and `behaviour`."""
     networks = dqn.networks(options, spaces, generators)
-    behaviour = CategoricalActor(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    behaviour = CategoricalActor(generators, Architecture.of(options, spaces), spaces.n_actions)
     networks.add_module("behaviour", behaviour)
     return networks
 
@@ -94,7 +95,7 @@ def discrete_networks(options: DiscreteTDOptions, spaces: Spaces, generators: Ge
 def continuous_networks(options: ContinuousTDOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """`critic`, `target_critic` and `behaviour`."""
     networks = sarsa.continuous_networks(options, spaces, generators)
-    behaviour = SquashedGaussianActor(generators, spaces.n_observation, spaces.n_actions, options.hidden_sizes)
+    behaviour = SquashedGaussianActor(generators, Architecture.of(options, spaces), spaces.n_actions)
     networks.add_module("behaviour", behaviour)
     return networks
 

@@ -1,14 +1,15 @@
 """Policies, all with actions in [−1, 1]; `mode` is the action of deterministic evaluation."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dr3_ray.networks.encoders import MLP, Generators, StackedLinear, flat_observations
+from dr3_ray.networks.architecture import Architecture
+from dr3_ray.networks.encoders import MLP, Generators, StackedLinear
+from dr3_ray.observations import Observations
 
 LOG_STD_RANGE = (-20.0, 2.0)  # as in the SAC authors' code and CORL
 ACTION_EPSILON = 1e-6  # data actions are kept this far from ±1 before atanh: float32's atanh(1 − 1e-7) is inf
@@ -17,20 +18,21 @@ ACTION_EPSILON = 1e-6  # data actions are kept this far from ±1 before atanh: f
 class SquashedGaussianActor(nn.Module):
     """a = tanh(u), u ~ N(mean(s), std(s)²), components independent."""
 
-    def __init__(self, generators: Generators, n_observation: int, action_dim: int, hidden_sizes: Sequence[int]):
+    def __init__(self, generators: Generators, architecture: Architecture, action_dim: int):
         super().__init__()
-        self.encoder = MLP(generators, n_observation, hidden_sizes)
+        self.observe = architecture.observation_encoder(generators)
+        self.encoder = MLP(generators, self.observe.n_out, architecture.hidden_sizes)
         self.head = StackedLinear(generators, self.encoder.n_out, 2 * action_dim)
 
     def forward(
-        self, observations: Tensor
+        self, observations: Observations
     ) -> tuple[Float[Tensor, "member batch dim"], Float[Tensor, "member batch dim"]]:
         """Mean and log standard deviation of u."""
-        hidden = self.encoder(flat_observations(observations, self.head.weight.dtype))
+        hidden = self.encoder(self.observe(observations, self.head.weight.dtype))
         mean, log_std = self.head(hidden).squeeze(1).chunk(2, dim=-1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
-    def mode(self, observations: Tensor) -> Float[Tensor, "member batch dim"]:
+    def mode(self, observations: Observations) -> Float[Tensor, "member batch dim"]:
         """tanh(mean): the action of deterministic evaluation."""
         return torch.tanh(self(observations)[0])
 
@@ -38,18 +40,21 @@ class SquashedGaussianActor(nn.Module):
 class GaussianActor(nn.Module):
     """a ~ N(mean(s), std²) with mean in (−1, 1) by a tanh and std the same in every state; a itself is not squashed."""
 
-    def __init__(self, generators: Generators, n_observation: int, action_dim: int, hidden_sizes: Sequence[int]):
+    def __init__(self, generators: Generators, architecture: Architecture, action_dim: int):
         super().__init__()
-        self.encoder = MLP(generators, n_observation, hidden_sizes)
+        self.observe = architecture.observation_encoder(generators)
+        self.encoder = MLP(generators, self.observe.n_out, architecture.hidden_sizes)
         self.head = StackedLinear(generators, self.encoder.n_out, action_dim)
         self.log_std = nn.Parameter(torch.zeros(len(generators), 1, action_dim))
 
-    def forward(self, observations: Tensor) -> tuple[Float[Tensor, "member batch dim"], Float[Tensor, "member 1 dim"]]:
+    def forward(
+        self, observations: Observations
+    ) -> tuple[Float[Tensor, "member batch dim"], Float[Tensor, "member 1 dim"]]:
         """Mean and log standard deviation of a."""
-        hidden = self.encoder(flat_observations(observations, self.head.weight.dtype))
+        hidden = self.encoder(self.observe(observations, self.head.weight.dtype))
         return torch.tanh(self.head(hidden).squeeze(1)), self.log_std.clamp(*LOG_STD_RANGE)
 
-    def mode(self, observations: Tensor) -> Float[Tensor, "member batch dim"]:
+    def mode(self, observations: Observations) -> Float[Tensor, "member batch dim"]:
         """The mean."""
         mean: Tensor = self(observations)[0]
         return mean
@@ -58,24 +63,18 @@ class GaussianActor(nn.Module):
 class DeterministicActor(nn.Module):
     """a = tanh(net(s))."""
 
-    def __init__(
-        self,
-        generators: Generators,
-        n_observation: int,
-        action_dim: int,
-        hidden_sizes: Sequence[int],
-        layer_norm: bool = False,
-    ):
+    def __init__(self, generators: Generators, architecture: Architecture, action_dim: int, layer_norm: bool = False):
         super().__init__()
-        self.encoder = MLP(generators, n_observation, hidden_sizes, layer_norm=layer_norm)
+        self.observe = architecture.observation_encoder(generators)
+        self.encoder = MLP(generators, self.observe.n_out, architecture.hidden_sizes, layer_norm=layer_norm)
         self.head = StackedLinear(generators, self.encoder.n_out, action_dim)
 
-    def forward(self, observations: Tensor) -> Float[Tensor, "member batch dim"]:
+    def forward(self, observations: Observations) -> Float[Tensor, "member batch dim"]:
         """The action."""
-        hidden = self.encoder(flat_observations(observations, self.head.weight.dtype))
+        hidden = self.encoder(self.observe(observations, self.head.weight.dtype))
         return torch.tanh(self.head(hidden).squeeze(1))
 
-    def mode(self, observations: Tensor) -> Float[Tensor, "member batch dim"]:
+    def mode(self, observations: Observations) -> Float[Tensor, "member batch dim"]:
         """The action."""
         actions: Tensor = self(observations)
         return actions
@@ -84,17 +83,18 @@ class DeterministicActor(nn.Module):
 class CategoricalActor(nn.Module):
     """Logits over discrete actions."""
 
-    def __init__(self, generators: Generators, n_observation: int, n_actions: int, hidden_sizes: Sequence[int]):
+    def __init__(self, generators: Generators, architecture: Architecture, n_actions: int):
         super().__init__()
-        self.encoder = MLP(generators, n_observation, hidden_sizes)
+        self.observe = architecture.observation_encoder(generators)
+        self.encoder = MLP(generators, self.observe.n_out, architecture.hidden_sizes)
         self.head = StackedLinear(generators, self.encoder.n_out, n_actions)
 
-    def forward(self, observations: Tensor) -> Float[Tensor, "member batch action"]:
+    def forward(self, observations: Observations) -> Float[Tensor, "member batch action"]:
         """The logits."""
-        logits: Tensor = self.head(self.encoder(flat_observations(observations, self.head.weight.dtype)))
+        logits: Tensor = self.head(self.encoder(self.observe(observations, self.head.weight.dtype)))
         return logits.squeeze(1)
 
-    def mode(self, observations: Tensor) -> Tensor:
+    def mode(self, observations: Observations) -> Tensor:
         """The most likely action, [K, B] integers."""
         logits: Tensor = self(observations)
         return logits.argmax(-1)

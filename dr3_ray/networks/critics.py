@@ -1,19 +1,20 @@
 """Critics return (q, φ): φ is by construction the input of the last linear layer."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dr3_ray.networks.encoders import MLP, Generators, StackedLinear, flat_observations
+from dr3_ray.networks.architecture import Architecture
+from dr3_ray.networks.encoders import MLP, Generators, StackedLinear
+from dr3_ray.observations import Observations
 
 
 class Critic(Protocol):
     """What a regulariser may ask of a critic."""
 
-    def features(self, observations: Tensor, actions: Tensor) -> Float[Tensor, "member critic batch feature"]:
+    def features(self, observations: Observations, actions: Tensor) -> Float[Tensor, "member critic batch feature"]:
         """φ(s, a)."""
         ...
 
@@ -21,52 +22,44 @@ class Critic(Protocol):
 class DiscreteCritic(nn.Module):
     """C networks with one output an action. φ depends on the state alone."""
 
-    def __init__(
-        self,
-        generators: Generators,
-        n_observation: int,
-        n_actions: int,
-        hidden_sizes: Sequence[int],
-        n_critics: int = 1,
-    ):
+    def __init__(self, generators: Generators, architecture: Architecture, n_actions: int, n_critics: int = 1):
         super().__init__()
-        self.encoder = MLP(generators, n_observation, hidden_sizes, n_critics)
+        self.observe = architecture.observation_encoder(generators, n_critics)
+        self.encoder = MLP(generators, self.observe.n_out, architecture.hidden_sizes, n_critics)
         self.head = StackedLinear(generators, self.encoder.n_out, n_actions, n_critics)
 
     def forward(
-        self, observations: Tensor
+        self, observations: Observations
     ) -> tuple[Float[Tensor, "member critic batch action"], Float[Tensor, "member critic batch feature"]]:
         """(Q(s, ·), φ(s)) for observations [K, B, *observation]."""
-        phi = self.encoder(flat_observations(observations, self.head.weight.dtype))
+        phi = self.encoder(self.observe(observations, self.head.weight.dtype))
         return self.head(phi), phi
 
     def features(
-        self, observations: Tensor, actions: Int[Tensor, "member batch"]
+        self, observations: Observations, actions: Int[Tensor, "member batch"]
     ) -> Float[Tensor, "member critic batch feature"]:
         """φ(s), whatever the action."""
-        phi: Tensor = self.encoder(flat_observations(observations, self.head.weight.dtype))
+        phi: Tensor = self.encoder(self.observe(observations, self.head.weight.dtype))
         return phi
 
 
 class MultiHeadCritic(nn.Module):
     """One trunk with H outputs an action: the heads of an ensemble, or the quantiles of a return."""
 
-    def __init__(
-        self, generators: Generators, n_observation: int, n_actions: int, hidden_sizes: Sequence[int], n_heads: int
-    ):
+    def __init__(self, generators: Generators, architecture: Architecture, n_actions: int, n_heads: int):
         super().__init__()
-        self.critic = DiscreteCritic(generators, n_observation, n_actions * n_heads, hidden_sizes)
+        self.critic = DiscreteCritic(generators, architecture, n_actions * n_heads)
         self.n_heads = n_heads
 
     def forward(
-        self, observations: Tensor
+        self, observations: Observations
     ) -> tuple[Float[Tensor, "member batch action head"], Float[Tensor, "member critic batch feature"]]:
         """(Q_h(s, ·), φ(s)) for observations [K, B, *observation]."""
         values, phi = self.critic(observations)
         return values.squeeze(1).unflatten(-1, (-1, self.n_heads)), phi
 
     def features(
-        self, observations: Tensor, actions: Int[Tensor, "member batch"]
+        self, observations: Observations, actions: Int[Tensor, "member batch"]
     ) -> Float[Tensor, "member critic batch feature"]:
         """φ(s), whatever the action."""
         return self.critic.features(observations, actions)
@@ -78,18 +71,19 @@ class ContinuousCritic(nn.Module):
     def __init__(
         self,
         generators: Generators,
-        n_observation: int,
+        architecture: Architecture,
         action_dim: int,
-        hidden_sizes: Sequence[int],
         n_critics: int = 2,
         layer_norm: bool = False,
     ):
         super().__init__()
-        self.encoder = MLP(generators, n_observation + action_dim, hidden_sizes, n_critics, layer_norm)
+        self.observe = architecture.observation_encoder(generators, n_critics)
+        n_in = self.observe.n_out + action_dim
+        self.encoder = MLP(generators, n_in, architecture.hidden_sizes, n_critics, layer_norm)
         self.head = StackedLinear(generators, self.encoder.n_out, 1, n_critics)
 
     def forward(
-        self, observations: Tensor, actions: Float[Tensor, "member batch *sample dim"]
+        self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"]
     ) -> tuple[Float[Tensor, "member critic batch *sample"], Float[Tensor, "member critic batch *sample feature"]]:
         """(Q(s, a), φ(s, a)) for observations [K, B, *observation] and one or N actions at each of them."""
         phi = self.features(observations, actions)
@@ -97,14 +91,15 @@ class ContinuousCritic(nn.Module):
         return self.head(rows).squeeze(-1).unflatten(-1, phi.shape[2:-1]), phi
 
     def features(
-        self, observations: Tensor, actions: Float[Tensor, "member batch *sample dim"]
+        self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"]
     ) -> Float[Tensor, "member critic batch *sample feature"]:
         """φ(s, a)."""
         lead = actions.shape[1:-1]  # (B,) or (B, N)
-        states = flat_observations(observations, self.head.weight.dtype)
+        states = self.observe(observations, self.head.weight.dtype)
         if len(lead) == 2:
             states = states.repeat_interleave(lead[1], dim=2)
-        pairs = torch.cat([states, actions.flatten(1, -2).unsqueeze(1)], dim=-1)
+        rows = actions.flatten(1, -2).unsqueeze(1).expand(-1, states.shape[1], -1, -1)
+        pairs = torch.cat([states, rows], dim=-1)
         phi: Tensor = self.encoder(pairs)
         return phi.view(*phi.shape[:2], *lead, -1)
 
@@ -112,12 +107,13 @@ class ContinuousCritic(nn.Module):
 class ValueNetwork(nn.Module):
     """V(s), one network a member."""
 
-    def __init__(self, generators: Generators, n_observation: int, hidden_sizes: Sequence[int]):
+    def __init__(self, generators: Generators, architecture: Architecture):
         super().__init__()
-        self.encoder = MLP(generators, n_observation, hidden_sizes)
+        self.observe = architecture.observation_encoder(generators)
+        self.encoder = MLP(generators, self.observe.n_out, architecture.hidden_sizes)
         self.head = StackedLinear(generators, self.encoder.n_out, 1)
 
-    def forward(self, observations: Tensor) -> Float[Tensor, "member batch"]:
+    def forward(self, observations: Observations) -> Float[Tensor, "member batch"]:
         """V(s) for observations [K, B, *observation]."""
-        values: Tensor = self.head(self.encoder(flat_observations(observations, self.head.weight.dtype)))
+        values: Tensor = self.head(self.encoder(self.observe(observations, self.head.weight.dtype)))
         return values.squeeze(-1).squeeze(1)

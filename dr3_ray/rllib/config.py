@@ -8,12 +8,14 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.offline.offline_data import OfflineData
 from ray.tune.search.sample import Domain
+from torch import Tensor
 
 from dr3_ray.algorithms.registry import find, kinds_of
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.member import REGULARIZERS, Member, stack_regularizers
 from dr3_ray.normalization import observation_statistics
+from dr3_ray.observations import each_part
 from dr3_ray.options import checked
 from dr3_ray.population import Execution
 from dr3_ray.rllib.env_runner import PopulationEnvRunner
@@ -35,7 +37,7 @@ def algorithm_class(name: str) -> type:
 def statistics_of(source: str, fingerprint: str) -> tuple[Any, Any]:
     """Mean and standard deviation of the observations in `source`, as nested lists; read once for each contents."""
     mean, std = observation_statistics(load_dataset(source))
-    return mean.tolist(), std.tolist()
+    return each_part(Tensor.tolist, mean), each_part(Tensor.tolist, std)
 
 
 class MappedData(OfflineData):

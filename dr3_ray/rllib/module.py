@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.member import Member, build_networks
+from dr3_ray.observations import each_part
 from dr3_ray.population import act
 from dr3_ray.types import Spaces
 
@@ -40,7 +41,7 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
         members = [Member.from_dict(self.spec, values) for values in self.model_config["members"]]
         statistics = self.model_config.get("observation_statistics")
         self.networks = build_networks(
-            self.spec, self.spaces, members, statistics and tuple(map(torch.tensor, statistics))
+            self.spec, self.spaces, members, statistics and tuple(each_part(torch.tensor, each) for each in statistics)
         )
         self.n_members = len(members)
         if self.inference_only:

@@ -21,6 +21,7 @@ from dr3_ray.networks.actors import (
     squashed_sample,
     tanh_log_det,
 )
+from dr3_ray.networks.architecture import Architecture
 
 
 def squashed_gaussian(mean: Tensor, log_std: Tensor) -> TransformedDistribution:
@@ -100,16 +101,16 @@ def test_one_draw_of_many_actions_at_each_state():
 def test_modes():
     generators = [generator(seed, "init") for seed in (0, 1)]
     observations = torch.randn(2, 5, 3)
-    gaussian = SquashedGaussianActor(generators, 3, 2, (8,))
+    gaussian = SquashedGaussianActor(generators, Architecture((3,), (8,)), 2)
     mean, log_std = gaussian(observations)
     assert mean.shape == log_std.shape == (2, 5, 2)
     assert torch.equal(gaussian.mode(observations), torch.tanh(mean))
-    categorical = CategoricalActor(generators, 3, 4, (8,))
+    categorical = CategoricalActor(generators, Architecture((3,), (8,)), 4)
     assert torch.equal(categorical.mode(observations), categorical(observations).argmax(-1))
 
 
 def test_log_std_stays_in_range():
-    actor = SquashedGaussianActor([generator(0, "init")], 3, 2, (8,))
+    actor = SquashedGaussianActor([generator(0, "init")], Architecture((3,), (8,)), 2)
     actor.head.weight.data.mul_(1e6)
     log_std = actor(torch.randn(1, 50, 3))[1]
     assert log_std.min() == -20.0 and log_std.max() == 2.0
@@ -120,7 +121,7 @@ def test_temperature_starts_at_one():
 
 
 def test_a_gaussian_has_a_bounded_mean_and_one_std_for_all_states():
-    actor = GaussianActor([generator(0, "init"), generator(1, "init")], 3, 2, (8,))
+    actor = GaussianActor([generator(0, "init"), generator(1, "init")], Architecture((3,), (8,)), 2)
     observations = torch.randn(2, 5, 3) * 100.0
     mean, log_std = actor(observations)
     assert mean.shape == (2, 5, 2) and mean.abs().max() <= 1.0 and mean.abs().max() > 0.9
@@ -131,7 +132,9 @@ def test_a_gaussian_has_a_bounded_mean_and_one_std_for_all_states():
 
 
 def test_a_deterministic_actor_acts_inside_of_the_box():
-    actor = DeterministicActor([generator(0, "init"), generator(1, "init")], 3, 2, (8,), layer_norm=True)
+    actor = DeterministicActor(
+        [generator(0, "init"), generator(1, "init")], Architecture((3,), (8,)), 2, layer_norm=True
+    )
     observations = torch.randn(2, 5, 3)
     actions = actor(observations)
     assert actions.shape == (2, 5, 2) and actions.abs().max() < 1.0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn, tensor
 
 from dr3_ray.data.sampler import generator
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
 from dr3_ray.networks.encoders import MLP, StackedLayerNorm, StackedLinear, flat_observations
 from dr3_ray.networks.members import flatten_parameters, frozen, member_view
@@ -63,7 +64,7 @@ def test_flat_observations_scale_bytes():
 
 
 def test_discrete_critic_returns_the_input_of_its_last_layer():
-    critic = DiscreteCritic(generators(0, 1), 6, 3, (8, 4))
+    critic = DiscreteCritic(generators(0, 1), Architecture((2, 3), (8, 4)), 3)
     observations = torch.randn(2, 5, 2, 3)
     q, phi = critic(observations)
     assert q.shape == (2, 1, 5, 3) and phi.shape == (2, 1, 5, 4)
@@ -75,7 +76,7 @@ def test_discrete_critic_returns_the_input_of_its_last_layer():
 
 
 def test_continuous_critic_with_one_and_with_many_actions_at_a_state():
-    critic = ContinuousCritic(generators(0, 1), 6, 2, (8, 4), n_critics=3)
+    critic = ContinuousCritic(generators(0, 1), Architecture((2, 3), (8, 4)), 2, n_critics=3)
     observations, actions = torch.randn(2, 5, 2, 3), torch.rand(2, 5, 7, 2)
     q, phi = critic(observations, actions)
     assert q.shape == (2, 3, 5, 7) and phi.shape == (2, 3, 5, 7, 4)
@@ -89,7 +90,7 @@ def test_continuous_critic_with_one_and_with_many_actions_at_a_state():
 
 
 def test_flat_storage_and_member_views_share_memory():
-    critic = ContinuousCritic(generators(0, 1, 2), 3, 2, (4,))
+    critic = ContinuousCritic(generators(0, 1, 2), Architecture((3,), (4,)), 2)
     before = copy.deepcopy(critic)
     values = flatten_parameters(critic)
     assert values.shape == (3, sum(parameter[0].numel() for parameter in critic.parameters()))
@@ -107,7 +108,7 @@ def test_flat_storage_and_member_views_share_memory():
 def test_looking_at_members_changes_nothing(data: st.DataObject, k: int, width: int):
     start = data.draw(st.integers(0, k - 1))
     stop = data.draw(st.integers(start + 1, k))
-    critic = DiscreteCritic(generators(*range(k)), 3, 2, (width,))
+    critic = DiscreteCritic(generators(*range(k)), Architecture((3,), (width,)), 2)
     flatten_parameters(critic)
     observations = torch.randn(k, 4, 3)
     whole, part = critic(observations)[0], member_view(critic, slice(start, stop))(observations[start:stop])[0]
@@ -115,7 +116,7 @@ def test_looking_at_members_changes_nothing(data: st.DataObject, k: int, width: 
 
 
 def test_frozen_lets_gradient_through_to_the_inputs_only():
-    critic = ContinuousCritic(generators(0), 3, 2, (4,))
+    critic = ContinuousCritic(generators(0), Architecture((3,), (4,)), 2)
     actions = torch.randn(1, 4, 2, requires_grad=True)
     with frozen(critic):
         value = critic(torch.randn(1, 4, 3), actions)[0]
@@ -146,7 +147,7 @@ def test_adam_is_torch_adam_for_every_member(together: bool):
 
 
 def test_a_target_is_a_copy_without_gradient_that_follows_its_formula():
-    critic = DiscreteCritic(generators(0, 1), 3, 2, (4,))
+    critic = DiscreteCritic(generators(0, 1), Architecture((3,), (4,)), 2)
     target = target_of(critic)
     assert not any(parameter.requires_grad for parameter in target.parameters())
     target_values, online = flatten_parameters(target), flatten_parameters(critic)

@@ -11,6 +11,7 @@ from torch import Tensor, nn, tensor
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data.sampler import generator
+from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
 from dr3_ray.regularizers.dr3 import DR3, dr3_penalty, feature_dot, with_dr3
 from dr3_ray.types import Backup, Terms, Transition
@@ -114,7 +115,7 @@ def last_layer_gradient(critic: nn.Module, q: Tensor) -> Tensor:
 def test_dot_product_is_the_product_of_the_last_layers_gradients():
     # the definition: ∇Q(s, a) · ∇Q(s', a') over the weights of the last linear layer. With one head an action it is
     # 1[a = a'] φ(s)·φ(s'), which is what dr3_match_actions counts
-    critic = DiscreteCritic([generator(0, "init")], 4, 3, (8, 6)).double()
+    critic = DiscreteCritic([generator(0, "init")], Architecture((4,), (8, 6)), 3).double()
     observations, next_observations = torch.randn(2, 1, 20, 4, dtype=torch.float64)
     actions, next_actions = torch.randint(3, (2, 20))
     (q, phi), (next_q, next_phi) = critic(observations), critic(next_observations)
@@ -128,7 +129,7 @@ def test_dot_product_is_the_product_of_the_last_layers_gradients():
 
 
 def test_dot_product_is_the_product_of_the_last_layers_gradients_on_continuous_actions():
-    critic = ContinuousCritic([generator(0, "init")], 4, 2, (8, 6), n_critics=2).double()
+    critic = ContinuousCritic([generator(0, "init")], Architecture((4,), (8, 6)), 2, n_critics=2).double()
     observations, next_observations = torch.randn(2, 1, 10, 4, dtype=torch.float64)
     actions, next_actions = torch.rand(2, 1, 10, 2, dtype=torch.float64)
     (q, phi), (next_q, next_phi) = critic(observations, actions), critic(next_observations, next_actions)

@@ -1,0 +1,164 @@
+"""Convolutional encoders of images, and the random crop that augments them."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dr3_ray.networks.encoders import Generators
+from dr3_ray.observations import Observations, each_part, is_image
+
+
+class StackedConv2d(nn.Module):
+    """K × C independent convolutions as one grouped convolution, weights of shape [K, C, out, in, size, size].
+
+    First weights and biases are uniform in ±1/√(in · size²), as in `torch.nn.Conv2d`.
+    """
+
+    def __init__(
+        self,
+        generators: Generators,
+        n_in: int,
+        n_out: int,
+        size: int,
+        stride: int = 1,
+        padding: int = 0,
+        copies: int = 1,
+    ):
+        super().__init__()
+        bound = 1.0 / math.sqrt(n_in * size**2)
+
+        def uniform(*shape: int) -> nn.Parameter:
+            drawn = [torch.empty(copies, *shape).uniform_(-bound, bound, generator=each) for each in generators]
+            return nn.Parameter(torch.stack(drawn))
+
+        self.weight = uniform(n_out, n_in, size, size)
+        self.bias = uniform(n_out)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Float[Tensor, "batch groups_in height width"]) -> Float[Tensor, "batch groups_out h w"]:
+        """Channels are those of every member and copy side by side: groups = K · C."""
+        groups = self.weight.shape[0] * self.weight.shape[1]
+        return functional.conv2d(
+            x, self.weight.flatten(0, 2), self.bias.flatten(), self.stride, self.padding, groups=groups
+        )
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(relu(x))))."""
+
+    def __init__(self, generators: Generators, n: int, copies: int):
+        super().__init__()
+        self.first = StackedConv2d(generators, n, n, 3, padding=1, copies=copies)
+        self.second = StackedConv2d(generators, n, n, 3, padding=1, copies=copies)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the shape of x."""
+        return x + self.second(torch.relu(self.first(torch.relu(x))))  # type: ignore[no-any-return]
+
+
+def nature_cnn(generators: Generators, n_in: int, copies: int) -> nn.Sequential:
+    """Mnih et al. 2015: 32 filters of 8×8 at stride 4, 64 of 4×4 at 2, 64 of 3×3 at 1; then `hidden_sizes` (512)."""
+    return nn.Sequential(
+        StackedConv2d(generators, n_in, 32, 8, stride=4, copies=copies), nn.ReLU(),
+        StackedConv2d(generators, 32, 64, 4, stride=2, copies=copies), nn.ReLU(),
+        StackedConv2d(generators, 64, 64, 3, copies=copies), nn.ReLU(),
+    )  # fmt: skip
+
+
+def impala_cnn(generators: Generators, n_in: int, copies: int) -> nn.Sequential:
+    """Espeholt et al. 2018, the large one: stages of 16, 32, 32 filters; then `hidden_sizes` (256).
+
+    A stage is a convolution, a pooling and two residual blocks.
+    """
+    layers: list[nn.Module] = []
+    for n_out in (16, 32, 32):
+        layers += [
+            StackedConv2d(generators, n_in, n_out, 3, padding=1, copies=copies),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            Residual(generators, n_out, copies),
+            Residual(generators, n_out, copies),
+        ]
+        n_in = n_out
+    return nn.Sequential(*layers, nn.ReLU())
+
+
+def cog_cnn(generators: Generators, n_in: int, copies: int) -> nn.Sequential:
+    """COG (Singh et al. 2020): three times 16 filters of 3×3, pooled by 2, 2 and 1.
+
+    Then come `hidden_sizes` (1024, 512, 256), to which a critic joins the action. COG itself starts from other weights:
+    Xavier's, and ±10⁻⁴ in the linear layers.
+    """
+    return nn.Sequential(
+        StackedConv2d(generators, n_in, 16, 3, padding=1, copies=copies), nn.MaxPool2d(2), nn.ReLU(),
+        StackedConv2d(generators, 16, 16, 3, padding=1, copies=copies), nn.MaxPool2d(2), nn.ReLU(),
+        StackedConv2d(generators, 16, 16, 3, padding=1, copies=copies), nn.ReLU(),
+    )  # fmt: skip
+
+
+CNNS: dict[str, Callable[[Generators, int, int], nn.Sequential]] = {
+    "nature_cnn": nature_cnn,
+    "impala": impala_cnn,
+    "cog": cog_cnn,
+}
+SMALLEST = {"nature_cnn": 36, "impala": 1, "cog": 4}  # height and width in pixels, below which no output is left
+
+
+def channels_first(shape: tuple[int, int, int]) -> bool:
+    """Whether the channels of an image of this shape come first: they are fewer than rows or columns of pixels."""
+    return shape[0] < shape[2]
+
+
+class PixelEncoder(nn.Module):
+    """A convolutional network of one image, flattened."""
+
+    def __init__(self, name: str, generators: Generators, shape: tuple[int, int, int], copies: int = 1):
+        super().__init__()
+        self.channels_first, self.copies = channels_first(shape), copies
+        n_channels, *size = shape if self.channels_first else (shape[2], shape[0], shape[1])
+        self.layers = CNNS[name](generators, n_channels, copies)
+        with torch.no_grad():
+            blank = torch.zeros(1, len(generators) * copies * n_channels, *size)
+            self.n_out = self.layers(blank).numel() // (len(generators) * copies)
+
+    def forward(
+        self, images: Shaped[Tensor, "member batch _ _ _"], dtype: torch.dtype
+    ) -> Float[Tensor, "member critic batch n_out"]:
+        """Images [K, B, height, width, channel] or [K, B, channel, height, width]; bytes are divided by 255."""
+        pixels = images if self.channels_first else images.movedim(-1, 2)
+        members, rows = pixels.shape[:2]
+        copied = pixels.transpose(0, 1).unsqueeze(2).expand(-1, -1, self.copies, -1, -1, -1)  # [B, K, C, channel, …]
+        x = copied.flatten(1, 3).to(dtype)
+        y = self.layers(x / 255.0 if images.dtype == torch.uint8 else x)
+        return y.reshape(rows, members, self.copies, -1).permute(1, 2, 0, 3)  # type: ignore[no-any-return]
+
+
+def random_crop(
+    images: Shaped[Tensor, "*batch _ _ _"], uniform: Float[Tensor, "*batch 2"], padding: int
+) -> Shaped[Tensor, "*batch _ _ _"]:
+    """Each image moved by up to `padding` pixels up or down and left or right, zeros coming in (COG: 4).
+
+    `uniform` in [−1, 1) chooses among the 2 · padding + 1 offsets of either direction with equal probability.
+    """
+    *batch, first, _, last = images.shape
+    height = len(batch) + (first < last)
+    offsets = ((uniform + 1.0) / 2.0 * (2 * padding + 1)).floor().long() - padding
+    for axis, offset in ((height, offsets[..., 0]), (height + 1, offsets[..., 1])):
+        source = torch.arange(images.shape[axis], device=images.device) + offset.unsqueeze(-1)  # [*batch, size]
+        shape = [*batch, 1, 1, 1]
+        shape[axis] = images.shape[axis]
+        outside = ((source < 0) | (source >= images.shape[axis])).view(shape)
+        images = images.take_along_dim(source.clamp(0, images.shape[axis] - 1).view(shape), dim=axis)
+        images = images.masked_fill(outside, 0)
+    return images
+
+
+def crop_images(observations: Observations, uniform: Float[Tensor, "*batch 2"], padding: int) -> Observations:
+    """`random_crop` of every image of an observation [*batch, *shape], all moved alike."""
+    lead = uniform.ndim - 1
+    return each_part(  # type: ignore[no-any-return]
+        lambda part: random_crop(part, uniform, padding) if is_image(part.shape[lead:]) else part, observations
+    )
