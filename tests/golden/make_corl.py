@@ -4,10 +4,6 @@
 
 The files in the repository were made at commit eeeeef22. Nothing is installed for it: environments, data sets and
 loggers that CORL imports are stood in for. ReBRAC needs jax, flax, optax and chex.
-
-A file holds plain arrays: `weights/NETWORK/N.weight` and `.bias` of the N-th linear layer, `batch/COLUMN`,
-`noise/NAME`, `losses/NAME` and `gradients/NETWORK/N.weight`, the gradient of the loss that trains that network. All of
-it in float64, with networks of two small layers.
 """
 
 import importlib.util
@@ -19,10 +15,8 @@ from unittest.mock import MagicMock, patch
 
 import numpy as np
 import torch
+from continuous_inputs import ACTION, BATCH, HIDDEN, OBSERVATION, SAMPLES, Recorder, batch, parameters, save, scale
 from torch import Tensor, nn
-
-OBSERVATION, ACTION, HIDDEN, BATCH, SAMPLES = 5, 3, 8, 16, 4
-HERE = Path(__file__).parent
 
 
 def corl(checkout: Path, name: str) -> ModuleType:
@@ -37,71 +31,10 @@ def corl(checkout: Path, name: str) -> ModuleType:
     return module
 
 
-class Recorder(torch.optim.SGD):
-    """Keeps the gradients that it is asked to step along, and stays where it is."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__(network.parameters(), lr=0.0)
-        self.network, self.gradients = network, dict[str, Tensor]()
-
-    def step(self, closure: Any = None) -> None:
-        self.gradients = {
-            name: parameter.grad.clone()
-            for name, parameter in self.network.named_parameters()
-            if parameter.grad is not None
-        }
-
-
-def batch(rng: torch.Generator) -> dict[str, Tensor]:
-    """Rows of random transitions, every fourth of them terminal."""
-    return {
-        "observations": torch.randn(BATCH, OBSERVATION, generator=rng),
-        "actions": torch.rand(BATCH, ACTION, generator=rng) * 1.9 - 0.95,
-        "rewards": torch.randn(BATCH, generator=rng),
-        "next_observations": torch.randn(BATCH, OBSERVATION, generator=rng),
-        "terminateds": (torch.arange(BATCH) % 4 == 3).double(),
-        "next_actions": torch.rand(BATCH, ACTION, generator=rng) * 1.9 - 0.95,
-    }
-
-
 def rows(columns: dict[str, Tensor]) -> list[Tensor]:
     """As CORL's buffers give them."""
     rewards, terminals = columns["rewards"].unsqueeze(-1), columns["terminateds"].unsqueeze(-1)
     return [columns["observations"], columns["actions"], rewards, columns["next_observations"], terminals]
-
-
-def scale(network: nn.Module, factor: float = 3.0) -> nn.Module:
-    """Larger weights than the first ones, so that values and advantages are not all alike."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(factor)
-    return network
-
-
-def parameters(kind: str, network: str, values: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """`KIND/NETWORK/N.weight`, N counting the linear layers; other parameters keep the last part of their name."""
-    layers: list[str] = []
-    found = {}
-    for name, value in values.items():
-        path, _, last = name.rpartition(".")
-        if last in ("weight", "bias"):
-            if path not in layers:
-                layers.append(path)
-            last = f"{layers.index(path)}.{last}"
-        found[f"{kind}/{network}/{last}"] = value.detach().numpy().copy()
-    return found
-
-
-def save(
-    name: str, columns: dict[str, Tensor], noise: dict[str, Tensor], losses: dict[str, float], *arrays: Any
-) -> None:
-    """Write the file."""
-    content = {f"batch/{column}": value.numpy() for column, value in columns.items()}
-    content |= {f"noise/{each}": value.numpy() for each, value in noise.items()}
-    content |= {f"losses/{each}": np.float64(value) for each, value in losses.items()}
-    for each in arrays:
-        content |= each
-    np.savez_compressed(HERE / f"corl_{name}.npz", **content)
 
 
 def iql(checkout: Path) -> None:
@@ -120,7 +53,7 @@ def iql(checkout: Path) -> None:
     found = trainer.train(rows(columns))
     networks = {"actor": actor, "critic": critic, "target_critic": trainer.q_target, "value": value}
     save(
-        "iql", columns, {},
+        "corl_iql", columns, {},
         {"critic": found["q_loss"], "value": found["value_loss"], "actor": found["actor_loss"]},
         *(parameters("weights", name, network.state_dict()) for name, network in networks.items()),
         *(parameters("gradients", name, recorder.gradients) for name, recorder in recorders.items()),
@@ -170,7 +103,7 @@ def td3_bc(checkout: Path) -> None:
     with patch("torch.randn_like", lambda _: noise):
         found = trainer.train(rows(columns))
     save(
-        "td3_bc", columns, {"next_action": noise}, {"critic": found["critic_loss"], "actor": found["actor_loss"]},
+        "corl_td3_bc", columns, {"next_action": noise}, {"critic": found["critic_loss"], "actor": found["actor_loss"]},
         *(parameters("weights", name, network.state_dict()) for name, network in networks.items()),
         parameters("gradients", "actor", policy.gradients), parameters("gradients", "critic", both(critics)),
     )  # fmt: skip
@@ -216,7 +149,7 @@ def rebrac(checkout: Path) -> None:
     after = {"actor": actor.params, "critic": critic.params}
     found = metrics.compute()
     save(
-        "rebrac", columns, {"next_action": torch.from_numpy(noise)},
+        "corl_rebrac", columns, {"next_action": torch.from_numpy(noise)},
         {"critic": found["critic_loss"].item(), "actor": found["actor_loss"].item()},
         *(flax("weights", name, states[name].params) for name in after),
         *(flax("weights", f"target_{name}", states[name].target_params) for name in after),
@@ -302,7 +235,7 @@ def cql(checkout: Path) -> None:
             losses["lagrange"] = found["alpha_prime_loss"]
             scalars["lagrange"] = (trainer.log_alpha_prime, trainer.alpha_prime_optimizer)
         save(
-            name, columns, dict(zip(order, drawn, strict=True)) | {"sampled_uniform": uniform}, losses,
+            f"corl_{name}", columns, dict(zip(order, drawn, strict=True)) | {"sampled_uniform": uniform}, losses,
             parameters("weights", "actor", actor.base_network.state_dict()),
             parameters("weights", "critic", critics.state_dict()),
             parameters("weights", "target_critic", targets.state_dict()),

@@ -1,8 +1,9 @@
-"""Our losses and gradients against CORL's on the same weights, batch and noise: equal to 1e-5.
+"""Our losses and gradients on Box actions against CORL's and d3rlpy's on the same weights, batch and noise: to 1e-5.
 
-`make_corl.py` made the files; docs/differences.md says where we differ on purpose.
+`make_corl.py` and `make_d3rlpy.py` made the files; docs/differences.md says where we differ on purpose.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ Arrays = dict[str, dict[str, Any]]  # kind -> name without kind -> values
 def load(name: str) -> Arrays:
     """The golden file by kind; `actor/0.weight` and the like are keys inside of weights and gradients."""
     found: Arrays = {}
-    with np.load(HERE / f"corl_{name}.npz") as file:
+    with np.load(HERE / f"{name}.npz") as file:
         for key in file:
             kind, _, rest = key.partition("/")
             found.setdefault(kind, {})[rest] = torch.from_numpy(file[key])
@@ -31,7 +32,7 @@ def load(name: str) -> Arrays:
 
 
 def places(network: nn.Module) -> dict[str, tuple[nn.Parameter, Any]]:
-    """CORL's name of each parameter -> where it lies in our stacked network: parameter and index."""
+    """The golden name of each parameter -> where it lies in our stacked network: parameter and index."""
     stacked = [layer for layer in network.modules() if isinstance(layer, StackedLinear)]
     norms = [layer for layer in network.modules() if isinstance(layer, StackedLayerNorm)]
     found: dict[str, tuple[nn.Parameter, Any]] = {}
@@ -88,17 +89,18 @@ def assert_losses(found: dict[str, Tensor], expected: dict[str, float | Tensor])
         torch.testing.assert_close(found[name], torch.as_tensor(value), rtol=1e-5, atol=0.0)
 
 
-def test_iql():
-    golden = load("iql")
+# CORL takes the mean of IQL's critics' losses; we add them up, as the paper's authors do, and as d3rlpy
+@pytest.mark.parametrize(("file", "critics"), [("corl_iql", 2.0), ("d3rlpy_iql", 1.0)])
+def test_iql(file: str, critics: float):
+    golden = load(file)
     networks, losses = ours("DR3-IQL", golden, expectile=0.8, advantage_temperature=3.0, gamma=0.97)
-    theirs = golden["losses"]
-    # we add the critics' losses up, as the paper's authors do; CORL takes their mean
-    assert_losses(losses, {"critic": 2.0 * theirs["critic"], "value": theirs["value"], "actor": theirs["actor"]})
-    assert_gradients(golden, networks, {"critic": 2.0})
+    assert_losses(losses, golden["losses"] | {"critic": critics * golden["losses"]["critic"]})
+    assert_gradients(golden, networks, {"critic": critics})
 
 
-def test_td3_bc():
-    golden = load("td3_bc")
+@pytest.mark.parametrize("file", ["corl_td3_bc", "d3rlpy_td3_bc"])
+def test_td3_bc(file: str):
+    golden = load(file)
     assert (0.3 * golden["noise"]["next_action"].abs()).max() > 0.4
     options = {"gamma": 0.97, "policy_noise": 0.3, "noise_clip": 0.4, "td3bc_alpha": 2.0}
     networks, losses = ours("DR3-TD3BC", golden, step=1, **options)
@@ -107,35 +109,39 @@ def test_td3_bc():
 
 
 def test_rebrac():
-    golden = load("rebrac")
+    golden = load("corl_rebrac")
     options = {"gamma": 0.97, "policy_noise": 0.3, "noise_clip": 0.4, "actor_bc_coeff": 0.5, "critic_bc_coeff": 0.2}
     networks, losses = ours("DR3-ReBRAC", golden, step=1, **options)
     assert_losses(losses, golden["losses"])
     assert_gradients(golden, networks)
 
 
+CORL_LAGRANGE = {
+    **{"lagrange": "common", "lagrange_threshold": 2.0, "max_backup": "min_max", "entropy_backup": True},
+    **{"cql_clip_below": 1.0, "cql_clip_above": 7.0, "cql_temperature": 2.0},
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("file", "options"),
     [
-        ("cql", {}),
-        ("cql_unweighted", {"cql_form": "H_unweighted"}),
-        (
-            "cql_lagrange",
-            {
-                "lagrange": "common",
-                "lagrange_threshold": 2.0,
-                "max_backup": "min_max",
-                "entropy_backup": True,
-                "cql_clip_below": 1.0,
-                "cql_clip_above": 7.0,
-                "cql_temperature": 2.0,
-            },
-        ),
+        ("corl_cql", {}),
+        ("corl_cql_unweighted", {"cql_form": "H_unweighted"}),
+        ("corl_cql_lagrange", CORL_LAGRANGE),
+        ("d3rlpy_cql_box", {}),  # its a' is the policy's mode: ours without noise
+        ("d3rlpy_cql_box_max", {"max_backup": "min_max"}),
+        ("d3rlpy_cql_box_soft", {"entropy_backup": True, "lagrange": "common", "lagrange_threshold": 2.0}),
     ],
 )
-def test_cql(name: str, options: dict[str, Any]):
-    golden = load(name)
+def test_cql(file: str, options: dict[str, Any]):
+    golden = load(file)
     networks, losses = ours("DR3-CQL", golden, gamma=0.97, n_sampled_actions=4, **options)
-    assert losses.keys() == golden["losses"].keys()
-    assert_losses(losses, golden["losses"])
-    assert_gradients(golden, networks)
+    expected, factors = dict(golden["losses"]), dict[str, float]()
+    if file.startswith("d3rlpy"):  # −α (log π + H̄) in the place of −log α (log π + H̄)
+        log_alpha = golden["weights"]["temperature/log_alpha"].item()
+        factors = {"temperature": math.exp(-log_alpha)}
+        expected["temperature"] = expected["temperature"] * log_alpha * factors["temperature"]
+    assert_losses(losses, expected)
+    assert_gradients(golden, networks, factors)
+    trained = {key.partition("/")[0] for key in golden["gradients"]}
+    assert trained == {name for name, child in networks.named_children() if not name.startswith("target_")}
