@@ -10,21 +10,22 @@ if TYPE_CHECKING:
     from dr3_ray.data.episodes import episode_columns, monte_carlo_returns
     from dr3_ray.data.minari import import_minari
     from dr3_ray.data.reader import Dataset, load_dataset, verify
-    from dr3_ray.data.schema import Manifest, Provenance, SpaceSpec, from_env_actions, to_env_actions
+    from dr3_ray.data.schema import Manifest, Provenance
     from dr3_ray.data.shards import ShardWriter, write_dataset
+    from dr3_ray.data.spaces import SpaceSpec, from_env_actions, to_env_actions
 
 _HOME = {
     "Dataset": "reader",
     "Manifest": "schema",
     "Provenance": "schema",
     "ShardWriter": "shards",
-    "SpaceSpec": "schema",
+    "SpaceSpec": "spaces",
     "episode_columns": "episodes",
-    "from_env_actions": "schema",
+    "from_env_actions": "spaces",
     "import_minari": "minari",
     "load_dataset": "reader",
     "monte_carlo_returns": "episodes",
-    "to_env_actions": "schema",
+    "to_env_actions": "spaces",
     "verify": "reader",
     "write_dataset": "shards",
 }

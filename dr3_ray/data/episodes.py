@@ -1,10 +1,13 @@
 """Episodes in memory: from arrays of one episode to columns, and what makes such columns acceptable."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 from scipy.signal import lfilter
 
-from dr3_ray.data.schema import Array, Column, Columns, SpaceSpec
+from dr3_ray.data.schema import Column, Columns, part_column
+from dr3_ray.data.spaces import Array, SpaceSpec, named_parts
 from dr3_ray.errors import UserError
 
 
@@ -20,7 +23,7 @@ def monte_carlo_returns(rewards: npt.ArrayLike, gamma: float) -> npt.NDArray[np.
 
 
 def episode_columns(
-    observations: npt.ArrayLike,
+    observations: npt.ArrayLike | Mapping[str, npt.ArrayLike | Mapping[str, npt.ArrayLike]],
     actions: npt.ArrayLike,
     rewards: npt.ArrayLike,
     *,
@@ -31,27 +34,31 @@ def episode_columns(
 ) -> Columns:
     """The columns of one complete episode of T steps.
 
-    observations [T+1, *shape] include the final one; actions [T, *shape] are as stored (see `from_env_actions`);
-    rewards [T]. The flags are those of the last step. That step keeps the final observation as its
-    `next_observations` and has no valid next action (zeros stand there), terminated or truncated.
+    observations [T+1, *shape], of a Dict space a dict of such, include the final one; actions [T, *shape] are as stored
+    (see `from_env_actions`); rewards [T]. The flags are those of the last step. That step keeps the final observation
+    as its `next_observations` and has no valid next action (zeros stand there), terminated or truncated. Each part of a
+    dict becomes a column, `observations/image` and so on.
     """
-    observations, actions, rewards = np.asarray(observations), np.asarray(actions), np.asarray(rewards)
+    parts = {name: np.asarray(part) for name, part in named_parts(observations).items()}
+    actions, rewards = np.asarray(actions), np.asarray(rewards)
     steps = len(rewards)
     if steps == 0:
         raise UserError(f"episode {episode_id} has no steps: leave it out of the source")
-    if len(observations) != steps + 1 or len(actions) != steps:
+    observed = {len(part) for part in parts.values()}
+    if observed != {steps + 1} or len(actions) != steps:
         raise UserError(
-            f"episode {episode_id} has {steps} rewards, {len(actions)} actions and {len(observations)} observations: "
+            f"episode {episode_id} has {steps} rewards, {len(actions)} actions and "
+            f"{' or '.join(map(str, sorted(observed)))} observations: "
             "it needs as many actions as rewards, and one observation more (the final one)"
         )
     last = np.arange(steps) == steps - 1
     return {
-        "observations": observations[:-1],
+        **{part_column("observations", name): part[:-1] for name, part in parts.items()},
         "actions": actions,
         "rewards": rewards,
         "terminateds": last & terminated,
         "truncateds": last & truncated,
-        "next_observations": observations[1:],
+        **{part_column("next_observations", name): part[1:] for name, part in parts.items()},
         "next_actions": np.concatenate([actions[1:], np.zeros_like(actions[:1])]),
         "next_actions_valid": ~last,
         "monte_carlo_returns": monte_carlo_returns(rewards, gamma),

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dr3_ray.data.episodes import episode_columns
-from dr3_ray.data.schema import Array, Columns, Manifest, Provenance, SpaceSpec, from_env_actions
+from dr3_ray.data.schema import Columns, Manifest, Provenance
 from dr3_ray.data.shards import ShardWriter, check_target, now
+from dr3_ray.data.spaces import Array, SpaceSpec, from_env_actions, named_parts
 from dr3_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,19 +34,21 @@ def import_minari(
     gamma: float = 0.99,
     clip_actions: bool = False,
     name: str | None = None,
+    flatten: bool = False,
     command: str = "",
 ) -> Manifest:
     """Write the Minari data set `dataset_id` as a data set of ours to the directory `path`, episode by episode.
 
     An id may name its remote, as in `hf://farama-minari/D4RL/pen/human-v2`; what is not on this machine is
-    downloaded. `gamma` is the discount of the Monte-Carlo returns. Dictionaries and tuples of boxes are flattened in
-    the order of the environment's keys, as `gymnasium.wrappers.FlattenObservation` does. UserError: no such data set,
-    spaces we have no columns for, or data that cannot be learned from; nothing is left at `path` then. Warns of
-    images that Minari compressed with loss, which the manifest's provenance notes too.
+    downloaded. `gamma` is the discount of the Monte-Carlo returns. A Dict of observations keeps its parts by name, or
+    becomes one vector with `flatten`; tuples always do: in the order of the environment's keys, as
+    `gymnasium.wrappers.FlattenObservation` does. UserError: no such data set, spaces we have no columns for, or data
+    that cannot be learned from; nothing is left at `path` then. Warns of images that Minari compressed with loss, which
+    the manifest's provenance notes too.
     """
     check_target(path)  # before a long download
     storage, metadata = _open(dataset_id)
-    observation_space, flatten, order = _observations(_space(metadata["observation_space"]))
+    observation_space, convert, order = _observations(_space(metadata["observation_space"]), flatten)
     action_space = SpaceSpec.from_gymnasium(storage.action_space)
     notes = []
     if _has_jpeg(storage):
@@ -74,7 +77,7 @@ def import_minari(
     ) as writer:
         for index, episode in _episodes(storage, dataset_id):
             try:
-                writer.write(_columns(episode, index, flatten, action_space, clip_actions, gamma))
+                writer.write(_columns(episode, index, convert, action_space, clip_actions, gamma))
             except UserError as error:
                 raise UserError(f"{dataset_id}, {error}") from None
     return writer.manifest
@@ -155,7 +158,7 @@ def _episodes(storage: Any, dataset_id: str) -> Iterator[tuple[int, dict[str, An
 def _columns(
     episode: dict[str, Any],
     index: int,
-    flatten: Callable[[Any], Array],
+    convert: Callable[[Any], dict[str, Array]],
     action_space: SpaceSpec,
     clip_actions: bool,
     gamma: float,
@@ -165,7 +168,7 @@ def _columns(
     except UserError as error:
         raise UserError(f"episode {index}: {error}") from None
     columns = episode_columns(
-        flatten(episode["observations"]),
+        convert(episode["observations"]),
         actions,
         np.ravel(episode["rewards"]),
         terminated=False,
@@ -193,15 +196,25 @@ def _space(document: Any) -> "gym.Space[Any]":
     return space
 
 
-def _observations(space: "gym.Space[Any]") -> tuple[SpaceSpec, Callable[[Any], Array], str]:
-    """Our space, what turns Minari's observations into [T+1, *shape], and the order of the parts ("" if only one)."""
+def _observations(space: "gym.Space[Any]", flatten: bool) -> tuple[SpaceSpec, Callable[[Any], dict[str, Array]], str]:
+    """Our space, what turns Minari's observations into named arrays [T+1, *shape], and the order of a flattened one."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Tuple) or (flatten and isinstance(space, spaces.Dict)):
+        return _flattened(space)
+    spec = SpaceSpec.from_gymnasium(space)
+    types = {name: bool if part.dtype == "bool" else None for name, part in spec.parts.items()}  # MultiBinary is int8
+
+    def by_name(values: Any) -> dict[str, Array]:
+        return {name: np.asarray(part, types[name]) for name, part in named_parts(values).items()}
+
+    return spec, by_name, ""
+
+
+def _flattened(space: "gym.Space[Any]") -> tuple[SpaceSpec, Callable[[Any], dict[str, Array]], str]:
     from gymnasium import spaces
     from gymnasium.spaces.utils import flatten_space
 
-    if isinstance(space, spaces.MultiBinary):
-        return SpaceSpec.from_gymnasium(space), lambda values: np.asarray(values, dtype=bool), ""
-    if not isinstance(space, spaces.Dict | spaces.Tuple):
-        return SpaceSpec.from_gymnasium(space), np.asarray, ""
     parts = list(_parts(space, "", ()))
     for part_name, part, _ in parts:
         if not isinstance(part, spaces.Box):
@@ -209,17 +222,17 @@ def _observations(space: "gym.Space[Any]") -> tuple[SpaceSpec, Callable[[Any], A
                 f"observation {part_name!r} is a {part}: only a dict or tuple of Box spaces can be flattened"
             )
 
-    def flatten(values: Any) -> Array:
+    def concatenate(values: Any) -> dict[str, Array]:
         arrays = []
         for _, _, keys in parts:
             array = values
             for key in keys:
                 array = array[key]
             arrays.append(np.asarray(array).reshape(len(array), -1))
-        return np.concatenate(arrays, axis=1)
+        return {"": np.concatenate(arrays, axis=1)}
 
     order = ", ".join(f"{part_name}[{math.prod(part.shape or ())}]" for part_name, part, _ in parts)
-    return SpaceSpec.from_gymnasium(flatten_space(space)), flatten, order
+    return SpaceSpec.from_gymnasium(flatten_space(space)), concatenate, order
 
 
 def _parts(

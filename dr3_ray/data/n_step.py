@@ -1,7 +1,7 @@
 """Transitions over several steps: the rows that follow a row in its episode."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
-        """Columns at `indices`, each [*indices, ...]."""
+    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
+        """Columns at `indices`, each [*indices, ...]; observations may be a dict of such."""
         ...
 
 
-def gather_n_step(data: Rows, indices: Tensor, columns: Sequence[str], n: int) -> dict[str, Tensor]:
+def gather_n_step(data: Rows, indices: Tensor, columns: Sequence[str], n: int) -> dict[str, Any]:
     """Columns of the transitions from rows `indices` [..., B] to the state n steps later.
 
     They are shorter where the episode ends or, in a subsample, the next row is another one. The columns of s' and

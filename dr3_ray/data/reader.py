@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +28,11 @@ from dr3_ray.data.schema import (
     Columns,
     FileEntry,
     Manifest,
-    SpaceSpec,
     arrow_schema,
     columns_of,
+    part_column,
 )
+from dr3_ray.data.spaces import SpaceSpec
 from dr3_ray.errors import UserError
 
 # Row b holds the bits of byte b, lowest first, as Arrow packs them.
@@ -50,6 +52,9 @@ class Dataset:
         self.manifest = read_manifest(self.path)
         self.gamma = self.manifest.gamma if gamma is None else gamma
         self._layout = columns_of(self.observation_space, self.action_space)
+        self._stored: dict[str, list[str]] = {}  # the names on disk of each column
+        for name in self._layout:
+            self._stored.setdefault(name.partition("/")[0], []).append(name)
         self._shards = [self._open_shard(entry) for entry in self.manifest.shards]
         rows = [entry.rows for entry in self.manifest.shards]
         self._ends = torch.tensor(rows).cumsum(0)
@@ -76,7 +81,7 @@ class Dataset:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names that `gather` knows."""
-        return tuple(self._layout)
+        return tuple(self._stored)
 
     @property
     def fingerprint(self) -> str:
@@ -97,14 +102,15 @@ class Dataset:
 
     def check(self, columns: Sequence[str]) -> None:
         """UserError unless the data set has all these columns."""
-        if unknown := [name for name in columns if name not in self._layout]:
-            raise UserError(f"unknown column {unknown[0]!r}: the data set has {', '.join(self._layout)}")
+        if unknown := [name for name in columns if name not in self._stored]:
+            raise UserError(f"unknown column {unknown[0]!r}: the data set has {', '.join(self.columns)}")
 
-    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
+    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
         """Copies of the rows `indices` (int64, [*lead], 0 ≤ index < len) as {column: [*lead, *shape]}.
 
-        float32 for floats, booleans and the two termination flags; bool for `next_actions_valid`; uint8 and int64
-        stay. IndexError if an index is out of bounds, UserError if a column is unknown.
+        Observations of a Dict space are {part: [*lead, *shape]}. float32 for floats, booleans and the two termination
+        flags; bool for `next_actions_valid`; uint8 and int64 stay. IndexError if an index is out of bounds, UserError
+        if a column is unknown.
         """
         self.check(columns)
         flat = indices.reshape(-1)
@@ -112,13 +118,20 @@ class Dataset:
             lowest, highest = torch.aminmax(flat)
             if lowest < 0 or highest >= len(self):
                 raise IndexError(f"row {int(lowest if lowest < 0 else highest)} of a data set of {len(self)} rows")
+        stored = [each for name in columns for each in self._stored[name]]
         if len(self._shards) == 1:
-            rows = {name: _select(self._layout[name], self._shards[0][name], flat) for name in columns}
+            rows = {name: _select(self._layout[name], self._shards[0][name], flat) for name in stored}
         else:
-            rows = self._select_across_shards(flat, columns)
-        return {name: _decode(name, self._layout[name], values, indices.shape) for name, values in rows.items()}
+            rows = self._select_across_shards(flat, stored)
+        found = {name: _decode(name, self._layout[name], values, indices.shape) for name, values in rows.items()}
+        return {
+            name: found[name]
+            if name in found
+            else {part: found[part_column(name, part)] for part in self.observation_space.parts}
+            for name in columns
+        }
 
-    def _select_across_shards(self, flat: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
+    def _select_across_shards(self, flat: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
         shard_of = torch.bucketize(flat, self._ends, right=True)
         order = shard_of.argsort()
         back = order.argsort()
@@ -132,7 +145,7 @@ class Dataset:
         ] or [(self._shards[0], flat)]
         return {
             name: torch.cat([_select(self._layout[name], shard[name], part) for shard, part in parts])[back]
-            for name in columns
+            for name in stored
         }
 
     def _open_shard(self, entry: FileEntry) -> dict[str, Tensor]:

@@ -20,18 +20,18 @@ from dr3_ray.data.schema import (
     EPISODES,
     MANIFEST,
     PARTIAL,
-    Array,
     Column,
     Columns,
     Counts,
     FileEntry,
     Manifest,
     Provenance,
-    SpaceSpec,
     Statistic,
     arrow_schema,
     columns_of,
+    part_column,
 )
+from dr3_ray.data.spaces import Array, SpaceSpec
 from dr3_ray.errors import UserError
 
 SHARD_BYTES = 256 * 2**20  # the writer's memory: one shard
@@ -81,8 +81,9 @@ class ShardWriter:
         self._shards: list[FileEntry] = []
         self._episodes: list[tuple[int, int, int, float, bool]] = []
         self._moments = {name: _Moments() for name in ("rewards", "monte_carlo_returns", "episode_returns")}
-        if observation_space.dtype == "float32":
-            self._moments["observations"] = _Moments()
+        for part, space in observation_space.parts.items():
+            if space.dtype == "float32":
+                self._moments[part_column("observations", part)] = _Moments()
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,9 +215,11 @@ class _Moments:
 
 
 def _check_spaces(observation_space: SpaceSpec, action_space: SpaceSpec) -> None:
-    """UserError unless observations are a box, and actions discrete or a float box with finite bounds, low < high."""
-    if observation_space.kind != "box":
+    """UserError unless observations are boxes, and actions discrete or a float box with finite bounds, low < high."""
+    if observation_space.kind == "discrete":
         raise UserError("observations of a Discrete space have no columns: encode them one-hot in the source")
+    if action_space.kind == "dict":
+        raise UserError("actions of a Dict space have no columns: use a Box or a Discrete space in the source")
     if action_space.kind == "discrete":
         return
     low, high = action_space.bounds()

@@ -241,10 +241,23 @@ SPACES = {
     "text observations": ({"observation_space": spaces.Text(3)}, "is not supported: use a Box"),
     "a dict with text": (
         {"observation_space": spaces.Dict(a=VECTOR, b=spaces.Text(3))},
-        "observation 'b' is a Text(1, 3, charset=",
+        "observation 'b' is a Text space: the parts of a Dict have to be Box or MultiBinary",
     ),
+    "a dict in a dict with a number": (
+        {"observation_space": spaces.Dict(a=spaces.Dict(b=spaces.Discrete(3)), c=VECTOR)},
+        "observation 'a/b' is a Discrete space: the parts of a Dict have to be Box or MultiBinary",
+    ),
+    "a dict in a tuple with text": (
+        {"observation_space": spaces.Tuple([VECTOR, spaces.Dict(x=spaces.Text(3))])},
+        "observation '1.x' is a Text(1, 3, charset=",
+    ),
+    "parts of one name": (
+        {"observation_space": spaces.Dict({"a": spaces.Dict(b=VECTOR), "a/b": VECTOR})},
+        "a Dict space has the parts ['a/b']: give each a name of its own",
+    ),
+    "an empty dict": ({"observation_space": spaces.Dict()}, "a Dict space has the parts []: give each a name"),
     "multi-discrete actions": ({"action_space": spaces.MultiDiscrete([2, 3])}, "is not supported: use a Box"),
-    "dict actions": ({"action_space": spaces.Dict(a=VECTOR)}, "is not supported: use a Box"),
+    "dict actions": ({"action_space": spaces.Dict(a=VECTOR)}, "actions of a Dict space have no columns: use a Box"),
     "unbounded actions": ({"action_space": spaces.Box(-np.inf, np.inf, (1,))}, "needs float actions and finite bounds"),
     "actions of one value": ({"action_space": spaces.Box(np.float32([0, 1]), np.float32([1, 1]))}, "low < high"),
 }

@@ -19,7 +19,9 @@ from minari.storage import remotes
 from minari.storage.remotes.cloud_storage import CloudStorage
 
 from dr3_ray.data import import_minari, load_dataset, verify
+from dr3_ray.data.spaces import named_parts
 from dr3_ray.errors import UserError
+from dr3_ray.observations import each_part
 
 GAMMA = 0.95
 FORMATS = ["hdf5", "arrow"]
@@ -43,11 +45,11 @@ class Corridor(gym.Env):
         return self.observation_space.sample(), self.cell - 2.5, self.cell >= 7, self.steps >= 5, {}
 
 
-def record(env, dataset_id, data_format="hdf5", episodes=12, cut=None):
+def record(env, dataset_id, data_format="hdf5", episodes=12, cut=None, jpeg=True):
     """Collect a Minari data set, leaving each episode after `cut` steps; returns what was seen of every episode."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Minari asks for authors and the like
-        collector = minari.DataCollector(env, data_format=data_format)
+        collector = minari.DataCollector(env, data_format=data_format, jpeg_encoding=jpeg)
         collector.action_space.seed(0)
         seen = []
         for seed in range(episodes):
@@ -66,10 +68,10 @@ def record(env, dataset_id, data_format="hdf5", episodes=12, cut=None):
     return seen
 
 
-def assert_every_row(dataset, seen, action_space, flat=np.asarray, atol=0.0):
+def assert_every_row(dataset, seen, action_space, flat=lambda seen: seen, atol=0.0):
     """Compare all rows with plain loops over what was seen."""
     rows = dataset.gather(torch.arange(len(dataset)), dataset.columns)
-    rows = {name: values.numpy() for name, values in rows.items()}
+    rows = {name: each_part(torch.Tensor.numpy, values) for name, values in rows.items()}
 
     def stored(action):
         if isinstance(action_space, spaces.Discrete):
@@ -97,8 +99,12 @@ def assert_every_row(dataset, seen, action_space, flat=np.asarray, atol=0.0):
             }
             assert set(expected) == set(rows)
             for name, value in expected.items():
+                found, wanted = named_parts(rows[name]), named_parts(value)
+                assert set(found) == set(wanted)
                 tolerance = atol if "observations" in name else 1e-5
-                np.testing.assert_allclose(rows[name][row], value, rtol=1e-6, atol=tolerance, err_msg=name)
+                for part in wanted:
+                    what = f"{name}/{part}"
+                    np.testing.assert_allclose(found[part][row], wanted[part], 1e-6, tolerance, err_msg=what)
             assert (terminated or truncated) == last
             row += 1
     assert row == len(dataset)
@@ -152,11 +158,13 @@ def test_an_episode_that_was_left_is_truncated(minari_home, tmp_path, data_forma
         (spaces.Box(0, 1, (3, 3), bool), "bool", (3, 3)),
         (spaces.MultiBinary(11), "bool", (11,)),
         (spaces.Box(-1, 1, ()), "float32", ()),
+        (spaces.Box(0, 255, (84, 84, 4), np.uint8), "uint8", (84, 84, 4)),
+        (spaces.Box(0, 255, (4, 84, 84), np.uint8), "uint8", (4, 84, 84)),
     ],
     ids=str,
 )
 def test_types_of_observations(minari_home, tmp_path, data_format, space, dtype, shape):
-    seen = record(Corridor(space), "corridor/typed-v3", data_format, episodes=3)
+    seen = record(Corridor(space), "corridor/typed-v3", data_format, episodes=3, jpeg=False)
     import_minari("corridor/typed-v3", tmp_path / "out", gamma=GAMMA)
     dataset = load_dataset(tmp_path / "out")
     assert (dataset.observation_space.dtype, dataset.observation_space.shape) == (dtype, shape)
@@ -174,10 +182,37 @@ def test_types_of_observations(minari_home, tmp_path, data_format, space, dtype,
 )
 def test_dicts_and_tuples_are_flattened_as_gymnasium_does(minari_home, tmp_path, data_format, space, order):
     seen = record(Corridor(space), "corridor/parts-v0", data_format, episodes=3)
-    manifest = import_minari("corridor/parts-v0", tmp_path / "out", gamma=GAMMA)
+    manifest = import_minari("corridor/parts-v0", tmp_path / "out", gamma=GAMMA, flatten=True)
     assert_every_row(load_dataset(tmp_path / "out"), seen, CHOICE, flat=lambda value: spaces.flatten(space, value))
     assert manifest.provenance.details["observation_order"] == order
     assert manifest.observation_space.to_gymnasium() == spaces.flatten_space(space)
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_the_parts_of_a_dict_keep_their_names(minari_home, tmp_path, cli, data_format):
+    space = spaces.Dict(
+        image=spaces.Box(0, 255, (48, 48, 3), np.uint8),
+        contacts=spaces.MultiBinary(5),
+        goal=spaces.Dict({"kettle": spaces.Box(-1, 1, (2, 2)), "slide cabinet": spaces.Box(0, 1, (), np.float64)}),
+    )
+    seen = record(Corridor(space), "corridor/parts-v0", data_format, episodes=3, jpeg=False)
+    result = cli("import", "minari:corridor/parts-v0", "--out", tmp_path / "out", "--gamma", GAMMA)
+    assert (result.returncode, result.stderr) == (0, "")
+    dataset = load_dataset(tmp_path / "out")
+    verify(dataset)
+    assert_every_row(dataset, seen, CHOICE, atol=1e-7)
+    shapes = {"contacts": (5,), "goal/kettle": (2, 2), "goal/slide cabinet": (), "image": (48, 48, 3)}
+    assert dataset.observation_space.observation_shape == shapes
+    assert set(dataset.manifest.statistics) >= {"observations/goal/kettle", "observations/goal/slide cabinet"}
+    printed = cli("info", tmp_path / "out", COLUMNS="200").stdout
+    for line in (
+        "contacts: Box[5] of bool, 0 to 1",
+        "goal/kettle: Box[2, 2] of float32",
+        "image: Box[48, 48, 3] of uint8",
+    ):
+        assert line in printed
+    result = cli("import", "minari:corridor/parts-v0", "--out", tmp_path / "flat", "--flatten")
+    assert result.returncode == 2 and "only a dict or tuple of Box spaces can be flattened" in result.stderr
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
