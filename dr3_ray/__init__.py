@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DR3TDConfig,
         config_for,
         register_algorithms,
+        with_dr3_learner,
     )
     from dr3_ray.sweep.run import run_sweep
     from dr3_ray.sweep.spec import SweepSpec
@@ -52,6 +53,7 @@ _HOME = {
     "register_algorithms": "rllib",
     "run_sweep": "sweep.run",
     "SweepSpec": "sweep.spec",
+    "with_dr3_learner": "rllib",
 }
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "load_dataset",
     "register_algorithms",
     "run_sweep",
+    "with_dr3_learner",
 ]
 
 

@@ -31,6 +31,7 @@ from dr3_ray.rllib.algorithms import (
     register_algorithms,
 )
 from dr3_ray.rllib.config import OfflineConfig
+from dr3_ray.rllib.drop_in import DQNWithFeatures, SACWithFeatures, with_dr3_learner
 
 __all__ = [
     "BC",
@@ -46,6 +47,7 @@ __all__ = [
     "DR3TD",
     "DR3TD3BC",
     "BCConfig",
+    "DQNWithFeatures",
     "DR3BRACConfig",
     "DR3CQLConfig",
     "DR3DQNConfig",
@@ -60,6 +62,8 @@ __all__ = [
     "DR3TD3BCConfig",
     "DR3TDConfig",
     "OfflineConfig",
+    "SACWithFeatures",
     "config_for",
     "register_algorithms",
+    "with_dr3_learner",
 ]
