@@ -78,8 +78,8 @@ class SpaceSpec(Frozen):
         return self.spaces or {"": self}
 
     @property
-    def observation_shape(self) -> "Shape":
-        """The shape of an observation, or of each of its parts by name."""
+    def shapes(self) -> "Shape":
+        """The shape, or of a dict those of its parts by name."""
         return self.shape if self.spaces is None else {name: part.shape for name, part in self.spaces.items()}
 
     @property

@@ -9,6 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dr3_ray.data.spaces import named_parts
+from dr3_ray.observations import Observations
+
 Returns = npt.NDArray[np.float64]
 
 
@@ -26,26 +29,32 @@ class Rollout:
             assert isinstance(space, gym.spaces.Discrete)
             self.to_environment = lambda a: a + space.start
 
-    def play(self, act: Callable[[Tensor], Tensor], seeds: Sequence[int]) -> tuple[Returns, npt.NDArray[np.int64]]:
+    def play(
+        self, act: Callable[[Observations], Tensor], seeds: Sequence[int]
+    ) -> tuple[Returns, npt.NDArray[np.int64]]:
         """Undiscounted returns and lengths [K, E] of one episode an environment.
 
-        `act` maps observations [K, N, *observation] to actions [K, N] or [K, N, A] in [−1, 1]. Episode e starts from
-        `seeds[e]` for every member, so that members are compared on equal draws.
+        `act` maps observations [K, N, *observation], of a Dict space its parts by name, to actions [K, N] or [K, N, A]
+        in [−1, 1]. Episode e starts from `seeds[e]` for every member, so that members are compared on equal draws.
         """
         members, episodes = len(self.environments), len(self.environments[0])
-        observations = np.stack(
-            [[env.reset(seed=seed)[0] for env, seed in zip(row, seeds, strict=True)] for row in self.environments]
-        )
+        first = [
+            [named_parts(env.reset(seed=seed)[0]) for env, seed in zip(row, seeds, strict=True)]
+            for row in self.environments
+        ]
+        parts = {name: np.stack([[start[name] for start in row] for row in first]) for name in first[0][0]}
         returns, lengths = np.zeros((members, episodes)), np.zeros((members, episodes), dtype=np.int64)
         running = np.ones((members, episodes), dtype=bool)
         while running.any():
             columns = np.flatnonzero(running.any(0))  # episodes that some member still plays
-            actions = act(torch.from_numpy(observations[:, columns])).cpu().numpy()
+            seen = {name: torch.from_numpy(part[:, columns]) for name, part in parts.items()}
+            actions = act(seen.get("", seen)).cpu().numpy()  # the part without a name is a plain observation
             for member, column in zip(*np.nonzero(running[:, columns]), strict=True):
                 episode = columns[column]
                 action = self.to_environment(actions[member, column])
                 observation, reward, terminated, truncated, _ = self.environments[member][episode].step(action)
-                observations[member, episode] = observation
+                for name, part in named_parts(observation).items():
+                    parts[name][member, episode] = part
                 returns[member, episode] += float(reward)
                 lengths[member, episode] += 1
                 running[member, episode] = not (terminated or truncated)

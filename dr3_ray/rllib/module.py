@@ -12,19 +12,26 @@ from ray.rllib.utils.typing import StateDict
 from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
+from dr3_ray.data import SpaceSpec
+from dr3_ray.data.spaces import named_parts
+from dr3_ray.errors import UserError
 from dr3_ray.member import Member, build_networks
-from dr3_ray.observations import each_part
+from dr3_ray.observations import Observations, each_part
 from dr3_ray.population import act
 from dr3_ray.types import Spaces
 
 
 def spaces_of(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
-    """What the training core needs to know of two Gymnasium spaces."""
-    assert observation_space.shape is not None
-    if isinstance(action_space, gym.spaces.Discrete):
-        return Spaces(observation_space.shape, "discrete", int(action_space.n))
-    assert action_space.shape is not None
-    return Spaces(observation_space.shape, "continuous", int(torch.tensor(action_space.shape).prod()))
+    """What the training core needs to know of two Gymnasium spaces; UserError for those it cannot learn in."""
+    observations, actions = SpaceSpec.from_gymnasium(observation_space), SpaceSpec.from_gymnasium(action_space)
+    if observations.kind == "discrete" or actions.kind == "dict":
+        raise UserError(
+            f"observations of kind {observations.kind} and actions of kind {actions.kind} cannot be learned from: "
+            "observations have to be a Box, or a Dict of them, actions a Box or Discrete"
+        )
+    if actions.n is not None:
+        return Spaces(observations.shapes, "discrete", actions.n)
+    return Spaces(observations.shapes, "continuous", actions.size)
 
 
 class PopulationModule(TorchRLModule, InferenceOnlyAPI):
@@ -48,14 +55,14 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
             for name in self._not_for_inference():
                 delattr(self.networks, name)  # here, because RLlib 2.60 cannot delete a nested attribute
 
-    def act_all(self, observations: Tensor) -> Tensor:
-        """Deterministic actions of all members at observations [K, N, *observation]."""
+    def act_all(self, observations: Observations) -> Tensor:
+        """Deterministic actions of all members at observations [K, N, *observation], or their parts by name."""
         return act(self.spec, self.networks, observations)
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        observations = torch.as_tensor(batch[Columns.OBS])
-        actions = self.act_all(observations.expand(self.n_members, *observations.shape))[0]
-        return {Columns.ACTIONS: actions}
+        parts = {name: torch.as_tensor(part) for name, part in named_parts(batch[Columns.OBS]).items()}
+        seen = {name: part.expand(self.n_members, *part.shape) for name, part in parts.items()}
+        return {Columns.ACTIONS: self.act_all(seen.get("", seen))[0]}  # without a name: a plain observation
 
     def get_state(self, *args: Any, **kwargs: Any) -> StateDict:
         """A copy of the parameters: RLlib's arrays share memory with them and would change with training."""

@@ -177,7 +177,7 @@ def _environment(wanted: str, data: Dataset, say: Callable[[str], None]) -> str 
     played = [SpaceSpec.from_gymnasium(space) for space in (environment.observation_space, environment.action_space)]
     environment.close()
     for space, stored, what in zip(played, (data.observation_space, data.action_space), ("observ", "act"), strict=True):
-        if (space.kind, space.shape, space.n) != (stored.kind, stored.shape, stored.n):
+        if (space.kind, space.shapes, space.n) != (stored.kind, stored.shapes, stored.n):
             raise UserError(
                 f"environment {name} has other {what}ions than the data set {data.manifest.name}: "
                 "name the environment the data come from, or none"

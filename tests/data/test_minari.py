@@ -202,7 +202,7 @@ def test_the_parts_of_a_dict_keep_their_names(minari_home, tmp_path, cli, data_f
     verify(dataset)
     assert_every_row(dataset, seen, CHOICE, atol=1e-7)
     shapes = {"contacts": (5,), "goal/kettle": (2, 2), "goal/slide cabinet": (), "image": (48, 48, 3)}
-    assert dataset.observation_space.observation_shape == shapes
+    assert dataset.observation_space.shapes == shapes
     assert set(dataset.manifest.statistics) >= {"observations/goal/kettle", "observations/goal/slide cabinet"}
     printed = cli("info", tmp_path / "out", COLUMNS="200").stdout
     for line in (

@@ -60,6 +60,46 @@ def test_a_second_round_repeats_the_first() -> None:
     assert (first[1] > 0).all()
 
 
+class Seek(gym.Env):  # type: ignore[type-arg]
+    """Four steps on a line, rewarded by the position; the image is bright where the observer stands."""
+
+    observation_space = gym.spaces.Dict(
+        image=gym.spaces.Box(0, 255, (2, 9, 3), np.uint8), body=gym.spaces.Dict(place=gym.spaces.Box(-9, 9, (1,)))
+    )
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.place, self.steps = int(seed or 0), 0
+        return self.observe(), {}
+
+    def step(self, action: Any) -> Any:
+        self.place += 1 if action else -1
+        self.steps += 1
+        return self.observe(), float(self.place), False, self.steps == 4, {}
+
+    def observe(self) -> Any:
+        image = np.zeros((2, 9, 3), np.uint8)
+        image[:, self.place] = 200 + self.steps
+        return {"image": image, "body": {"place": np.array([self.place], np.float32)}}
+
+
+def test_the_parts_of_dict_observations_come_by_name() -> None:
+    """Member 0 looks at the image and stays around 7, member 1 at the nested number and stays around 3."""
+    steps = []
+
+    def act(observations: Any) -> Tensor:
+        image, place = observations["image"], observations["body/place"]
+        assert image.dtype == torch.uint8 and image.shape == (2, 2, 2, 9, 3) and place.shape == (2, 2, 1)
+        bright = image[:, :, 0, :, 0].argmax(-1)
+        assert torch.equal(bright, place[..., 0].long())
+        steps.append(int(image.max()) - 200)
+        return torch.stack([(bright[0] < 7).long(), (place[1, :, 0] <= 3).long()])
+
+    returns, lengths = Rollout(Seek, 2, 2).play(act, [4, 5])
+    assert returns.tolist() == [[5.0 + 6 + 7 + 6, 6.0 + 7 + 6 + 7], [3.0 + 4 + 3 + 4, 4.0 + 3 + 4 + 3]]
+    assert (lengths == 4).all() and steps == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("game", ["asterix", "breakout", "freeway", "seaquest", "space_invaders"])
 def test_minatar_games_are_real_seeded_and_boolean(game: str) -> None:
     def trace(seed: int) -> list[float]:
