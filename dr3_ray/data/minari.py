@@ -73,7 +73,7 @@ def import_minari(
         gamma=gamma,
         name=name or dataset_id,
         provenance=provenance,
-        environment=_environment(metadata.get("env_spec")),
+        environment=None if order else _environment(metadata.get("env_spec")),  # it does not flatten
     ) as writer:
         for index, episode in _episodes(storage, dataset_id):
             try:

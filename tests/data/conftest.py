@@ -68,23 +68,28 @@ OBSERVATIONS = {
     "uint8": SpaceSpec.box(0, 255, (2, 5), "uint8"),
     "bool": SpaceSpec.box(0, 1, (3, 3, 2), "bool"),
 }
+OBSERVATIONS["dict"] = SpaceSpec(kind="dict", spaces=dict(OBSERVATIONS))
 ACTIONS = {"box": SpaceSpec.box([-2, 0], [2, 1], (2,)), "discrete": SpaceSpec.discrete(4)}
 
 
 def make_episode(rng, observation_space, action_space, episode_id, steps, terminated, gamma=GAMMA):
-    shape = (steps + 1, *observation_space.shape)
-    observations = {
-        "float32": lambda: rng.normal(size=shape).astype(np.float32),
-        "uint8": lambda: rng.integers(0, 256, shape, np.uint8),
-        "bool": lambda: rng.random(shape) < 0.5,
-    }[observation_space.dtype]()
+    def observe(space):
+        if space.spaces:
+            return {name: observe(part) for name, part in space.spaces.items()}
+        shape = (steps + 1, *space.shape)
+        return {
+            "float32": lambda: rng.normal(size=shape).astype(np.float32),
+            "uint8": lambda: rng.integers(0, 256, shape, np.uint8),
+            "bool": lambda: rng.random(shape) < 0.5,
+        }[space.dtype]()
+
     actions = (
         rng.uniform(-1, 1, (steps, *action_space.shape)).astype(np.float32)
         if action_space.kind == "box"
         else rng.integers(0, action_space.n, steps)
     )
     return episode_columns(
-        observations,
+        observe(observation_space),
         actions,
         rng.normal(size=steps).astype(np.float32),
         terminated=terminated,

@@ -70,6 +70,17 @@ def test_one_step_is_the_row_itself(make_data: Any):
     assert torch.equal(found["n_step_rewards"][..., 0], plain["rewards"]) and (found["n_steps"] == 1).all()
 
 
+def test_the_parts_of_a_dict_are_those_of_the_same_steps(make_dataset: Any):
+    """Episodes of 3, 1, 5 and 2 steps: the state two steps on, or the last of the episode."""
+    path, rows = make_dataset(observation="dict")
+    found = gather_n_step(load_dataset(path), torch.arange(11), COLUMNS, 2)
+    last = [1, 2, 2, 3, 5, 6, 7, 8, 8, 10, 10]
+    for part, values in found["next_observations"].items():
+        expected = torch.from_numpy(rows[f"next_observations/{part}"])
+        assert torch.equal(values, expected[last].to(values.dtype))
+        assert torch.equal(found["observations"][part], torch.from_numpy(rows[f"observations/{part}"]).to(values.dtype))
+
+
 @pytest.mark.parametrize("execution", ["in_turn", "stacked"])
 def test_targets_by_definition(execution: str, make_population: Any):
     members = [{"gamma": 0.9, "n_step": 3, "seed": 4}, {"gamma": 0.5, "n_step": 3, "seed": 4}]

@@ -11,15 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dr3_ray.data import load_dataset, monte_carlo_returns, verify, write_dataset
+from dr3_ray.data.spaces import named_parts
 from dr3_ray.errors import UserError
 
 
 def assert_rows(dataset, rows, indices):
     gathered = dataset.gather(indices, dataset.columns)
     assert list(gathered) == list(dataset.columns)
-    for name, values in gathered.items():
+    on_disk = named_parts(gathered)
+    assert list(on_disk) == list(rows)
+    for name, values in on_disk.items():
         expected = torch.from_numpy(rows[name][indices.numpy()])
-        if expected.dtype == torch.float64 or name in ("terminateds", "truncateds") or name.endswith("observations"):
+        if expected.dtype == torch.float64 or name in ("terminateds", "truncateds") or "observations" in name:
             expected = expected if expected.dtype == torch.uint8 else expected.float()
         assert values.dtype == expected.dtype and values.shape == expected.shape, name
         assert torch.equal(values, expected), name
@@ -28,7 +31,7 @@ def assert_rows(dataset, rows, indices):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
-    observation=st.sampled_from(["float32", "uint8", "bool"]),
+    observation=st.sampled_from(["float32", "uint8", "bool", "dict"]),
     action=st.sampled_from(["box", "discrete"]),
     rows_per_shard=st.integers(1, 40),
     keep=st.sampled_from([None, 0.5, 1.0]),

@@ -1,10 +1,14 @@
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from dr3_ray.data import SpaceSpec, from_env_actions, monte_carlo_returns, to_env_actions
+from dr3_ray.data import Manifest, SpaceSpec, from_env_actions, load_dataset, monte_carlo_returns, to_env_actions
+from dr3_ray.data.spaces import named_parts
 from dr3_ray.errors import UserError
 
 bounds = st.tuples(st.floats(-100, 100, width=32), st.floats(0.125, 200, width=32))
@@ -76,6 +80,7 @@ def test_clipping_forgives_what_is_outside_but_not_nan():
         gym.spaces.Box(np.float32([-1, 0]), np.float32([1, np.inf])),
         gym.spaces.Box(0, 255, (2, 3), np.uint8),
         gym.spaces.Discrete(4, start=2),
+        gym.spaces.Dict(image=gym.spaces.Box(0, 255, (48, 48, 3), np.uint8), state=gym.spaces.Box(-1, np.inf, (3,))),
     ],
 )
 def test_spaces_survive_json(space):
@@ -90,6 +95,45 @@ def test_types_of_observation_spaces():
     assert SpaceSpec.from_gymnasium(gym.spaces.MultiBinary((2, 3))) == SpaceSpec.box(0, 1, (2, 3), "bool")
     with pytest.raises(UserError, match="MultiDiscrete"):
         SpaceSpec.from_gymnasium(gym.spaces.MultiDiscrete([2, 3]))
+
+
+def test_parts_of_a_dict_are_named_by_their_path_and_sorted():
+    unit = gym.spaces.Box(-1, 1, (2,))
+    nested = gym.spaces.Dict([("z", unit), ("goal", gym.spaces.Dict(x=unit, on=gym.spaces.MultiBinary(3)))])
+    spec = SpaceSpec.from_gymnasium(nested)
+    assert list(spec.parts) == ["goal/on", "goal/x", "z"] and spec.shapes == {
+        "goal/on": (3,),
+        "goal/x": (2,),
+        "z": (2,),
+    }
+    assert spec.parts["goal/on"] == SpaceSpec.box(0, 1, (3,), "bool") and spec.size == 7
+    observation = {"z": 1, "goal": {"x": 2, "on": 3}}
+    assert named_parts(observation) == {"z": 1, "goal/x": 2, "goal/on": 3} and named_parts(4) == {"": 4}
+    plain = SpaceSpec.from_gymnasium(unit)
+    assert plain.parts == {"": plain} and plain.shapes == (2,)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"kind": "dict"}, "a dict needs spaces"),
+        ({"kind": "dict", "spaces": {"": SpaceSpec.box(0, 1, (2,))}}, "a dict needs spaces: boxes, each with a name"),
+        ({"kind": "dict", "spaces": {"a": SpaceSpec.discrete(2)}}, "a dict needs spaces: boxes"),
+        ({"kind": "dict", "spaces": {"a": SpaceSpec.box(0, 1, (2,))}, "shape": (2,)}, "no shape, type or bounds"),
+        ({"kind": "box", "spaces": {"a": SpaceSpec.box(0, 1, (2,))}, "dtype": "uint8"}, "no shape, type or bounds"),
+        ({"kind": "box", "shape": (2,), "low": (0,), "high": (1,)}, "a box needs dtype"),
+    ],
+)
+def test_specs_that_contradict_themselves(values, says):
+    with pytest.raises(ValidationError, match=says):
+        SpaceSpec(**values)
+
+
+def test_manifests_from_before_there_were_dicts_are_read():
+    path = load_dataset("embedded:pendulum-replay").path / "manifest.json"
+    written = json.loads(path.read_text())
+    assert "spaces" not in written["observation_space"] and written["format"] == 1
+    assert Manifest.model_validate(written).observation_space == SpaceSpec.box([-1, -1, -8], [1, 1, 8], (3,))
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=60), st.floats(0, 1))
