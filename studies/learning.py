@@ -1,0 +1,161 @@
+"""Does every algorithm that can act learn more than behaviour cloning does from the same data?
+
+    python studies/learning.py --scale full --out runs/learning [--dataset pendulum] [--algorithm DR3-CQL]
+
+Every algorithm is one pack: seeds x DR3's coefficients. The score of a member is the mean return of its last policy.
+A cell that is finished is not computed again; two processes with other --dataset or --algorithm may share a directory.
+Writes DIR/cells.jsonl, DIR/learning.json and DIR/learning.md.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import typer
+from packs import Cells, Scores, main, markdown, pack_scores, population_of, with_interval
+
+from dr3_ray import load_dataset
+from dr3_ray.algorithms.registry import ALGORITHMS
+from dr3_ray.errors import UserError
+from dr3_ray.stats import bootstrap_estimate, mean
+
+BASELINE = "BC"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    updates: int
+    seeds: int
+    episodes: int
+    coefficients: tuple[float, ...]  # of DR3
+    options: dict[str, Any]
+
+
+SCALES = {
+    "smoke": Scale(20, 2, 1, (0.0, 0.01), {"hidden_sizes": [16, 16], "batch_size": 8}),
+    "full": Scale(10_000, 5, 20, (0.0, 0.01), {}),
+}
+
+# Every algorithm has its defaults but for these; none of them was chosen by the scores of this study's seeds.
+COMMON: dict[str, dict[str, Any]] = {
+    "breakout": {"batch_size": 32},  # the data are 30,000 rows: 10,000 updates see each of them ten times
+    "pendulum": {"batch_size": 128, "hidden_sizes": [64, 64]},  # three numbers are observed
+}
+# Large step sizes and a target that follows within the 10,000 updates: the defaults are made for 1,000,000 of them.
+CRITIC = {"breakout": {"critic_lr": 3e-4, "target_period": 250}, "pendulum": {"critic_lr": 1e-3, "actor_lr": 1e-3}}
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "breakout": {
+        "DR3-DQN": CRITIC["breakout"],
+        "DR3-CQL": CRITIC["breakout"],
+        "DR3-SARSA": CRITIC["breakout"],
+        "DR3-TD": CRITIC["breakout"],
+        "DR3-MC": {"critic_lr": 3e-4},
+        # 50 heads and quantiles in the place of 200: a quarter of the time
+        "DR3-REM": CRITIC["breakout"] | {"n_heads": 50},
+        "DR3-QRDQN": CRITIC["breakout"] | {"n_quantiles": 50},
+        "DR3-QRCQL": CRITIC["breakout"] | {"n_quantiles": 50},
+    },
+    "pendulum": {
+        "DR3-CQL": CRITIC["pendulum"] | {"temperature_lr": 1e-3},
+        "DR3-IQL": CRITIC["pendulum"] | {"value_lr": 1e-3},
+        "DR3-TD3BC": CRITIC["pendulum"],
+        "DR3-ReBRAC": CRITIC["pendulum"],
+        # its behaviour model and warm start take 320,000 updates by default
+        "DR3-BRAC": CRITIC["pendulum"] | {"behaviour_lr": 1e-3, "behaviour_steps": 2000, "warm_start_steps": 1000},
+        "BC": {"actor_lr": 1e-3},
+    },
+}
+
+
+def algorithms_for(kind: str) -> list[str]:
+    """The algorithms that act on this kind of actions, behaviour cloning first."""
+    able = [name for name, forms in ALGORITHMS.items() if kind in forms and forms[kind].act is not None]
+    return sorted(able, key=lambda name: name != BASELINE)
+
+
+def run_cell(cells: Cells, dataset: str, algorithm: str, scale: Scale) -> list[tuple[float | None, Scores]]:
+    """(DR3's coefficient, None for an algorithm without a critic; a score a seed) of one pack."""
+    data = load_dataset(f"embedded:{dataset}-replay")
+    options = COMMON[dataset] | SETTINGS[dataset].get(algorithm, {}) | scale.options
+    coefficients: tuple[float | None, ...] = (None,) if algorithm == BASELINE else scale.coefficients
+    regularizers = [{} if value is None else {"dr3_coeff": value} for value in coefficients]
+    members = [options | each | {"seed": seed} for each in regularizers for seed in range(scale.seeds)]
+    environment = data.manifest.environment
+    assert environment is not None
+
+    def compute() -> dict[str, Any]:
+        start = time.monotonic()
+        population = population_of(algorithm, data, members)
+        population.update(scale.updates)
+        found = pack_scores(population, environment, scale.episodes)
+        return {"scores": found, "seconds": round(time.monotonic() - start)}
+
+    cell = {
+        "data": data.fingerprint,
+        "algorithm": algorithm,
+        "members": members,
+        "updates": scale.updates,
+        "episodes": scale.episodes,
+    }
+    found = np.array(cells.result(cell, compute)["scores"], dtype=np.float64).reshape(len(coefficients), scale.seeds)
+    return list(zip(coefficients, found, strict=True))
+
+
+def compare(scores: Scores, baseline: Scores) -> dict[str, Any]:
+    """Estimates over seeds, and of the difference to the baseline at the same seed."""
+    difference = bootstrap_estimate(scores - baseline, estimator=mean)
+    return {
+        "scores": [None if np.isnan(score) else score for score in scores.tolist()],
+        "iqm": with_interval(bootstrap_estimate(scores)),
+        "mean": with_interval(bootstrap_estimate(scores, estimator=mean)),
+        "difference": with_interval(difference),
+        "verdict": "yes" if difference.low > 0 else "no" if difference.high < 0 else "not certain",
+        "diverged": difference.left_out,
+    }
+
+
+def study(
+    scale: Annotated[str, typer.Option(help="smoke: seconds; full: the study.")] = "smoke",
+    out: Annotated[Path, typer.Option(help="Directory of the results; a second run goes on there.")] = Path(
+        "runs/learning"
+    ),
+    dataset: Annotated[list[str], typer.Option(help="pendulum or breakout; give several times.")] = list(COMMON),  # noqa: B006
+    algorithm: Annotated[list[str] | None, typer.Option(help="Only these (and BC); give several times.")] = None,
+) -> None:
+    """Train every algorithm that acts on the embedded data sets and compare it with behaviour cloning."""
+    if scale not in SCALES:
+        raise UserError(f"there is no scale {scale!r}: choose one of {', '.join(SCALES)}")
+    if unknown := set(dataset) - set(COMMON):
+        raise UserError(f"there is no data set {sorted(unknown)[0]!r}: choose from {', '.join(COMMON)}")
+    cells = Cells(out / "cells.jsonl")
+    rows: list[dict[str, Any]] = []
+    for each in dataset:
+        kind = "discrete" if load_dataset(f"embedded:{each}-replay").action_space.n else "continuous"
+        names = [name for name in algorithms_for(kind) if algorithm is None or name in (BASELINE, *algorithm)]
+        baseline: Scores | None = None
+        for name in names:
+            for coefficient, found in run_cell(cells, each, name, SCALES[scale]):
+                baseline = found if baseline is None else baseline
+                rows.append({"data": each, "algorithm": name, "dr3_coeff": coefficient} | compare(found, baseline))
+                print(*(rows[-1][key] for key in ("data", "algorithm", "dr3_coeff", "iqm", "difference")), flush=True)
+    header = ("data", "algorithm", "c0", "IQM", "mean", "difference to BC", "beats BC")
+    lines = []
+    for row in rows:
+        against = ("", "") if row["algorithm"] == BASELINE else (row["difference"], row["verdict"])
+        c0 = "" if row["dr3_coeff"] is None else f"{row['dr3_coeff']:g}"
+        lines.append((row["data"], row["algorithm"], c0, row["iqm"], row["mean"], *against))
+    (out / "learning.json").write_text(json.dumps(rows, indent=1))
+    (out / "learning.md").write_text(markdown(header, lines) + "\n")
+    print(markdown(header, lines))
+
+
+if __name__ == "__main__":
+    main(study)

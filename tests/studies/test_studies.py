@@ -1,0 +1,63 @@
+"""The studies at their smallest, through their command lines."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dr3_ray.algorithms.registry import ALGORITHMS
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+
+def run(script: str, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(STUDIES / script), "--out", str(out), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_learning_compares_everything_that_acts_with_behaviour_cloning(tmp_path: Path) -> None:
+    done = run("learning.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "learning.json").read_text())
+    for name, kind in (("pendulum", "continuous"), ("breakout", "discrete")):
+        able = {each for each, forms in ALGORITHMS.items() if kind in forms and forms[kind].act}
+        assert {row["algorithm"] for row in rows if row["data"] == name} == able
+    pendulum = {(row["algorithm"], row["dr3_coeff"]): row for row in rows if row["data"] == "pendulum"}
+    baseline, other = pendulum["BC", None], pendulum["DR3-IQL", 0.01]
+    difference = np.mean(np.subtract(other["scores"], baseline["scores"]))
+    assert other["difference"].startswith(f"{difference:.1f} [") and len(other["scores"]) == 2
+    table = (tmp_path / "learning.md").read_text()
+    assert table.count("\n") == 2 + len(rows) and done.stdout.endswith(table)
+    # stopped before its last cell, it computes that one alone
+    cells = (tmp_path / "cells.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cells.jsonl").write_text("".join(cells[:-1]))
+    assert run("learning.py", tmp_path, "--dataset", "pendulum").returncode == 0
+    again = (tmp_path / "cells.jsonl").read_text().splitlines(keepends=True)
+    assert again[:-1] == cells[:-1]
+    assert json.loads(again[-1])["result"]["scores"] == json.loads(cells[-1])["result"]["scores"]
+
+
+def test_ours_run_without_corl(tmp_path: Path) -> None:
+    done = run("against_corl.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "against_corl.json").read_text())
+    assert [row["algorithm"] for row in rows] == ["DR3-TD3BC", "DR3-IQL", "DR3-CQL", "DR3-ReBRAC"]
+    for row in rows:
+        scores = np.array(row["scores"]["dr3_ray"])
+        assert scores.shape == (2, 2) and np.isfinite(scores).all()  # evaluations and seeds
+        assert row["dr3_ray"].startswith(f"{scores[-1].mean():.1f} [")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "says"),
+    [
+        ("learning.py", ["--dataset", "pong"], "breakout, pendulum"),
+        ("against_corl.py", ["--corl", "/nothing", "--algorithm", "DR3-IQL"], "no checkout of CORL"),
+    ],
+)
+def test_a_mistake_is_one_line(script: str, arguments: list[str], says: str, tmp_path: Path) -> None:
+    done = run(script, tmp_path, *arguments)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
