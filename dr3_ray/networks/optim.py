@@ -38,8 +38,9 @@ class StackedAdam:
         if members not in self._groups:
             self._groups[members] = self._grouped(members)
         for (lr, epsilon), group in self._groups[members].items():
+            # contiguous: the fused kernel walks memory, and a convolution's gradient may lie there in another order
             adam(
-                group.values, [gradient[row] for row in group.rows for gradient in gradients],
+                group.values, [gradient[row].contiguous() for row in group.rows for gradient in gradients],
                 group.exp_avgs, group.exp_avg_sqs, [], group.steps,
                 fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=lr, weight_decay=0.0, eps=epsilon, maximize=False,
             )  # fmt: skip

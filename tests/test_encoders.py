@@ -1,0 +1,95 @@
+"""Every algorithm behind every encoder of images, alone and in a pack: what `test_population` asks of flat ones."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from dr3_ray import population
+from dr3_ray.algorithms.registry import find
+from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.observations import Shape
+from tests.conftest import SPACES
+from tests.test_population import assert_equal, different_members, everything
+
+SHAPES: dict[str, tuple[Shape, Any]] = {
+    "nature_cnn": ((36, 36, 2), "nature_cnn"),
+    "impala": ((6, 6, 3), "impala"),
+    "cog": ((3, 6, 6), "cog"),
+    "dict": ({"camera": (6, 6, 3), "state": (2, 2)}, {"camera": "cog"}),
+}
+
+
+@pytest.fixture(params=SHAPES)
+def make(request: Any, make_population: Any, monkeypatch: Any) -> Any:
+    """Populations on observations of this shape, with this encoder and random crops."""
+    shape, encoder = SHAPES[request.param]
+    for name in ("PROBE_ROWS", "PROBE_BLOCK"):
+        monkeypatch.setattr(population, name, 16)
+
+    def build(
+        spec: AlgorithmSpec, members: list[dict[str, Any]], execution: str = "stacked", **given: Any
+    ) -> population.Population:
+        spaces = SPACES[spec.action_kind]._replace(observation_shape=shape)
+        options = {"encoder": encoder, "random_crop": 1, "hidden_sizes": (6,), "batch_size": 4}
+        return make_population(spec, [options | member for member in members], execution, spaces=spaces, **given)  # type: ignore[no-any-return]
+
+    return build
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_an_algorithm_on_images(spec: AlgorithmSpec, make: Any):
+    """All parameters move, a checkpoint continues to the bit, and a member of a pack is the same member alone."""
+    members = different_members(spec, 3)
+    pack = make(spec, members)
+    before = copy.deepcopy(pack.networks.state_dict())
+    pack.update(3)
+    middle = copy.deepcopy((pack.networks.state_dict(), pack.state_dict()))
+    pack.update(3)
+    for name, values in pack.networks.state_dict().items():
+        assert not torch.equal(values, before[name]), name
+    assert all(values.isfinite().all() for values in pack.metrics.values())
+
+    restored = make(spec, [member | {"seed": 9} for member in members])
+    restored.networks.load_state_dict(middle[0])
+    restored.load_state_dict(middle[1])
+    restored.update(3)
+    assert_equal(everything(pack), everything(restored))
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_a_member_of_a_pack_on_images_is_the_same_member_alone(spec: AlgorithmSpec, make: Any):
+    members = different_members(spec, 2)
+    packs = [make(spec, members, execution, dtype=torch.float64) for execution in ("in_turn", "stacked")]
+    alone = [make(spec, [member], dtype=torch.float64) for member in members]
+    for each in (*packs, *alone):
+        each.update(2)
+    for pack in packs:
+        for k, single in enumerate(alone):
+            for name, values in single.networks.state_dict().items():
+                torch.testing.assert_close(pack.networks.state_dict()[name][k], values[0], rtol=1e-9, atol=1e-9)
+
+
+def test_acting_on_images(spec: AlgorithmSpec, make: Any, make_data: Any):
+    if spec.act is None:
+        return
+    pack = make(spec, [{}, {"seed": 1}])
+    observations = pack.data.gather(torch.arange(10).view(2, 5), ("observations",))["observations"]
+    actions = pack.act(observations)
+    assert actions.shape == ((2, 5) if spec.action_kind == "discrete" else (2, 5, 2))
+
+
+@pytest.mark.parametrize("name", ["cog", "dict"])
+def test_a_crop_changes_only_what_is_trained_on(name: str, make_population: Any):
+    shape, encoder = SHAPES[name]
+    spaces = SPACES["discrete"]._replace(observation_shape=shape)
+    given = {"encoder": encoder, "hidden_sizes": (6,)}
+    plain, moved = (
+        make_population(find("DR3-DQN", "discrete"), [given | {"random_crop": padding}], spaces=spaces)
+        for padding in (0, 2)
+    )
+    assert_equal(plain.probe(), moved.probe())
+    for each in (plain, moved):
+        each.update(1)
+    assert not torch.equal(plain.metrics["loss_critic"], moved.metrics["loss_critic"])
