@@ -167,8 +167,6 @@ class OfflineConfig(AlgorithmConfig):
         """Check everything that can be known before training; UserError in one line."""
         if not isinstance(self.input_, str) or self.input_ == "sampler":
             raise UserError(f"{self.algorithm_name} needs data: .offline_data(input_='embedded:breakout-replay')")
-        if self.num_learners > 1:
-            raise UserError("one learner an algorithm: run more trials, or more members in a population, instead")
         if type(self.updates_per_iteration) is not int or self.updates_per_iteration < 1:
             raise UserError(f"updates_per_iteration must be a whole number from 1, not {self.updates_per_iteration!r}")
         if not self.members:
@@ -180,14 +178,25 @@ class OfflineConfig(AlgorithmConfig):
             self.action_space = data.action_space.to_gymnasium()
         spec = find(self.algorithm_name, self._action_kind)
         members = [Member.from_dict(spec, values) for values in self.full_members()]
-        spec.options.stack([member.options for member in members])
+        options: Any = spec.options.stack([member.options for member in members])
         stack_regularizers(members)
+        self._check_learners(options.batch_size)
         if self.env is not None and spec.act is None:
             raise UserError(
                 f"{spec.name} on {spec.action_kind} actions evaluates the behaviour policy and has none of its own to "
                 "roll out: leave out the environment"
             )
         super().validate()
+
+    def _check_learners(self, batch_size: int) -> None:
+        n, gpus = self.num_learners, self.num_gpus_per_learner
+        if n > 1 and batch_size % n:
+            raise UserError(f"batch_size = {batch_size} cannot be shared by {n} learners: choose a multiple of {n}")
+        if n > 1 and gpus % 1:
+            raise UserError(
+                f"num_gpus_per_learner = {gpus}, but NCCL wants a GPU for each of several learners: set it to 1, or "
+                "num_learners to 0 to share a GPU between trials"
+            )
 
     def get_default_learner_class(self) -> type:
         """Our learner."""

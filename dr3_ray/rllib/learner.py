@@ -1,8 +1,12 @@
 """The Learner: a population, trained in its own loop of gradient steps."""
 
+import json
+import platform
 import time
 from typing import Any
 
+import torch
+import tree  # type: ignore[import-untyped]
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.typing import StateDict
@@ -12,6 +16,13 @@ from dr3_ray.errors import UserError
 from dr3_ray.member import Member
 from dr3_ray.population import Population
 from dr3_ray.rllib.module import spaces_of
+from dr3_ray.share import ALONE, Share
+
+
+def average_over_learners(values: torch.Tensor) -> None:
+    """Replace a flat tensor by its mean over the process group that RLlib set up (gloo, or NCCL on GPUs)."""
+    torch.distributed.all_reduce(values)  # the sum: gloo knows no mean
+    values /= torch.distributed.get_world_size()
 
 
 class PopulationLearner(TorchLearner):
@@ -21,6 +32,13 @@ class PopulationLearner(TorchLearner):
     module: RLlib saves both, and a restored run continues bit for bit.
     """
 
+    def build(self) -> None:
+        """Build on the assigned GPU, or on the CPU where none was asked for."""
+        asked = self.config.num_gpus_per_learner
+        if asked and not torch.cuda.is_available():
+            raise UserError(f"num_gpus_per_learner = {asked}, but torch finds no GPU on {platform.node()}: set it to 0")
+        super().build()
+
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Bind the module's networks to a population, which brings its own optimisers."""
         module = self.module[module_id].unwrapped()
@@ -29,7 +47,15 @@ class PopulationLearner(TorchLearner):
         expected = spaces_of(data.observation_space.to_gymnasium(), data.action_space.to_gymnasium())
         if module.spaces != expected:
             raise UserError(f"environment {config.env!r} has {module.spaces}, the data set {config.input_} {expected}")
-        self.population = Population(module.spec, module.networks, members, data, module.spaces, config.execution)
+        share = ALONE
+        if config.num_learners > 1:
+            share = Share(torch.distributed.get_rank(), config.num_learners, average_over_learners)
+        self.population = Population(
+            module.spec, module.networks, members, data, module.spaces, config.execution, share
+        )
+
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """Never: torch's wrapper averages the gradients of one backward pass of the module; a population its own."""
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Train, then measure on the probe batch; returns reduced metrics under `default_policy`."""
@@ -56,8 +82,26 @@ class PopulationLearner(TorchLearner):
         self._weights_seq_no = 0
         super().set_state(state)
 
+    def structure(self) -> dict[str, Any]:
+        """What `dr3_ray.rllib.checkpoint` compares, as JSON has it."""
+        population, module = self.population, self.module[DEFAULT_MODULE_ID].unwrapped()
+        first = population.members[0]
+        options = [each for each in (first.options, first.dr3, first.baselines) if each]
+        shared = {name: value for each in options for name, value in each if name not in each.numbers()}
+        structure: dict[str, Any] = {
+            "algorithm": module.spec.name,
+            "spaces": module.spaces._asdict(),
+            "options": {"members": module.n_members} | shared,
+            "tensors": {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()},
+        }
+        return json.loads(json.dumps(structure))
+
     def _get_optimizer_state(self) -> StateDict:
-        return {"population": self.population.state_dict()}
+        # on the CPU, so that a machine without a GPU can read the checkpoint
+        return tree.map_structure(
+            lambda each: each.cpu() if isinstance(each, torch.Tensor) else each,
+            {"population": self.population.state_dict()},
+        )
 
     def _set_optimizer_state(self, state: StateDict) -> None:
         self.population.load_state_dict(state["population"])
