@@ -18,11 +18,13 @@ from dr3_ray.normalization import observation_statistics
 from dr3_ray.observations import each_part
 from dr3_ray.options import checked
 from dr3_ray.population import Execution
+from dr3_ray.rllib.documentation import ByKind, describe, documented
 from dr3_ray.rllib.env_runner import PopulationEnvRunner
 from dr3_ray.rllib.learner import PopulationLearner
 from dr3_ray.rllib.module import PopulationModule
 
 OLD_STACK_KEYS = ("model", "optimizer", "replay_buffer_config")  # in every dict of RLlib's, and mean nothing here
+OPTION_METHODS = ("training", "regularization")
 RLLIB_KEYS = (*OLD_STACK_KEYS, "class", "multiagent")
 
 
@@ -71,32 +73,39 @@ class OfflineConfig(AlgorithmConfig):
         self.execution: Execution = "auto"
 
     @classmethod
-    def algorithm_options(cls) -> dict[str, "dataclasses.Field[Any]"]:
-        """The algorithm's options, over all kinds of action spaces."""
-        specs = kinds_of(cls.algorithm_name).values()
-        return {option.name: option for spec in specs for option in dataclasses.fields(spec.options)}
+    def options_of(cls, method: str) -> ByKind:
+        """What `training` or `regularization` sets, by kind of action space.
 
-    @classmethod
-    def regularizer_options(cls) -> dict[str, "dataclasses.Field[Any]"]:
-        """The options of DR3 and of what it is compared with; none for an algorithm without a critic."""
-        if not any(spec.has_critic for spec in kinds_of(cls.algorithm_name).values()):
-            return {}
-        return {option.name: option for each in REGULARIZERS for option in dataclasses.fields(each)}
+        The options of DR3 and of what it is compared with are none for an algorithm without a critic.
+        """
+        found: dict[str, list[dataclasses.Field[Any]]] = {}
+        for kind, spec in kinds_of(cls.algorithm_name).items():
+            classes = [spec.options] if method == "training" else REGULARIZERS if spec.has_critic else []
+            found[kind] = [option for each in classes for option in dataclasses.fields(each)]
+        return found
 
     @classmethod
     def option_names(cls) -> list[str]:
         """All options of a member but its seed."""
-        return [*cls.algorithm_options(), *cls.regularizer_options()]
+        kinds = [kind for method in OPTION_METHODS for kind in cls.options_of(method).values()]
+        return list(dict.fromkeys(option.name for kind in kinds for option in kind))
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "algorithm_name" in cls.__dict__:
+            for method in OPTION_METHODS:
+                setattr(cls, method, documented(getattr(cls, method), cls.options_of(method)))
 
     def training(self, **options: Any) -> Self:
-        """Set the algorithm's options; `describe_options()` lists them with defaults and sources."""
-        return self._set(options, self.algorithm_options(), "training")
+        """Set the algorithm's options; one that is never set has the algorithm's default on the data's actions."""
+        return self._set(options, "training")
 
     def regularization(self, **options: Any) -> Self:
-        """Set the regularisers' options, `dr3_coeff` first of all; `describe_options()` lists them."""
-        return self._set(options, self.regularizer_options(), "regularization")
+        """Set the options of the regularisers, `dr3_coeff` first of all."""
+        return self._set(options, "regularization")
 
-    def _set(self, options: dict[str, Any], known: dict[str, Any], method: str) -> Self:
+    def _set(self, options: dict[str, Any], method: str) -> Self:
+        known = {option.name: option for kind in self.options_of(method).values() for option in kind}
         for name, value in options.items():
             if name not in known:
                 raise UserError(
@@ -141,15 +150,8 @@ class OfflineConfig(AlgorithmConfig):
 
     @classmethod
     def describe_options(cls) -> str:
-        """Every option with its default and source, one a line, by kind of action space."""
-        lines = []
-        for kind, spec in kinds_of(cls.algorithm_name).items():
-            for options in (spec.options, *(REGULARIZERS if spec.has_critic else ())):
-                lines += [
-                    f"{kind}: {each.name} = {each.default}: {each.metadata['doc']}"
-                    for each in dataclasses.fields(options)
-                ]
-        return "\n".join(lines)
+        """Every option with its default, range and source, one a line, by kind of action space where it matters."""
+        return "\n".join(line for method in OPTION_METHODS for line in describe(cls.options_of(method)))
 
     def full_members(self) -> list[dict[str, Any]]:
         """The complete configuration of every member, as plain values."""

@@ -1,0 +1,65 @@
+"""Options in words: what `describe_options()`, `help(DR3CQLConfig.training)` and a notebook's tooltip show."""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field
+from typing import Any
+
+ByKind = Mapping[str, Sequence["Field[Any]"]]  # kind of action space -> options
+
+
+class Verbatim(str):
+    """A text that stands in a signature without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def describe(kinds: ByKind) -> list[str]:
+    """`name = default (range): meaning and source`, a line an option; its kind of action space first, if it matters."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for kind, options in kinds.items():
+        for option in options:
+            line = f"{option.name} = {option.default!r}{allowed(option)}: {option.metadata['doc']}"
+            found.setdefault((option.name, line), []).append(kind)
+    order = list(dict.fromkeys(name for name, _ in found))
+    return [
+        line if len(has_it) == len(kinds) else f"{', '.join(has_it)}: {line}"
+        for (_, line), has_it in sorted(found.items(), key=lambda each: order.index(each[0][0]))
+    ]
+
+
+def allowed(option: "Field[Any]") -> str:
+    """The range or the choices of an option, in brackets."""
+    limits = option.metadata
+    if limits["number"]:
+        low, high = limits["low"], limits["high"]
+        bounds = {(False, True): f" (at most {high:g})", (True, False): f" (at least {low:g})", (False, False): ""}
+        return bounds.get((math.isfinite(low), math.isfinite(high)), f" ({low:g} to {high:g})")
+    return f" (one of {', '.join(map(str, limits['among']))})" if limits["among"] else ""
+
+
+def documented(method: Callable[..., Any], kinds: ByKind) -> Callable[..., Any]:
+    """The method, whose keyword arguments are these options, with their names and defaults to be seen."""
+    defaults: dict[str, list[str]] = {}
+    for options in kinds.values():
+        for option in options:
+            texts = defaults.setdefault(option.name, [])
+            texts += [] if repr(option.default) in texts else [repr(option.default)]
+
+    @functools.wraps(method)
+    def with_options(self: Any, **options: Any) -> Any:
+        return method(self, **options)
+
+    lines = describe(kinds) or ["none: there is no critic"]
+    with_options.__doc__ = "\n            ".join([f"{method.__doc__}\n\n        Options:", *lines])
+    with_options.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        + [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=Verbatim(" | ".join(texts)))
+            for name, texts in defaults.items()
+        ]
+    )
+    return with_options
