@@ -31,7 +31,7 @@ from dr3_ray.rllib.algorithms import (
     register_algorithms,
 )
 from dr3_ray.rllib.config import OfflineConfig
-from dr3_ray.rllib.drop_in import DQNWithFeatures, SACWithFeatures, with_dr3_learner
+from dr3_ray.rllib.drop_in import DQNWithFeatures, SACWithFeatures, penultimate, with_dr3_learner
 
 __all__ = [
     "BC",
@@ -64,6 +64,7 @@ __all__ = [
     "OfflineConfig",
     "SACWithFeatures",
     "config_for",
+    "penultimate",
     "register_algorithms",
     "with_dr3_learner",
 ]

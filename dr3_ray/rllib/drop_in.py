@@ -86,7 +86,7 @@ class DR3Learner(TorchLearner):
             return loss
         if step == 0 and options.dr3_form == "dot":
             warn_if_signed(critics)
-        # stock learners with several optimizers take gradients of these, not of the loss that they return
+        # stock learners with several optimizers take the gradients of these, not of the loss that they return
         separate = getattr(self, "_temp_losses", {})
         for critic, penalty in penalties.items():
             term = coefficient * penalty / len(penalties)
