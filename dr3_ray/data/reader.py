@@ -143,10 +143,9 @@ class Dataset:
             )
             if len(part)
         ] or [(self._shards[0], flat)]
-        return {
-            name: torch.cat([_select(self._layout[name], shard[name], part) for shard, part in parts])[back]
-            for name in stored
-        }
+        found = {name: [_select(self._layout[name], shard[name], part) for shard, part in parts] for name in stored}
+        # not [back], which takes three times as long for images
+        return {name: torch.cat(rows).index_select(0, back) for name, rows in found.items()}
 
     def _open_shard(self, entry: FileEntry) -> dict[str, Tensor]:
         batch = _read_batch(self.path / entry.file, entry, arrow_schema(self._layout))
