@@ -1,5 +1,6 @@
 """One run of a sweep: an algorithm's options, the regularisers', and a seed."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,12 @@ from torch import nn
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError
+from dr3_ray.networks.architecture import Architecture
+from dr3_ray.networks.encoders import MLP
 from dr3_ray.normalization import Statistics, normalize_by
+from dr3_ray.observations import is_image, parts_of
 from dr3_ray.options import Options
-from dr3_ray.regularizers.baselines import Baselines, normalize_critic, with_baselines
+from dr3_ray.regularizers.baselines import Baselines, change_critic, with_baselines
 from dr3_ray.regularizers.dr3 import DR3, multiplier_networks, with_dr3
 from dr3_ray.types import Objective, Spaces
 
@@ -50,6 +54,10 @@ class Member:
         value: float = getattr(self.dr3 if part.startswith("dr3_") else self.options, f"{part}_lr")
         return value
 
+    def weight_decay(self, part: str) -> float:
+        """AdamW's λ for a trained child of the networks."""
+        return float(self.baselines.critic_weight_decay) if self.baselines and part == "critic" else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """The member's full configuration as plain values."""
         options: dict[str, Any] = self.options.to_dict()
@@ -78,6 +86,16 @@ def objective_of(
     return with_baselines(objective, baselines) if baselines else objective
 
 
+def check_members(spec: AlgorithmSpec, spaces: Spaces, members: Sequence[Member]) -> Any:
+    """The members' options, stacked; UserError where they cannot be one pack, or not on these observations."""
+    options: Any = spec.options.stack([member.options for member in members])
+    stack_regularizers(members)
+    Architecture.of(options, spaces)
+    if options.random_crop and not any(map(is_image, parts_of(spaces.observation_shape).values())):
+        raise UserError(f"random_crop moves images, and the observations have shape {spaces.observation_shape}")
+    return options
+
+
 def build_networks(
     spec: AlgorithmSpec, spaces: Spaces, members: Sequence[Member], statistics: Statistics | None = None
 ) -> nn.Module:
@@ -85,15 +103,29 @@ def build_networks(
 
     `statistics` of the data's observations are needed where the option `normalize_observations` is set.
     """
-    options = spec.options.stack([member.options for member in members])
+    options = check_members(spec, spaces, members)
     networks = spec.networks(options, spaces, [generator(member.seed, "init") for member in members])
     if regularizers := [member.dr3 for member in members if member.dr3]:
         for name, module in multiplier_networks(DR3.stack(regularizers), len(members)).items():
             networks.add_module(name, module)
     if baselines := [member.baselines for member in members if member.baselines]:
-        normalize_critic(networks, Baselines.stack(baselines), len(members))
-    if options.normalize_observations:  # type: ignore[attr-defined]
+        sources = [[generator(member.seed, "bottleneck") for member in members] for _ in ("critic", "target_critic")]
+        change_critic(networks, Baselines.stack(baselines), sources)
+    networks.eval()  # layers behave differently only inside of a training step
+    if options.normalize_observations:
         if statistics is None:
             raise UserError("normalize_observations needs statistics: give build_networks observation_statistics(data)")
         normalize_by(networks, statistics)
     return networks
+
+
+def warn_of_unbounded_penalty(networks: nn.Module, members: Sequence[Member]) -> None:
+    """Warn where DR3 minimises a dot product of features that can be negative: it has no lower bound."""
+    penalized = any(member.dr3 and member.dr3.dr3_coeff > 0.0 and member.dr3.dr3_form == "dot" for member in members)
+    encoders = [each for name, each in networks.named_modules() if name.startswith("critic.") and isinstance(each, MLP)]
+    if penalized and any(encoder.signed for encoder in encoders):
+        warnings.warn(
+            "the features of this critic can be negative, so that their dot product has no lower bound and minimising "
+            "it can run away: use dr3_form='abs', or dr3_adaptive",
+            stacklevel=3,
+        )

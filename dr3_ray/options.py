@@ -18,19 +18,32 @@ from dr3_ray.errors import UserError
 Number = float | Tensor  # a float, or [K] in a stack of members
 
 
-def number(default: float, doc: str, low: float = -math.inf, high: float = math.inf) -> Any:
-    """A field that may differ between members: a float in [low, high]."""
-    return field(default=default, metadata={"doc": doc, "number": True, "low": low, "high": high})
+def number(
+    default: float, doc: str, low: float = -math.inf, high: float = math.inf, *, needs: dict[str, Any] | None = None
+) -> Any:
+    """A field that may differ between members: a float in [low, high].
+
+    It has an effect only where the options in `needs` have one of the values listed there.
+    """
+    limits = {"number": True, "low": low, "high": high, "needs": needs or {}}
+    return field(default=default, metadata={"doc": doc, **limits})
 
 
-def choice(default: Any, doc: str, among: tuple[Any, ...] | None = None, low: int = 1, *, by_name: bool = False) -> Any:
+def choice(
+    default: Any,
+    doc: str,
+    among: tuple[Any, ...] | None = None,
+    low: int = 1,
+    *,
+    by_name: bool = False,
+    needs: dict[str, Any] | None = None,
+) -> Any:
     """A field that is the same for all members of a pack; `among` lists what is allowed, `low` bounds integers.
 
-    With `by_name` it may also be a mapping from names to such values.
+    With `by_name` it may also be a mapping from names to such values. `needs`: as for a `number`.
     """
-    return field(
-        default=default, metadata={"doc": doc, "number": False, "among": among, "low": low, "by_name": by_name}
-    )
+    limits = {"number": False, "among": among, "low": low, "by_name": by_name, "needs": needs or {}}
+    return field(default=default, metadata={"doc": doc, **limits})
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,18 @@ class Options:
             value = getattr(self, option.name)
             if not isinstance(value, Tensor):
                 object.__setattr__(self, option.name, checked(option, value))
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if not isinstance(value, Tensor) and value != option.default:
+                self._check_effect(option)
+
+    def _check_effect(self, option: "dataclasses.Field[Any]") -> None:
+        for name, values in option.metadata["needs"].items():
+            if (has := getattr(self, name)) not in values:
+                wanted = " or ".join(map(repr, values))
+                raise UserError(
+                    f"{option.name} has no effect with {name}={has!r}: set {name} to {wanted}, or leave it out"
+                )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

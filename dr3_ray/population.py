@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.n_step import Rows, gather_n_step
-from dr3_ray.data.sampler import Sampler
+from dr3_ray.data.sampler import Sampler, generator
 from dr3_ray.diagnostics.features import feature_statistics
 from dr3_ray.diagnostics.rank import effective_rank
-from dr3_ray.member import Member, objective_of, stack_regularizers
+from dr3_ray.member import Member, objective_of, stack_regularizers, warn_of_unbounded_penalty
 from dr3_ray.networks.members import flatten_parameters, member_view
 from dr3_ray.networks.optim import StackedAdam
 from dr3_ray.networks.pixels import crop_images
+from dr3_ray.networks.stochastic import Stochastic
 from dr3_ray.networks.targets import polyak_update
 from dr3_ray.normalization import normalized
 from dr3_ray.observations import Observations, each_part
@@ -49,7 +50,8 @@ class Part:
         self.target_values = None if target is None else flatten_parameters(target)
         lrs = [member.step_size(name) for member in members]
         shapes = [parameter.shape for parameter in module.parameters()]
-        self.adam = StackedAdam(self.values, shapes, lrs, [member.options.adam_eps for member in members])
+        epsilons = [member.options.adam_eps for member in members]
+        self.adam = StackedAdam(self.values, shapes, lrs, epsilons, [member.weight_decay(name) for member in members])
 
 
 class View:
@@ -63,10 +65,14 @@ class View:
         options: Options,
         dr3: DR3 | None,
         baselines: Baselines | None,
+        sources: Sequence[torch.Generator],
     ):
         rows = slice(members.start, members.stop)
         self.members, self.rows = members, rows
         self.networks = member_view(networks, rows)
+        for layer in self.networks.modules():
+            if isinstance(layer, Stochastic):
+                layer.generators = sources[rows]
         self.parameters = {name: tuple(child.parameters()) for name, child in self.networks.named_children()}
         self.base_objective = spec.objective(options.members(rows))
         self.objective = objective_of(
@@ -112,9 +118,11 @@ class Population:
             execution = choose_execution(self.device, largest_activation(options, noise))
         n = len(members)
         packs = [range(k, k + 1) for k in range(n)] if execution == "in_turn" else [range(n)]
-        self.views = [View(spec, networks, pack, options, *regularizers) for pack in packs]
-
         seeds = [each.seed for each in members]
+        self._layer_noise = [generator(seed, "layers", self.device) for seed in seeds]
+        self.views = [View(spec, networks, pack, options, *regularizers, self._layer_noise) for pack in packs]
+        warn_of_unbounded_penalty(networks, members)
+
         self.sampler = Sampler(len(data), options.batch_size, noise, seeds, self.dtype)  # type: ignore[attr-defined]
         # one probe batch for every member of every run on these data
         self._probe = Sampler(len(data), PROBE_ROWS, noise, [0], self.dtype, stream="probe").draw(slice(0, 1))
@@ -142,6 +150,7 @@ class Population:
         return self.metrics
 
     def _train(self, view: View, n_steps: int) -> dict[str, Tensor]:
+        view.networks.train()
         summed = torch.zeros(len(view.members), dtype=self.dtype, device=self.device)  # non-finite once a loss is
         for step, (batch, noise) in enumerate(self._batches(view, n_steps), self.step):
             terms, _ = view.objective(view.networks, batch, noise, step)
@@ -156,6 +165,7 @@ class Population:
                 if part.target_values is not None and self.tau is not None and (step + 1) % self.target_period == 0:
                     polyak_update(part.target_values[view.rows], part.values[view.rows], self.tau[view.rows])
             summed += loss
+        view.networks.eval()
         finite = summed.isfinite()
         for part in self.parts.values():
             finite &= part.values[view.rows].isfinite().all(1)
@@ -262,6 +272,7 @@ class Population:
         state = {
             "adam": {name: part.adam.state_dict() for name, part in self.parts.items()},
             "sampler": self.sampler.state_dict(),
+            "layers": [each.get_state() for each in self._layer_noise],
             "step": self.step,
             "diverged": self.diverged,
             "metrics": self.metrics,
@@ -273,6 +284,8 @@ class Population:
         for name, part in self.parts.items():
             part.adam.load_state_dict(state["adam"][name])
         self.sampler.load_state_dict(state["sampler"])
+        for source, saved in zip(self._layer_noise, state["layers"], strict=True):
+            source.set_state(saved)
         self.step = state["step"]
         self.diverged.copy_(state["diverged"])
         self.metrics = {name: values.to(self.device) for name, values in state["metrics"].items()}

@@ -40,6 +40,7 @@ CHANGED = {
     "dr3_warmup_steps": 100.0,
     "dr3_adaptive": "dot_product",
     "critic_norm": "unit",
+    "critic_dropout": 0.5,
     "huber_kappa": 0.01,
     "encoder": "cog",
 }
@@ -60,6 +61,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "lagrange_lr": {"lagrange": "authors"},
     "dr3_threshold": {"dr3_adaptive": "dot_product"},
     "dr3_multiplier_lr": {"dr3_adaptive": "dot_product"},
+    "bottleneck_coeff": {"critic_bottleneck": True},
     "dr3_form": {"hidden_sizes": ()},  # φ is the observation itself: of either sign, as a ReLU's output never is
 }
 
@@ -151,6 +153,16 @@ def test_a_wrong_value_fails_in_one_line(values: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message) as error:
         Member.from_dict(find("DR3-DQN", "discrete"), values)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=lambda options: options.__name__)
+def test_an_option_without_effect_fails_in_one_line(options: type[Options]):
+    for field in dataclasses.fields(options):
+        for needed, values in field.metadata["needs"].items():
+            value = changed(field, field.default)
+            with pytest.raises(UserError, match=f"{field.name} has no effect with {needed}=.*: set {needed} to"):
+                options.from_dict({field.name: value})
+            assert getattr(options.from_dict({field.name: value, needed: values[0]}), field.name) == value
 
 
 def test_regularising_what_has_no_such_thing_fails():

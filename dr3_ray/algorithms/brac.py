@@ -42,9 +42,12 @@ class BRACOptions(CriticOptions):
     value_penalty: bool = choice(True, "the divergence at s' lowers the target: BRAC-v; without it BRAC-p")
     divergence: Literal["kl", "mmd"] = choice("kl", "`kl` or `mmd`", ("kl", "mmd"))
     mmd_kernel: Literal["laplacian", "gaussian"] = choice(
-        "laplacian", "kernel of `mmd`: `laplacian` or `gaussian`", ("laplacian", "gaussian")
+        "laplacian",
+        "kernel of `mmd`: `laplacian` or `gaussian`",
+        ("laplacian", "gaussian"),
+        needs={"divergence": ("mmd",)},
     )
-    mmd_sigma: Number = number(20.0, "σ, width of the kernel of `mmd`", low=1e-6)
+    mmd_sigma: Number = number(20.0, "σ, width of the kernel of `mmd`", low=1e-6, needs={"divergence": ("mmd",)})
     n_divergence_samples: int = choice(4, "sampled actions at each state for the divergence")
     n_critics: int = choice(2, "critics, each with its own features; targets and actor take their minimum")
 

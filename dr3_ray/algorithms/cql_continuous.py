@@ -27,6 +27,7 @@ from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
 Form = Literal["H", "H_unweighted", "rho"]
 MaxBackup = Literal["off", "max_min", "min_max"]
 Lagrange = Literal["off", "authors", "common"]
+LAGRANGE = ("authors", "common")
 WIDE = 1e9  # a clip that never acts
 
 
@@ -61,10 +62,14 @@ class ContinuousCQLOptions(CriticOptions):
     lagrange: Lagrange = choice(
         "off",
         "α' is learned so that the gap stays near the threshold τ: `authors` α' (α gap − τ), `common` α' α (gap − τ)",
-        ("off", "authors", "common"),
+        ("off", *LAGRANGE),
     )
-    lagrange_threshold: Number = number(5.0, "τ of Lagrange (5: authors, antmaze)", low=0.0)
-    lagrange_lr: Number = number(3e-4, "Adam step size of log α' (authors: the critic's)", low=0.0)
+    lagrange_threshold: Number = number(
+        5.0, "τ of Lagrange (5: authors, antmaze)", low=0.0, needs={"lagrange": LAGRANGE}
+    )
+    lagrange_lr: Number = number(
+        3e-4, "Adam step size of log α' (authors: the critic's)", low=0.0, needs={"lagrange": LAGRANGE}
+    )
 
 
 def backup_of(

@@ -18,6 +18,10 @@ class Critic(Protocol):
         """φ(s, a)."""
         ...
 
+    def posterior(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of φ(s, a), where the encoder ends in a bottleneck; each as φ."""
+        ...
+
 
 class DiscreteCritic(nn.Module):
     """C networks with one output an action. φ depends on the state alone."""
@@ -42,6 +46,10 @@ class DiscreteCritic(nn.Module):
         phi: Tensor = self.encoder(self.observe(observations, self.head.weight.dtype))
         return phi
 
+    def posterior(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of φ(s), where the encoder ends in a bottleneck; each as φ."""
+        return self.encoder.posterior(self.observe(observations, self.head.weight.dtype))
+
 
 class MultiHeadCritic(nn.Module):
     """One trunk with H outputs an action: the heads of an ensemble, or the quantiles of a return."""
@@ -63,6 +71,10 @@ class MultiHeadCritic(nn.Module):
     ) -> Float[Tensor, "member critic batch feature"]:
         """φ(s), whatever the action."""
         return self.critic.features(observations, actions)
+
+    def posterior(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of φ(s), where the encoder ends in a bottleneck; each as φ."""
+        return self.critic.posterior(observations, actions)
 
 
 class ContinuousCritic(nn.Module):
@@ -94,14 +106,22 @@ class ContinuousCritic(nn.Module):
         self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"]
     ) -> Float[Tensor, "member critic batch *sample feature"]:
         """φ(s, a)."""
-        lead = actions.shape[1:-1]  # (B,) or (B, N)
+        phi: Tensor = self.encoder(self._pairs(observations, actions))
+        return phi.view(*phi.shape[:2], *actions.shape[1:-1], -1)
+
+    def posterior(
+        self, observations: Observations, actions: Float[Tensor, "member batch dim"]
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of φ(s, a), where the encoder ends in a bottleneck; each as φ."""
+        return self.encoder.posterior(self._pairs(observations, actions))
+
+    def _pairs(self, observations: Observations, actions: Tensor) -> Float[Tensor, "member #critic row n_in"]:
+        """[s, a], a row for every action."""
         states = self.observe(observations, self.head.weight.dtype)
-        if len(lead) == 2:
-            states = states.repeat_interleave(lead[1], dim=2)
+        if actions.ndim == 4:  # N actions at each state
+            states = states.repeat_interleave(actions.shape[2], dim=2)
         rows = actions.flatten(1, -2).unsqueeze(1).expand(-1, states.shape[1], -1, -1)
-        pairs = torch.cat([states, rows], dim=-1)
-        phi: Tensor = self.encoder(pairs)
-        return phi.view(*phi.shape[:2], *lead, -1)
+        return torch.cat([states, rows], dim=-1)
 
 
 class ValueNetwork(nn.Module):

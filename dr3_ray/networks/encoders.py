@@ -31,12 +31,17 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """Apply layer (k, c) to x[k, c]; an x with one row of critics goes to all of them."""
-        members, copies = self.weight.shape[:2]
+        weight = self.matrix()
+        members, copies = weight.shape[:2]
         if copies == 1:  # fewer views, each of which costs at a small batch
-            return torch.baddbmm(self.bias.squeeze(1), x.squeeze(1), self.weight.squeeze(1)).unsqueeze(1)
+            return torch.baddbmm(self.bias.squeeze(1), x.squeeze(1), weight.squeeze(1)).unsqueeze(1)
         x = x.expand(members, copies, *x.shape[2:])
-        y = torch.baddbmm(self.bias.flatten(0, 1), x.flatten(0, 1), self.weight.flatten(0, 1))
+        y = torch.baddbmm(self.bias.flatten(0, 1), x.flatten(0, 1), weight.flatten(0, 1))
         return y.view(members, copies, *y.shape[1:])
+
+    def matrix(self) -> Tensor:
+        """W, [K, C, in, out]."""
+        return self.weight
 
 
 class StackedLayerNorm(nn.Module):
@@ -55,14 +60,46 @@ class StackedLayerNorm(nn.Module):
         return functional.layer_norm(x, x.shape[-1:], eps=1e-6) * self.weight + self.bias
 
 
+class SpectralLinear(StackedLinear):
+    """A linear layer whose matrix is divided by its largest singular value (Miyato et al., arXiv 1802.05957).
+
+    The value is estimated by one step of the power iteration in every pass of training; its vector is part of a
+    checkpoint.
+    """
+
+    right: Tensor  # [K, C, out]
+
+    def __init__(self, layer: StackedLinear):
+        nn.Module.__init__(self)  # not of StackedLinear, which would draw first weights
+        self.weight, self.bias = layer.weight, layer.bias
+        # the iteration starts where it converges to
+        self.register_buffer("right", torch.linalg.svd(layer.weight.detach())[2][..., 0, :].clone())
+
+    def matrix(self) -> Tensor:
+        """W / σ(W)."""
+        with torch.no_grad():
+            left = functional.normalize((self.weight @ self.right.unsqueeze(-1)).squeeze(-1), dim=-1)
+            right = functional.normalize((left.unsqueeze(-2) @ self.weight).squeeze(-2), dim=-1)
+            if self.training:
+                self.right.copy_(right)
+        sigma = torch.einsum("kci,kcio,kco->kc", left, self.weight, right)
+        return self.weight / sigma[..., None, None]
+
+
+class UnitLength(nn.Module):
+    """x / ‖x‖."""
+
+    def forward(self, x: Float[Tensor, "member critic batch n"]) -> Float[Tensor, "member critic batch n"]:
+        """Each row of length 1."""
+        return functional.normalize(x, dim=-1)
+
+
 class MLP(nn.Module):
     """Linear layers with a ReLU behind each: [K, 1 or C, B, in] -> [K, C, B, hidden_sizes[-1]].
 
-    With `layer_norm`, one behind each ReLU, as in ReBRAC. With `unit_output` set, the last activations are divided by
-    their length.
+    With `layer_norm`, one behind each ReLU, as in ReBRAC. `dropout` stands behind both of them in every layer, `output`
+    behind the last.
     """
-
-    unit_output = False
 
     def __init__(
         self,
@@ -79,16 +116,36 @@ class MLP(nn.Module):
         )
         normalized = hidden_sizes if layer_norm else ()
         self.norms = nn.ModuleList(StackedLayerNorm(len(generators), n, copies) for n in normalized)
+        self.dropout: nn.Module | None = None
+        self.output: nn.Module | None = None
         self.n_out, self.copies, self.hidden_sizes = sizes[-1], copies, tuple(hidden_sizes)
 
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """The activations of the last layer; without layers, x itself for every copy."""
+        hidden = self.hidden(x)
+        return hidden if self.output is None else self.output(hidden)
+
+    def hidden(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
+        """What stands in front of `output`."""
         x = x.expand(-1, self.copies, -1, -1)
         for layer, norm in itertools.zip_longest(self.layers, self.norms):
             x = torch.relu(layer(x))
             if norm is not None:
                 x = norm(x)
-        return functional.normalize(x, dim=-1) if self.unit_output else x
+            if self.dropout is not None:
+                x = self.dropout(x)
+        return x
+
+    @property
+    def signed(self) -> bool:
+        """Whether the activations can be negative and of any length."""
+        if self.output is not None:
+            return bool(getattr(self.output, "signed", False))
+        return bool(self.norms) or not self.layers
+
+    def posterior(self, x: Float[Tensor, "member #critic batch n_in"]) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of what a variational `output` draws."""
+        return self.output.posterior(self.hidden(x))  # type: ignore[union-attr, operator, no-any-return]
 
 
 def flat_observations(observations: Tensor, dtype: torch.dtype) -> Float[Tensor, "member 1 batch n_in"]:

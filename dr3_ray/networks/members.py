@@ -31,11 +31,15 @@ def parameters_with_members(module: nn.Module) -> list[Tensor]:
 
 
 def member_view(module: Module, rows: slice) -> Module:
-    """A module of only these members, whose parameters are views of the whole module's."""
+    """A module of only these members, whose parameters are views of the whole module's.
+
+    So are the buffers of its children; those of the module itself are everybody's.
+    """
     views: dict[int, object] = {
         id(parameter): nn.Parameter(parameter.data[rows], requires_grad=parameter.requires_grad)
         for parameter in module.parameters()
     }
+    views |= {id(buffer): buffer[rows] for name, buffer in module.named_buffers() if "." in name}
     return copy.deepcopy(module, memo=views)
 
 

@@ -21,33 +21,41 @@ class _Group(NamedTuple):
 class StackedAdam:
     """Adam (Kingma & Ba 2015) on flat parameters [K, P] that hold parameters of `shapes`, each [K, ...].
 
-    β = (0.9, 0.999). Members of equal step size share one fused call.
+    β = (0.9, 0.999), weight decay as in AdamW. Members of equal settings share one fused call.
     """
 
-    def __init__(self, values: Tensor, shapes: Sequence[torch.Size], lrs: Sequence[float], epsilons: Sequence[float]):
+    def __init__(
+        self,
+        values: Tensor,
+        shapes: Sequence[torch.Size],
+        lrs: Sequence[float],
+        epsilons: Sequence[float],
+        weight_decays: Sequence[float] | None = None,
+    ):
         self.exp_avg = torch.zeros_like(values)
         self.exp_avg_sq = torch.zeros_like(values)
         self.steps = torch.zeros(len(values), len(shapes), dtype=torch.float32, device=values.device)
         self._values, self._shapes = values, [shape[1:] for shape in shapes]
-        self._settings = list(zip(lrs, epsilons, strict=True))
-        self._groups: dict[range, dict[tuple[float, float], _Group]] = {}
+        self._settings = list(zip(lrs, epsilons, weight_decays or [0.0] * len(lrs), strict=True))
+        self._groups: dict[range, dict[tuple[float, float, float], _Group]] = {}
 
     @torch.no_grad()
     def step(self, members: range, gradients: Sequence[Tensor]) -> None:
         """One update of these members from the gradients of each parameter, [len(members), ...]."""
         if members not in self._groups:
             self._groups[members] = self._grouped(members)
-        for (lr, epsilon), group in self._groups[members].items():
+        for (lr, epsilon, weight_decay), group in self._groups[members].items():
             # contiguous: the fused kernel walks memory, and a convolution's gradient may lie there in another order
             adam(
                 group.values, [gradient[row].contiguous() for row in group.rows for gradient in gradients],
                 group.exp_avgs, group.exp_avg_sqs, [], group.steps,
-                fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=lr, weight_decay=0.0, eps=epsilon, maximize=False,
+                fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=lr, eps=epsilon, maximize=False,
+                weight_decay=weight_decay, decoupled_weight_decay=True,
             )  # fmt: skip
 
-    def _grouped(self, members: range) -> dict[tuple[float, float], _Group]:
-        """The members by (step size, ε)."""
-        groups: dict[tuple[float, float], _Group] = {}
+    def _grouped(self, members: range) -> dict[tuple[float, float, float], _Group]:
+        """The members by (step size, ε, weight decay)."""
+        groups: dict[tuple[float, float, float], _Group] = {}
         for row, member in enumerate(members):
             group = groups.setdefault(self._settings[member], _Group([], [], [], [], []))
             group.rows.append(row)

@@ -21,6 +21,8 @@ from dr3_ray.networks.critics import Critic
 from dr3_ray.options import Number, Options, choice, number
 from dr3_ray.types import Backup, Objective, Terms, Transition
 
+ADAPTIVE = ("dot_product", "cosine")
+
 
 @dataclass(frozen=True)
 class DR3(Options):
@@ -46,10 +48,14 @@ class DR3(Options):
         "off",
         "dual ascent on c0, which starts at dr3_coeff: the penalty, or the mean cosine of φ and φ', is held at "
         "dr3_threshold (ours, not the paper's)",
-        ("off", "dot_product", "cosine"),
+        ("off", *ADAPTIVE),
     )
-    dr3_threshold: Number = number(0.5, "what adaptive c0 holds; a dot product has the scale of the features")
-    dr3_multiplier_lr: Number = number(1e-3, "Adam step size of log(c0 / dr3_coeff), if adaptive", low=0.0)
+    dr3_threshold: Number = number(
+        0.5, "what adaptive c0 holds; a dot product has the scale of the features", needs={"dr3_adaptive": ADAPTIVE}
+    )
+    dr3_multiplier_lr: Number = number(
+        1e-3, "Adam step size of log(c0 / dr3_coeff), if adaptive", low=0.0, needs={"dr3_adaptive": ADAPTIVE}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

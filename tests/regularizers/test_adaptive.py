@@ -79,15 +79,6 @@ def test_it_holds_the_dot_product(make_population: Any):
     assert (shares < tensor([0.75, 0.4])).all() and (shares > tensor([0.25, 0.1])).all(), shares
 
 
-def test_off_is_what_it_was_to_the_bit(make_population: Any):
-    spec = find("DR3-CQL", "continuous")
-    off, without = (make_population(spec, [{"dr3_coeff": 0.1, **more}]) for more in ({"dr3_threshold": 7.0}, {}))
-    assert "dr3_multiplier" not in off.parts
-    ours, theirs = off.update(20), without.update(20)
-    assert ours.keys() == theirs.keys() and "dr3_weight" not in ours
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
 def test_the_multiplier_is_part_of_a_checkpoint(make_population: Any):
     members = [{"dr3_adaptive": "dot_product", "dr3_multiplier_lr": 0.1 * k, "seed": k} for k in (1, 2)]
     first, second = (make_population(find("DR3-TD", "continuous"), members) for _ in range(2))
