@@ -39,7 +39,7 @@ Pairs = tuple[Observations, Tensor, Observations, Tensor]  # (s, a, s', a'), eac
 BLOCK = 2**22  # floats of per-sample gradients at a time, 16 MiB
 LARGEST_BLOCK = 256  # rows: what is below the last layer takes memory, too
 LARGEST_COVARIANCE = 1024  # parameters: the time of a Lyapunov equation grows with their cube
-NEGLIGIBLE = 1e-9  # of the largest variance: rounding would decide whether such directions are stable
+NEGLIGIBLE = 1e-9  # rounding would decide whether such directions are stable
 
 
 def implicit_regularizer(
@@ -49,6 +49,7 @@ def implicit_regularizer(
     gamma: Number,
     layers: Layers = "last",
     step_size: Number | None = None,
+    negligible: float = NEGLIGIBLE,
 ) -> dict[str, Float[Tensor, "member"]]:
     """The two terms of R_TD / (η N) and their difference, averaged over the critics, each on its own parameters.
 
@@ -59,8 +60,9 @@ def implicit_regularizer(
     bias's; with one an action 1[a = a'] (φ·φ' + 1); with H of which Q is the mean, that divided by H. "all": of every
     parameter of the critic, a few rows at a time.
 
-    `step_size` None: Σ* = I. A number, or one a member: Σ* is the fixed point at that η, with the M of `label_noise`.
-    UserError: there is no fixed point, or the layers have more than 1,024 parameters.
+    `step_size` None: Σ* = I. A number, or one a member: Σ* is the fixed point at that η, with the M of `label_noise`,
+    on all directions but the `negligible` ones (see `fixed_point`). UserError: there is no fixed point, or the layers
+    have more than 1,024 parameters.
     """
     assert batch.next_observations is not None and batch.terminateds is not None
     trained = torch.maximum(backup.in_backup, batch.terminateds)  # on the others a' is unknown
@@ -68,7 +70,9 @@ def implicit_regularizer(
     gammas = per_row(gamma) if batch.n_steps is None else per_row(gamma) ** batch.n_steps
     discounts = (gammas * backup.in_backup).unsqueeze(1)
     pairs = (batch.observations, batch.actions, batch.next_observations, backup.next_actions)
-    sigma = None if step_size is None else covariance(critic, pairs, discounts, weights, layers, step_size)
+    sigma = None
+    if step_size is not None:
+        sigma = covariance(critic, pairs, discounts, weights, layers, step_size, negligible)
     first, second = torch.zeros(2, len(weights), device=weights.device, dtype=weights.dtype)
     for rows, here, there in gradient_blocks(critic, pairs, layers):
         first += (weights[..., rows] * product(here, here, sigma)).sum(-1).mean(-1)
@@ -106,25 +110,31 @@ def label_noise(
 
 
 def fixed_point(
-    jacobian: Float[Tensor, "parameter parameter"], noise: Float[Tensor, "parameter parameter"], step_size: float
+    jacobian: Float[Tensor, "parameter parameter"],
+    noise: Float[Tensor, "parameter parameter"],
+    step_size: float,
+    negligible: float = NEGLIGIBLE,
 ) -> Float[Tensor, "parameter parameter"]:
     """Σ* = (I − ηG) Σ* (I − ηG)ᵀ + η² M, the limit of the recursion from Σ = 0: a discrete Lyapunov equation.
 
     What neither G nor M reaches (dead units; most directions of a network with more parameters than rows) stays at
-    Σ = 0 and is left out. NaN where an entry is not finite. UserError: I − ηG is no contraction of the rest, that is,
-    one of its eigenvalues has a modulus of 1 or more.
+    Σ = 0 and is left out: directions with no more than `negligible` of the largest singular value of [G, M]. NaN where
+    an entry is not finite. UserError: I − ηG is no contraction of the rest, that is, one of its eigenvalues has a
+    modulus of 1 or more. On a trained critic directions of hardly any variance are often unstable, though so slowly
+    that it does not show: `negligible` = 1e-5 leaves them out and changes little else.
     """
     g, m = (matrix.double().numpy(force=True) for matrix in (jacobian, noise))
     if not (np.isfinite(g).all() and np.isfinite(m).all()):
         return torch.full_like(jacobian, torch.nan)
-    basis = scipy.linalg.orth(np.hstack([g, m]), rcond=NEGLIGIBLE)
+    basis = scipy.linalg.orth(np.hstack([g, m]), rcond=negligible)
     g, m = basis.T @ g @ basis, basis.T @ m @ basis
     eigenvalues = np.linalg.eigvals(g)
     largest = (2.0 * eigenvalues.real / np.abs(eigenvalues) ** 2).min(initial=np.inf)  # |1 − ηλ| < 1 for η below
     if largest <= 0.0:
         raise UserError(
             f"Σ* does not exist: an eigenvalue of G has the real part {eigenvalues.real.min():.3g}, so that TD leaves "
-            "these weights at every step size; take Σ* = I (no step_size)"
+            "these weights at every step size; take Σ* = I (no step_size), or leave out weak directions (negligible = "
+            "1e-5)"
         )
     if not 0.0 < step_size < largest:
         raise UserError(f"Σ* does not exist at step_size = {step_size:g}: choose one between 0 and {largest:.3g}")
@@ -139,6 +149,7 @@ def covariance(
     weights: Float[Tensor, "member 1 batch"],
     layers: Layers,
     step_size: Number,
+    negligible: float = NEGLIGIBLE,
 ) -> Float[Tensor, "member critic parameter parameter"]:
     """Σ* of every member's every critic, from the rows (s, a, s', a') and label noise."""
     first = next(iter(parameters_of(critic, layers).values()))
@@ -159,7 +170,7 @@ def covariance(
     sizes = torch.as_tensor(step_size, dtype=torch.float64).expand(members).tolist()
     sigma = torch.empty_like(jacobian)
     for k, c in itertools.product(range(members), range(critics)):
-        sigma[k, c] = fixed_point(jacobian[k, c], noise[k, c], sizes[k])
+        sigma[k, c] = fixed_point(jacobian[k, c], noise[k, c], sizes[k], negligible)
     return sigma.to(first)
 
 

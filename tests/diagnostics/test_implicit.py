@@ -303,6 +303,13 @@ def test_where_there_is_no_fixed_point():
     critic, batch, backup = line((0.0, 0.0, 1.0), (1.0, 3.0, 0.0))
     with pytest.raises(UserError, match="every step size; take Σ"):
         implicit_regularizer(critic, batch, backup, 0.99, "last", step_size=0.1)
+    # (1, 0) is stable and (0, 1), with a thousandth of its variance, is not
+    weak, noise = tensor([[1.0, 0.0], [0.0, -1e-3]]), tensor([[1.0, 0.0], [0.0, 1e-3]])
+    with pytest.raises(UserError, match=r"real part -0\.001, .*negligible"):
+        fixed_point(weak, noise, 0.5)
+    assert fixed_point(weak, noise, 0.5, negligible=0.01).flatten().tolist() == pytest.approx(
+        [1.0 / 3.0, 0.0, 0.0, 0.0]
+    )
     wide = make_critic("continuous", hidden_sizes=(40, 40))
     with pytest.raises(UserError, match=r"1,961 parameters is too large .* layers = 'last'"):
         implicit_regularizer(wide, *make_batch(wide, "continuous"), GAMMA, "all", step_size=0.1)
