@@ -30,7 +30,6 @@ from dr3_ray.data.schema import (
     Manifest,
     arrow_schema,
     columns_of,
-    part_column,
 )
 from dr3_ray.data.spaces import SpaceSpec
 from dr3_ray.errors import UserError
@@ -52,9 +51,10 @@ class Dataset:
         self.manifest = read_manifest(self.path)
         self.gamma = self.manifest.gamma if gamma is None else gamma
         self._layout = columns_of(self.observation_space, self.action_space)
-        self._stored: dict[str, list[str]] = {}  # the names on disk of each column
+        self._parts: dict[str, dict[str, str]] = {}  # the names on disk of a column's parts; most have one part, ""
         for name in self._layout:
-            self._stored.setdefault(name.partition("/")[0], []).append(name)
+            column, _, part = name.partition("/")
+            self._parts.setdefault(column, {})[part] = name
         self._shards = [self._open_shard(entry) for entry in self.manifest.shards]
         rows = [entry.rows for entry in self.manifest.shards]
         self._ends = torch.tensor(rows).cumsum(0)
@@ -81,7 +81,7 @@ class Dataset:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names that `gather` knows."""
-        return tuple(self._stored)
+        return tuple(self._parts)
 
     @property
     def fingerprint(self) -> str:
@@ -102,7 +102,7 @@ class Dataset:
 
     def check(self, columns: Sequence[str]) -> None:
         """UserError unless the data set has all these columns."""
-        if unknown := [name for name in columns if name not in self._stored]:
+        if unknown := [name for name in columns if name not in self._parts]:
             raise UserError(f"unknown column {unknown[0]!r}: the data set has {', '.join(self.columns)}")
 
     def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
@@ -113,23 +113,25 @@ class Dataset:
         if a column is unknown.
         """
         self.check(columns)
+        if self.observation_space.kind != "dict":
+            return self._gather(indices, columns)
+        found = self._gather(indices, [stored for name in columns for stored in self._parts[name].values()])
+        return {
+            name: found[name] if name in found else {part: found[each] for part, each in self._parts[name].items()}
+            for name in columns
+        }
+
+    def _gather(self, indices: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
         flat = indices.reshape(-1)
         if flat.numel():
             lowest, highest = torch.aminmax(flat)
             if lowest < 0 or highest >= len(self):
                 raise IndexError(f"row {int(lowest if lowest < 0 else highest)} of a data set of {len(self)} rows")
-        stored = [each for name in columns for each in self._stored[name]]
         if len(self._shards) == 1:
             rows = {name: _select(self._layout[name], self._shards[0][name], flat) for name in stored}
         else:
             rows = self._select_across_shards(flat, stored)
-        found = {name: _decode(name, self._layout[name], values, indices.shape) for name, values in rows.items()}
-        return {
-            name: found[name]
-            if name in found
-            else {part: found[part_column(name, part)] for part in self.observation_space.parts}
-            for name in columns
-        }
+        return {name: _decode(name, self._layout[name], values, indices.shape) for name, values in rows.items()}
 
     def _select_across_shards(self, flat: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
         shard_of = torch.bucketize(flat, self._ends, right=True)
