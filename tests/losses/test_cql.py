@@ -33,10 +33,12 @@ def test_continuous_gap_weighs_samples_by_their_density():
 
 
 def test_continuous_gap_at_a_temperature():
-    # T = 2: 2 log(e^{log4 / 2} + e^{log9 / 2}) − 0 = 2 log(2 + 3)
-    sampled_q, none = tensor([[[math.log(4.0), math.log(9.0)]]]), torch.zeros(1, 1, 2)
+    # T = 2: 2 log(e^{log4 / 2} + e^{log9 / 2}) − 0 = 2 log(2 + 3); T cancels in the gradients, the shares 2/5 and 3/5
+    sampled_q, none = tensor([[[math.log(4.0), math.log(9.0)]]], requires_grad=True), torch.zeros(1, 1, 2)
     gap = cql.continuous_gap(sampled_q, none, torch.zeros(1, 1), 2.0)
     torch.testing.assert_close(gap, tensor([[2.0 * math.log(5.0)]]))
+    gap.sum().backward()
+    torch.testing.assert_close(sampled_q.grad, tensor([[[0.4, 0.6]]]))
 
 
 def test_continuous_gap_with_a_temperature_for_each_member():
@@ -80,6 +82,12 @@ def test_the_two_orders_of_max_backup():
     assert [each.item() for each in cql.max_then_min(q)] == [3.0, 0]
     assert [each.item() for each in cql.min_then_max(q)] == [2.0, 2]
     assert [each.item() for each in cql.max_then_min(q.flip(1))] == [3.0, 0]
+    # the gradient is that of the one entry which is the value
+    for backup, entry in ((cql.max_then_min, [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), (cql.min_then_max, None)):
+        leaf = q.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(backup(leaf)[0].sum(), leaf)
+        # both critics say 2 of the last action and share it
+        assert gradient[0, :, 0].tolist() == (entry or [[0.0, 0.0, 0.5], [0.0, 0.0, 0.5]])
 
 
 def test_uniform_log_density():

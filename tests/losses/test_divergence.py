@@ -11,11 +11,13 @@ from dr3_ray.losses import divergence
 
 
 def test_kl_estimate_is_a_mean_of_log_ratios():
-    log_probs, behaviour = tensor([[0.0, -1.0]], requires_grad=True), tensor([[-2.0, -2.0]])
+    log_probs = tensor([[0.0, -1.0]], requires_grad=True)
+    behaviour = tensor([[-2.0, -2.0]], requires_grad=True)
     found = divergence.kl_estimate(log_probs, behaviour)
     torch.testing.assert_close(found, tensor([1.5]))
     found.sum().backward()
     torch.testing.assert_close(log_probs.grad, tensor([[0.5, 0.5]]))
+    torch.testing.assert_close(behaviour.grad, tensor([[-0.5, -0.5]]))
 
 
 def test_kl_estimate_approaches_the_divergence():
@@ -27,9 +29,14 @@ def test_kl_estimate_approaches_the_divergence():
 
 
 def test_kernels():
-    x, y = tensor([[0.0, 0.0]]), tensor([[3.0, 4.0], [0.0, 0.0]])
-    torch.testing.assert_close(divergence.laplacian_kernel(x, y, 2.0), tensor([[math.exp(-3.5), 1.0]]))
-    torch.testing.assert_close(divergence.gaussian_kernel(x, y, 5.0), tensor([[math.exp(-0.5), 1.0]]))
+    x, y = tensor([[0.0, 0.0]], requires_grad=True), tensor([[3.0, 4.0], [0.0, 0.0]])
+    laplacian, gaussian = divergence.laplacian_kernel(x, y, 2.0), divergence.gaussian_kernel(x, y, 5.0)
+    torch.testing.assert_close(laplacian, tensor([[math.exp(-3.5), 1.0]]))
+    torch.testing.assert_close(gaussian, tensor([[math.exp(-0.5), 1.0]]))
+    # k · sign(y − x) / σ and k · (y − x) / σ²
+    for kernel, expected in ((laplacian, tensor([[0.5, 0.5]])), (gaussian, tensor([[3.0, 4.0]]) / 25.0)):
+        (gradient,) = torch.autograd.grad(kernel[0, 0], x)
+        torch.testing.assert_close(gradient, kernel[0, 0].detach() * expected)
 
 
 def test_mmd_by_hand():
@@ -37,6 +44,18 @@ def test_mmd_by_hand():
     x, y, e = tensor([[[0.0], [1.0]]]), tensor([[[1.0]]]), math.exp(-1.0)
     found = divergence.mmd(x, y, divergence.laplacian_kernel, 1.0)
     torch.testing.assert_close(found, tensor([(2.0 + 2.0 * e) / 4.0 + 1.0 - (e + 1.0)]))
+
+
+def test_the_gradient_of_mmd_by_hand():
+    # Gaussian kernel, σ = 1, e = k(0, 1): (2 + 2e) / 4 + 1 − (e + 1) = (1 − e) / 2, and dk(0, 1) = e (1, −1): x_0 has
+    # ½ e from its own kind and −e from y, x_1 has −½ e, y has e
+    x, y = tensor([[[0.0], [1.0]]], requires_grad=True), tensor([[[1.0]]], requires_grad=True)
+    e = math.exp(-0.5)
+    found = divergence.mmd(x, y, divergence.gaussian_kernel, 1.0)
+    torch.testing.assert_close(found, tensor([(1.0 - e) / 2.0]))
+    found.sum().backward()
+    torch.testing.assert_close(x.grad, tensor([[[-0.5 * e], [-0.5 * e]]]))
+    torch.testing.assert_close(y.grad, tensor([[[e]]]))
 
 
 @pytest.mark.parametrize("kernel", divergence.KERNELS.values())

@@ -61,7 +61,11 @@ def test_huber_broadcasts_targets_over_critics():
 
 
 def test_mean_over_batch_never_mixes_members():
-    assert td.mean_over_batch(tensor([[1.0, 3.0], [10.0, 30.0]])).tolist() == [2.0, 20.0]
+    rows = tensor([[1.0, 3.0], [10.0, 30.0]], requires_grad=True)
+    mean = td.mean_over_batch(rows)
+    assert mean.tolist() == [2.0, 20.0]
+    mean[1].backward()
+    assert rows.grad is not None and rows.grad.tolist() == [[0.0, 0.0], [0.5, 0.5]]
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
@@ -84,13 +88,20 @@ def test_a_wrong_shape_raises():
 
 
 def test_expected_values_by_hand():
-    q_values = tensor([[1.0, 3.0, 5.0], [2.0, 0.0, -2.0]])
-    probabilities = tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]])
-    torch.testing.assert_close(td.expected_value(q_values, probabilities), tensor([2.5, -2.0]))
+    q_values = tensor([[1.0, 3.0, 5.0], [2.0, 0.0, -2.0]], requires_grad=True)
+    probabilities = tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]], requires_grad=True)
+    values = td.expected_value(q_values, probabilities)
+    torch.testing.assert_close(values, tensor([2.5, -2.0]))
+    values.sum().backward()
+    torch.testing.assert_close(q_values.grad, probabilities.detach())
+    torch.testing.assert_close(probabilities.grad, q_values.detach())
 
 
 def test_n_step_returns_by_hand():
-    rewards = tensor([[[1.0, 2.0, 3.0]], [[1.0, 2.0, 0.0]]])
-    torch.testing.assert_close(td.n_step_return(rewards, tensor([[0.5], [0.1]])), tensor([[2.75], [1.2]]))
+    rewards = tensor([[[1.0, 2.0, 3.0]], [[1.0, 2.0, 0.0]]], requires_grad=True)
+    returns = td.n_step_return(rewards, tensor([[0.5], [0.1]]))
+    torch.testing.assert_close(returns, tensor([[2.75], [1.2]]))
+    returns.sum().backward()
+    torch.testing.assert_close(rewards.grad, tensor([[[1.0, 0.5, 0.25]], [[1.0, 0.1, 0.01]]]))  # powers of γ
     torch.testing.assert_close(td.n_step_return(rewards[0], 1.0), tensor([6.0]))
     torch.testing.assert_close(td.n_step_return(rewards[0], 0.0), tensor([1.0]))

@@ -7,9 +7,12 @@ from dr3_ray.losses import td3
 
 
 def test_noise_is_scaled_then_clipped_and_so_is_the_action():
-    actions, noise = tensor([[0.0, 0.5, -0.9, 0.9]]), tensor([[1.0, 5.0, -1.0, 1.0]])
-    # 0.2; 0.5 + min(1, 0.5); −0.9 − 0.2 → −1; 0.9 + 0.2 → 1
-    torch.testing.assert_close(td3.smoothed_actions(actions, noise, 0.2, 0.5), tensor([[0.2, 1.0, -1.0, 1.0]]))
+    actions, noise = tensor([[0.0, 0.4, -0.9, 0.9]], requires_grad=True), tensor([[1.0, 5.0, -1.0, 1.0]])
+    # 0.2; 0.4 + min(1, 0.5); −0.9 − 0.2 → −1; 0.9 + 0.2 → 1
+    smoothed = td3.smoothed_actions(actions, noise, 0.2, 0.5)
+    torch.testing.assert_close(smoothed, tensor([[0.2, 0.9, -1.0, 1.0]]))
+    smoothed.sum().backward()
+    assert actions.grad is not None and actions.grad.tolist() == [[1.0, 1.0, 0.0, 0.0]]  # none through the last clip
 
 
 def test_each_member_has_its_noise():

@@ -1,5 +1,6 @@
 """The penalties that DR3 is compared with, by hand and against the singular values."""
 
+import math
 from typing import Any
 
 import pytest
@@ -9,15 +10,45 @@ from torch import tensor
 from dr3_ray.algorithms.registry import find
 from dr3_ray.errors import UserError
 from dr3_ray.member import Member
-from dr3_ray.regularizers.baselines import feature_l2, srank_penalty
+from dr3_ray.regularizers.baselines import Baselines, bottleneck_kl, feature_l2, srank_penalty, with_baselines
+from dr3_ray.types import Backup, Terms, Transition
+
+# singular values 3 and 2, each with its own axis: the gradients are ±2 σ there, and 2 φ / 3 of the mean square
+PHI = tensor([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+SRANK_GRADIENT = tensor([[6.0, 0.0], [0.0, -4.0], [0.0, 0.0]])
 
 
-def test_values_by_hand():
-    # singular values 3 and 2
-    phi = tensor([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
-    assert srank_penalty(phi).item() == pytest.approx(9.0 - 4.0)
-    assert srank_penalty(phi.mT).item() == pytest.approx(9.0 - 4.0)
-    assert feature_l2(phi).item() == pytest.approx(13.0 / 3.0)
+def test_values_and_gradients_by_hand():
+    phi = PHI.clone().requires_grad_()
+    for penalty, value, gradient in (
+        (srank_penalty(phi), 9.0 - 4.0, SRANK_GRADIENT),
+        (srank_penalty(phi.mT), 9.0 - 4.0, SRANK_GRADIENT),
+        (feature_l2(phi), 13.0 / 3.0, 2.0 * PHI / 3.0),
+    ):
+        assert penalty.item() == pytest.approx(value)
+        torch.testing.assert_close(torch.autograd.grad(penalty, phi)[0], gradient)
+
+
+def test_the_divergence_of_the_bottleneck_has_the_gradient_std_squared_minus_one():
+    log_std = tensor([[0.0], [math.log(2.0)]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(bottleneck_kl(torch.zeros(2, 1), log_std), log_std)
+    torch.testing.assert_close(gradient, tensor([[0.0], [3.0 / 2.0]]))  # of the mean over two rows
+
+
+def test_the_wrapper_by_hand():
+    # two critics with φ and 2 φ: the penalties grow fourfold, the gradients twofold, and each counts for a half
+    phi = torch.stack([PHI, 2.0 * PHI]).unsqueeze(0).requires_grad_()
+
+    def base(*_: Any) -> tuple[Terms, Backup]:
+        return Terms({"critic": tensor([7.0])}, {}), Backup(phi, torch.zeros(1, 3), torch.ones(1, 3))
+
+    terms, _ = with_baselines(base, Baselines(srank_coeff=0.1, feature_l2_coeff=0.3))({}, Transition(PHI, PHI), {}, 0)
+    assert {name: loss.item() for name, loss in terms.losses.items()} == pytest.approx(
+        {"critic": 7.0, "srank": 0.1 * (5.0 + 20.0) / 2.0, "feature_l2": 0.3 * (13.0 + 52.0) / 6.0}
+    )
+    (gradient,) = torch.autograd.grad(terms.losses["srank"] + terms.losses["feature_l2"], phi)
+    first = 0.1 * SRANK_GRADIENT / 2.0 + 0.3 * (2.0 * PHI / 3.0) / 2.0
+    torch.testing.assert_close(gradient[0], torch.stack([first, 2.0 * first]))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 5), (2, 3, 5, 16)])

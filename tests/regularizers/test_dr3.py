@@ -1,5 +1,6 @@
 """DR3's penalty and its gradients, worked by hand and against the definition."""
 
+import math
 from typing import Any
 
 import jaxtyping
@@ -13,7 +14,7 @@ from dr3_ray.algorithms.registry import find
 from dr3_ray.data.sampler import generator
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
-from dr3_ray.regularizers.dr3 import DR3, dr3_penalty, feature_dot, with_dr3
+from dr3_ray.regularizers.dr3 import DR3, dr3_penalty, feature_dot, multiplier_networks, with_dr3
 from dr3_ray.types import Backup, Terms, Transition
 
 
@@ -85,6 +86,38 @@ def test_gradient_stops_at_the_next_features_when_asked():
 def test_gradient_of_the_absolute_form_turns_negative_rows_around():
     gradient = penalty_and_gradient(dr3_coeff=1.0, dr3_form="abs")[1]
     torch.testing.assert_close(gradient, tensor([[6.0 + 4.0, 10.0 - 7.0], [10.0 - 7.0, 16.0]]) / 2.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # the third row, after whose step nothing comes: [[25, 25], [0, 0]] + [[25, 0], [25, 0]]
+        ({"dr3_mask_terminals": False}, tensor([[6.0 - 4.0 + 50.0, 17.0 + 25.0], [17.0 + 25.0, 16.0]]) / 3.0),
+        ({"dr3_match_actions": True}, tensor([[6.0, 10.0], [10.0, 16.0]])),
+        ({"dr3_warmup_steps": 4}, tensor([[2.0, 17.0], [17.0, 16.0]]) / 8.0),  # a quarter of the mean in step 0
+    ],
+    ids=str,
+)
+def test_gradient_of_the_other_variants(options: dict[str, Any], expected: Tensor):
+    torch.testing.assert_close(penalty_and_gradient(dr3_coeff=1.0, **options)[1], expected)
+
+
+@pytest.mark.parametrize(("held", "penalty"), [("dot_product", 4.5), ("cosine", None)])
+def test_the_multiplier_scales_the_gradient_and_hears_of_what_it_holds(held: Any, penalty: float | None):
+    # ρ = log 2, threshold ½: the weight is 2 c0, and the gradient in ρ is −(what is held − ½)
+    options = DR3(dr3_coeff=0.3, dr3_adaptive=held, dr3_threshold=0.5)
+    networks = nn.ModuleDict({"critic": LinearCritic(torch.eye(2).unsqueeze(0)), **multiplier_networks(options, 1)})
+    rho: Any = networks["dr3_multiplier"].log_multiplier
+    rho.data.fill_(math.log(2.0))
+    terms, _ = with_dr3(silent, options)(networks, BATCH, {}, 0)
+    assert terms.losses["dr3"].item() == pytest.approx(0.3 * 2.0 * 4.5)
+    # cosines: 11 / (√5 · 5), and −2 / (1 · √53)
+    violation = (penalty or (11.0 / math.sqrt(125.0) - 2.0 / math.sqrt(53.0)) / 2.0) - 0.5
+    assert terms.losses["dr3_multiplier"].item() == pytest.approx(-math.log(2.0) * violation)
+    torch.stack(list(terms.losses.values())).sum().backward()
+    gradient: Any = networks["critic"].weights.grad
+    torch.testing.assert_close(gradient[0], 0.3 * 2.0 * tensor([[2.0, 17.0], [17.0, 16.0]]) / 2.0)
+    assert rho.grad.item() == pytest.approx(-violation)
 
 
 def test_gradient_is_proportional_to_the_coefficient():
