@@ -46,7 +46,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "n_sampled_actions": 4,  # it takes several times as long as the others
     },
-    "DR3-ReBRAC": {},  # CORL's are our defaults
+    # the weights that most of CORL's configurations have
+    "DR3-ReBRAC": {"actor_bc_coeff": 0.01, "critic_bc_coeff": 0.01},
 }
 
 
