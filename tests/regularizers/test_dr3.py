@@ -102,8 +102,10 @@ def test_gradient_of_the_other_variants(options: dict[str, Any], expected: Tenso
     torch.testing.assert_close(penalty_and_gradient(dr3_coeff=1.0, **options)[1], expected)
 
 
-@pytest.mark.parametrize(("held", "penalty"), [("dot_product", 4.5), ("cosine", None)])
-def test_the_multiplier_scales_the_gradient_and_hears_of_what_it_holds(held: Any, penalty: float | None):
+@pytest.mark.parametrize(
+    ("held", "mean"), [("dot_product", 4.5), ("cosine", (11.0 / (5.0**0.5 * 5.0) - 2.0 / 53.0**0.5) / 2.0)]
+)
+def test_the_multiplier_scales_the_gradient_and_hears_of_what_it_holds(held: Any, mean: float):
     # ρ = log 2, threshold ½: the weight is 2 c0, and the gradient in ρ is −(what is held − ½)
     options = DR3(dr3_coeff=0.3, dr3_adaptive=held, dr3_threshold=0.5)
     networks = nn.ModuleDict({"critic": LinearCritic(torch.eye(2).unsqueeze(0)), **multiplier_networks(options, 1)})
@@ -111,13 +113,11 @@ def test_the_multiplier_scales_the_gradient_and_hears_of_what_it_holds(held: Any
     rho.data.fill_(math.log(2.0))
     terms, _ = with_dr3(silent, options)(networks, BATCH, {}, 0)
     assert terms.losses["dr3"].item() == pytest.approx(0.3 * 2.0 * 4.5)
-    # cosines: 11 / (√5 · 5), and −2 / (1 · √53)
-    violation = (penalty or (11.0 / math.sqrt(125.0) - 2.0 / math.sqrt(53.0)) / 2.0) - 0.5
-    assert terms.losses["dr3_multiplier"].item() == pytest.approx(-math.log(2.0) * violation)
+    assert terms.losses["dr3_multiplier"].item() == pytest.approx(-math.log(2.0) * (mean - 0.5))
     torch.stack(list(terms.losses.values())).sum().backward()
     gradient: Any = networks["critic"].weights.grad
     torch.testing.assert_close(gradient[0], 0.3 * 2.0 * tensor([[2.0, 17.0], [17.0, 16.0]]) / 2.0)
-    assert rho.grad.item() == pytest.approx(-violation)
+    assert rho.grad.item() == pytest.approx(0.5 - mean)
 
 
 def test_gradient_is_proportional_to_the_coefficient():
@@ -193,8 +193,8 @@ def test_the_penalty_is_computed_at_the_backups_action_by_the_online_critic(make
 def test_the_actor_gets_no_gradient(make_population: Any):
     population = make_population(find("DR3-CQL", "continuous"), [{"dr3_coeff": 1.0}])
     view = population.views[0]
-    indices, noise = population.sampler.draw(view.rows)
-    terms, _ = view.objective(view.networks, population._batch(indices), noise, 0)
+    indices, noise = population.batches.sampler.draw(view.rows)
+    terms, _ = view.objective(view.networks, population.batches.gather(indices), noise, 0)
     parameters = [*view.networks.actor.parameters(), *view.networks.temperature.parameters()]
     critic = list(view.networks.critic.encoder.parameters())
     gradients = torch.autograd.grad(terms.losses["dr3"], parameters + critic, allow_unused=True)
