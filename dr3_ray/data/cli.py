@@ -126,5 +126,8 @@ def _describe(space: "SpaceSpec") -> str:
         return "\n".join(f"{name}: {_describe(part)}" for name, part in space.spaces.items())
     if space.low is None or space.high is None:
         return f"Discrete({space.n})" + (f" from {space.start}" if space.start else "")
-    low, high = (f"{bound[0]:g}" if len(bound) == 1 else str(list(bound)) for bound in (space.low, space.high))
+    if space.size > 8:  # the bounds of each element would fill the page
+        low, high = f"{min(space.low):g}", f"{max(space.high):g}"
+    else:
+        low, high = (f"{bound[0]:g}" if len(bound) == 1 else str(list(bound)) for bound in (space.low, space.high))
     return f"Box{list(space.shape)} of {space.dtype}, {low} to {high}"

@@ -188,6 +188,18 @@ def test_dicts_and_tuples_are_flattened_as_gymnasium_does(minari_home, tmp_path,
     assert manifest.observation_space.to_gymnasium() == spaces.flatten_space(space)
 
 
+def test_a_flattened_dict_is_not_what_its_environment_shows(minari_home, tmp_path, cli, monkeypatch):
+    monkeypatch.setitem(sys.modules, "corridors", types.SimpleNamespace(Corridor=Corridor))
+    space = spaces.Dict(near=spaces.Box(-1, 1, (3,)), far=spaces.Box(-5, np.float32([1, 2, 3, 4, 5, 6, 7]), (7,)))
+    gym.register("Corridor-v0", entry_point="corridors:Corridor", kwargs={})
+    env = gym.make("Corridor-v0", disable_env_checker=True)
+    env.unwrapped.observation_space = env.observation_space = space
+    record(env, "corridor/far-v0", episodes=2)
+    assert import_minari("corridor/far-v0", tmp_path / "named").environment == "gymnasium:Corridor-v0"
+    assert import_minari("corridor/far-v0", tmp_path / "flat", flatten=True).environment is None
+    assert "Box[10] of float32, -5 to 7" in cli("info", tmp_path / "flat").stdout
+
+
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_the_parts_of_a_dict_keep_their_names(minari_home, tmp_path, cli, data_format):
     space = spaces.Dict(
