@@ -113,6 +113,37 @@ def test_parts_of_a_dict_are_named_by_their_path_and_sorted():
     assert plain.parts == {"": plain} and plain.shapes == (2,)
 
 
+leaves = st.sampled_from(
+    [
+        gym.spaces.Box(-1, 1, (2,)),
+        gym.spaces.Box(-1, 1, (), np.float64),
+        gym.spaces.Box(0, 255, (3, 2, 1), np.uint8),
+        gym.spaces.MultiBinary(3),
+    ]
+)
+names = st.sampled_from(["", "a", "b", "a/b", "two words", "a.b"])
+nested = st.recursive(
+    leaves, lambda inner: st.dictionaries(names, inner, max_size=3).map(gym.spaces.Dict), max_leaves=5
+)
+
+
+@given(nested.filter(lambda space: isinstance(space, gym.spaces.Dict)))
+def test_no_part_of_a_dict_is_lost(space):
+    """Every number of an observation is in one named part, or the space is refused."""
+    observation = named_parts(space.sample())
+    try:
+        spec = SpaceSpec.from_gymnasium(space)
+    except UserError as error:
+        assert "give each a name of its own" in str(error) and "\n" not in str(error)
+        assert (
+            "" in observation or sum(map(np.size, observation.values())) < gym.spaces.flatdim(space) or not observation
+        )
+        return
+    assert spec.size == gym.spaces.flatdim(space) and list(spec.parts) == sorted(observation)
+    for name, part in spec.parts.items():
+        assert np.asarray(observation[name], part.dtype) in part.to_gymnasium()
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
