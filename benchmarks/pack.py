@@ -65,7 +65,7 @@ def main() -> None:
                     times[execution].append((time.process_time() - start) * 1e3 / updates / options.members)
         in_turn, stacked = (statistics.median(times[each]) for each in ("in_turn", "stacked"))
         pack = packs["stacked"]
-        activation = largest_activation(pack.members[0].options, pack.sampler.noise)
+        activation = largest_activation(pack.members[0].options, pack.batches.sampler.noise)
         chosen = choose_execution(torch.device("cpu"), activation)
         what = f"{name} {data_name} {settings or ''}"
         print(f"{what:46.46}{in_turn:9.2f}{stacked:9.2f}{in_turn / stacked:7.2f}   {chosen}", flush=True)

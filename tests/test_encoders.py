@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from dr3_ray import population
+from dr3_ray import batches
 from dr3_ray.algorithms.registry import find
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.observations import Shape
+from dr3_ray.population import Population
 from tests.conftest import SPACES
 from tests.test_population import assert_equal, different_members, everything
 
@@ -25,12 +26,11 @@ SHAPES: dict[str, tuple[Shape, Any]] = {
 def make(request: Any, make_population: Any, monkeypatch: Any) -> Any:
     """Populations on observations of this shape, with this encoder and random crops."""
     shape, encoder = SHAPES[request.param]
-    for name in ("PROBE_ROWS", "PROBE_BLOCK"):
-        monkeypatch.setattr(population, name, 16)
+    monkeypatch.setattr(batches, "PROBE_ROWS", 16)
 
     def build(
         spec: AlgorithmSpec, members: list[dict[str, Any]], execution: str = "stacked", **given: Any
-    ) -> population.Population:
+    ) -> Population:
         spaces = SPACES[spec.action_kind]._replace(observation_shape=shape)
         options = {"encoder": encoder, "random_crop": 1, "hidden_sizes": (6,), "batch_size": 4}
         return make_population(spec, [options | member for member in members], execution, spaces=spaces, **given)  # type: ignore[no-any-return]

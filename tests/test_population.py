@@ -237,7 +237,7 @@ def test_the_discount_of_each_member_enters_its_target(make_population: Any):
     spec = find("DR3-DQN", "discrete")
     metrics = make_population(spec, [{"gamma": 0.0}, {"gamma": 1.0}], "stacked").update(1)
     population = make_population(spec, [{}])
-    indices, _ = population.sampler.draw(slice(0, 1))
+    indices, _ = population.batches.sampler.draw(slice(0, 1))
     rows = population.data.gather(indices, spec.columns)
     values = population.networks.target_critic(rows["next_observations"])[0].amax(-1)[:, 0]
     expected = [rows["rewards"].mean(), (rows["rewards"] + (1.0 - rows["terminateds"]) * values).mean()]
@@ -257,7 +257,7 @@ def test_the_probe_measures_the_same_rows_for_everybody(critic_spec: AlgorithmSp
 
 def test_the_probe_by_definition(make_population: Any):
     population = make_population(find("DR3-DQN", "discrete"), [{"dr3_coeff": 0.7}])
-    rows = population.data.gather(population._probe[0], population.spec.columns)
+    rows = population.batches.probe()[0]._asdict()
     assert rows["rewards"].shape == (1, 2048)
     critic = population.networks.critic
     (q, phi), next_phi = critic(rows["observations"]), critic(rows["next_observations"])[1]

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dr3_ray.data.sampler import Sampler, generator
+from dr3_ray.data.sampler import Sampler, best_first, generator
 from dr3_ray.types import Noise
 
 
@@ -19,7 +19,7 @@ def test_streams_depend_on_seed_and_purpose(seed: int):
 
 def test_a_members_stream_does_not_depend_on_its_pack():
     noise = Noise(normal={"action": (2,)}, uniform={"sampled": (3, 2)})
-    pack, alone = Sampler(1000, 8, noise, [4, 7, 4]), Sampler(1000, 8, noise, [7])
+    pack, alone = Sampler([1000] * 3, 8, noise, [4, 7, 4]), Sampler([1000], 8, noise, [7])
     for _ in range(3):
         indices, draws = pack.draw(slice(0, 3))
         only, only_draws = alone.draw(slice(0, 1))
@@ -34,12 +34,28 @@ def test_a_members_stream_does_not_depend_on_its_pack():
 
 def test_noise_of_a_step_is_drawn_once_for_all_rows():
     noise = Noise(normal={}, uniform={}, uniform_per_step={"mixture": (5,)})
-    draws = [Sampler(100, 8, noise, seeds).draw(slice(0, len(seeds)))[1]["mixture"] for seeds in ([1, 2], [2])]
+    draws = [
+        Sampler([100] * len(seeds), 8, noise, seeds).draw(slice(0, len(seeds)))[1]["mixture"] for seeds in ([1, 2], [2])
+    ]
     assert draws[0].shape == (2, 5) and torch.equal(draws[0][1], draws[1][0])
     assert draws[0].min() >= -1.0 and draws[0].max() < 1.0
 
 
 def test_rows_are_drawn_uniformly():
-    sampler = Sampler(10, 50_000, Noise({}, {}), [0])
+    sampler = Sampler([10], 50_000, Noise({}, {}), [0])
     counts = torch.bincount(sampler.draw(slice(0, 1))[0][0], minlength=10)
     assert (counts - 5000).abs().max() < 5 * (50_000 * 0.1 * 0.9) ** 0.5
+
+
+def test_every_member_draws_from_its_own_number_of_rows():
+    sampler = Sampler([10, 3], 500, Noise({}, {}), [0, 0])
+    indices = sampler.draw(slice(0, 2))[0]
+    assert indices.amax(1).tolist() == [9, 2] and indices.min() == 0
+
+
+def test_the_best_episodes_come_first_and_whole():
+    # rows 0-3, 4-5 and 6-9 of episodes with returns 1, 3, 2
+    episodes = {"offsets": [0, 4, 6], "lengths": [4, 2, 4], "returns": [1.0, 3.0, 2.0]}
+    order, rows = best_first(episodes, [0.01, 0.2, 0.3, 0.6, 1.0])
+    assert order.tolist() == [4, 5, 6, 7, 8, 9, 0, 1, 2, 3]
+    assert rows == [2, 2, 6, 6, 10]

@@ -37,7 +37,7 @@ def train(make: Callable[[], Population], size: int, n_steps: int = 6) -> list[P
     """`size` learners of equal populations, after their steps."""
     meeting, learners = Meeting(size), [make() for _ in range(size)]
     for rank, learner in enumerate(learners):
-        learner.share = meeting.share(rank)
+        learner.share = learner.batches.share = meeting.share(rank)
     with ThreadPoolExecutor(size) as pool:
         list(pool.map(lambda learner: learner.update(n_steps), learners))
     return learners
@@ -92,7 +92,7 @@ def test_a_loss_that_is_not_finite_on_one_learner_marks_the_member_on_all(make_p
     def make() -> Population:
         return make_population(spec, [{"seed": 0}, {"seed": 1}], data=data)
 
-    rows = make().sampler.draw(slice(0, 2))[0]  # [K, B] of the first step
+    rows = make().batches.sampler.draw(slice(0, 2))[0]  # [K, B] of the first step
     assert rows[0, 3] not in rows[1]
     data.columns["rewards"][rows[0, 3]] = torch.nan  # in the share of the first learner, of the first member
     first, second = train(make, 2, n_steps=1)

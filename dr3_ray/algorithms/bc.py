@@ -1,4 +1,4 @@
-"""Behaviour cloning: −log π(a|s) of the data. Baseline, and behaviour model of other algorithms."""
+"""Behaviour cloning: −log π(a|s) of the data, or of its best episodes. Baseline, and other algorithms' model."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,9 @@ class BCOptions(TrainingOptions):
     """Options of behaviour cloning."""
 
     actor_lr: Number = number(3e-4, "Adam step size of the policy", low=0.0)
+    best_share: Number = number(
+        1.0, "filtered BC: clones the episodes of highest return that hold this share of the rows (0.1: %BC)", 1e-6, 1.0
+    )
 
 
 def objective(options: BCOptions) -> Objective:

@@ -194,7 +194,7 @@ def play(environment: gym.Env[Any, Any], recipe: Recipe, action_space: SpaceSpec
         if step + 1 == recipe.warm_up:
             population = Population(spec, build_networks(spec, spaces, [member]), [member], replay, spaces)
         elif population is not None and step < recipe.steps:
-            population.sampler.rows = len(replay)
+            population.batches.sampler.rows = [len(replay)]
             population.update(1)
         if terminated or truncated or step + 1 in (recipe.steps, total):
             rows = slice(start, step + 1)

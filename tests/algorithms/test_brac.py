@@ -28,8 +28,8 @@ def test_the_behaviour_comes_first_and_alone(make_population: Any):
 
 def terms(population: Population, step: int) -> tuple[Any, dict[str, Tensor], Any]:
     """The losses of the next batch at a step, its noise and its rows."""
-    indices, noise = population.sampler.draw(slice(0, 1))
-    batch = population._batch(indices)
+    indices, noise = population.batches.sampler.draw(slice(0, 1))
+    batch = population.batches.gather(indices)
     found, _ = population.views[0].base_objective(population.networks, batch, noise, step)
     return found, noise, batch
 

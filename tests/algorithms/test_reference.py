@@ -42,7 +42,7 @@ def assert_same(stacked: Any, critic: int, network: nn.Sequential) -> None:
 
 def batches(population: Population, noise: Any) -> Any:
     """The rows and the noise that member 0 is about to see."""
-    sampler = Sampler(len(population.data), BATCH, noise, [population.members[0].seed], torch.float64)
+    sampler = Sampler([len(population.data)], BATCH, noise, [population.members[0].seed], torch.float64)
     for _ in range(STEPS):
         indices, draws = sampler.draw(slice(0, 1))
         rows = {name: values[indices[0]] for name, values in population.data.columns.items()}  # type: ignore[attr-defined]

@@ -15,8 +15,8 @@ from dr3_ray.types import Backup, Terms, Transition
 def evaluated(population: Any) -> tuple[Transition, dict[str, Tensor], Terms, Backup]:
     """The terms of the first batch, without DR3."""
     view = population.views[0]
-    indices, noise = population.sampler.draw(view.rows)
-    batch = population._batch(indices)
+    indices, noise = population.batches.sampler.draw(view.rows)
+    batch = population.batches.gather(indices)
     return batch, noise, *view.base_objective(view.networks, batch, noise, 0)
 
 

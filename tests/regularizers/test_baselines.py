@@ -83,11 +83,11 @@ def test_they_stand_beside_dr3_each_member_with_its_own_weights(kind: str, execu
         {"dr3_coeff": 0.0, "srank_coeff": 0.0, "feature_l2_coeff": 0.3, "seed": 1},
     ]
     population = make_population(find("DR3-CQL", kind), members, execution)
-    networks, rows = population.networks, [population.sampler.generators[k].get_state() for k in range(2)]
-    indices, _ = population.sampler.draw(slice(0, 2))
-    for source, state in zip(population.sampler.generators, rows, strict=True):
+    networks, rows = population.networks, [population.batches.sampler.generators[k].get_state() for k in range(2)]
+    indices, _ = population.batches.sampler.draw(slice(0, 2))
+    for source, state in zip(population.batches.sampler.generators, rows, strict=True):
         source.set_state(state)
-    batch = population._batch(indices)
+    batch = population.batches.gather(indices)
     phi = networks.critic.features(batch.observations, batch.actions)
     metrics = population.update(1)
     srank, l2 = srank_penalty(phi).mean(1), phi.square().sum(-1).mean((1, 2))

@@ -152,7 +152,7 @@ def test_targets_and_acting_are_without_noise(algorithm: Any, make_population: A
     population.update(2)
     observations = torch.randn(1, 5, 2, 3)
     assert torch.equal(population.act(observations), population.act(observations))
-    view, batch = population.views[0], next(population._batches(population.views[0], 1))[0]
+    view, batch = population.views[0], next(population.batches.stream(slice(0, 1), 1))[0]
     view.networks.train()
     with torch.no_grad():
         for critic in (view.networks.critic, view.networks.target_critic):

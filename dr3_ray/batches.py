@@ -1,0 +1,93 @@
+"""Minibatches for K members: which rows of the data, with which noise, and as the networks take them."""
+
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dr3_ray.data.n_step import Rows, gather_n_step
+from dr3_ray.data.sampler import Sampler, best_first
+from dr3_ray.networks.pixels import crop_images
+from dr3_ray.normalization import normalized
+from dr3_ray.observations import each_part
+from dr3_ray.share import ALONE, Share
+from dr3_ray.types import Noise, Transition
+
+PROBE_ROWS = 2048
+GATHERED_ROWS = 512  # at a time: enough to make the cost of a gather small, few enough to stay in cache
+CROPS = {"observations": "crop", "next_observations": "next_crop"}  # the noise that moves the images of a column
+
+
+class Batches:
+    """Batches of `columns` from the data, by the stacked options of K members.
+
+    `networks` says where they go, in which precision, and which statistics normalise them. Several learners draw the
+    same batches, and each takes its share of the rows.
+    """
+
+    def __init__(
+        self,
+        data: Rows,
+        columns: Sequence[str],
+        options: Any,
+        noise: Noise,
+        seeds: Sequence[int],
+        networks: nn.Module,
+        share: Share = ALONE,
+    ):
+        self.data, self.columns, self.share, self._networks = data, columns, share, networks
+        first = next(networks.parameters())
+        self.device, self.dtype = first.device, first.dtype
+        self.n_step: int = getattr(options, "n_step", 1)
+        self.random_crop: int = options.random_crop
+        if self.random_crop:
+            noise = noise._replace(uniform=noise.uniform | dict.fromkeys(CROPS.values(), (2,)))
+        rows, self._order = [len(data)] * len(seeds), None
+        if (shares := getattr(options, "best_share", torch.ones(1))).min() < 1.0:
+            self._order, rows = best_first(data.episodes, shares.tolist())  # type: ignore[attr-defined]
+        self.sampler = Sampler(rows, options.batch_size, noise, seeds, self.dtype)
+
+    def stream(self, members: slice, n_steps: int) -> Iterator[tuple[Transition, dict[str, Tensor]]]:
+        """Batch and noise of these members' next steps; rows are gathered for several steps at once."""
+        at_once = max(1, GATHERED_ROWS // (len(self.sampler.generators[members]) * self.sampler.batch_size))
+        for start in range(0, n_steps, at_once):
+            draws = [self.draw(members) for _ in range(min(at_once, n_steps - start))]
+            crops = [torch.stack([noise[name] for _, noise in draws]) for name in CROPS.values() if self.random_crop]
+            rows = self.gather(torch.stack([indices for indices, _ in draws]), *crops)
+            columns = {name: column for name, column in rows._asdict().items() if column is not None}
+            for i, (_, noise) in enumerate(draws):
+                batch = Transition(**{name: each_part(itemgetter(i), column) for name, column in columns.items()})
+                yield batch, {name: values.to(self.device) for name, values in noise.items()}
+
+    def draw(self, members: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """Indices and noise of this learner's share of the next batch, which all learners draw alike."""
+        indices, noise = self.sampler.draw(members)
+        if self._order is not None:
+            indices = self._order[indices]
+        rows, per_step = self.share.rows(indices.shape[1]), self.sampler.noise.uniform_per_step
+        return indices[:, rows], {name: v if name in per_step else v[:, rows] for name, v in noise.items()}
+
+    def gather(self, indices: Tensor, *crops: Tensor) -> Transition:
+        """The columns of rows [*lead, B], as the networks take them; `crops` [*lead, B, 2] move the images."""
+        if self.n_step > 1:
+            columns = gather_n_step(self.data, indices, self.columns, self.n_step)
+        else:
+            columns = self.data.gather(indices, self.columns)
+        found = {name: each_part(self._as_parameters, column) for name, column in columns.items()}
+        for name, uniform in zip([name for name in CROPS if name in found], crops, strict=False):
+            found[name] = crop_images(found[name], uniform.to(self.device), self.random_crop)
+        for name in found.keys() & CROPS.keys():
+            found[name] = normalized(self._networks, found[name])
+        return Transition(**found)
+
+    def probe(self) -> tuple[Transition, dict[str, Tensor]]:
+        """2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data."""
+        sampler = Sampler([len(self.data)], PROBE_ROWS, self.sampler.noise, [0], self.dtype, stream="probe")
+        indices, noise = sampler.draw(slice(0, 1))
+        return self.gather(indices), {name: values.to(self.device) for name, values in noise.items()}
+
+    def _as_parameters(self, column: Tensor) -> Tensor:
+        """On the networks' device, and floats in their precision."""
+        return column.to(self.device, self.dtype if column.is_floating_point() else column.dtype)

@@ -1,0 +1,109 @@
+"""What is measured of a population on its probe batch, whose rows are the same for every run on the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dr3_ray.diagnostics.features import feature_statistics
+from dr3_ray.diagnostics.implicit import Layers, implicit_regularizer
+from dr3_ray.diagnostics.rank import effective_rank
+from dr3_ray.observations import each_part
+from dr3_ray.options import Number
+from dr3_ray.types import Backup, Terms, Transition
+
+if TYPE_CHECKING:
+    from dr3_ray.population import Population, View
+
+BLOCK = 256  # rows at a time: 2,048 at once took gigabytes where a row stands for many actions or quantiles
+
+
+class Block(NamedTuple):
+    """Some rows, and what the base algorithm makes of them."""
+
+    batch: Transition
+    terms: Terms
+    backup: Backup
+
+
+def diagnostics(population: Population) -> dict[str, Tensor]:
+    """Each [K]: see `Population.probe`."""
+
+    def measured(view: View, blocks: list[Block]) -> dict[str, Tensor]:
+        critic = view.networks.critic
+        next_phis = [
+            critic.features(block.batch.next_observations, block.backup.next_actions)  # type: ignore[operator,union-attr]
+            for block in blocks
+        ]
+        phi = torch.cat([block.backup.phi for block in blocks], dim=2)
+        in_backup = torch.cat([block.backup.in_backup for block in blocks], dim=1)
+        return feature_statistics(phi, torch.cat(next_phis, dim=2), in_backup) | {
+            "effective_rank": effective_rank(phi).mean(-1),
+            "q_mean": torch.stack([block.terms.metrics["q_data"] for block in blocks]).mean(0),
+            "td_error": torch.stack([block.terms.losses["critic"] for block in blocks]).mean(0),
+        }
+
+    return over_views(population, measured)
+
+
+def implicit_terms(
+    population: Population, layers: Layers, step_size: Number | None, negligible: float
+) -> dict[str, Tensor]:
+    """Each [K]: see `Population.implicit_regularizer`."""
+
+    def of_view(number: Number | None, view: View) -> Number | None:
+        return number[view.rows] if isinstance(number, Tensor) else number
+
+    def measured(view: View, blocks: list[Block]) -> dict[str, Tensor]:
+        columns = zip(*(block.batch for block in blocks), strict=True)
+        batch = Transition._make(None if column[0] is None else each_part(joined, *column) for column in columns)
+        backup = Backup(
+            torch.cat([block.backup.phi for block in blocks], dim=2),
+            torch.cat([block.backup.next_actions for block in blocks], dim=1),
+            torch.cat([block.backup.in_backup for block in blocks], dim=1),
+        )
+        gamma = 0.0 if population.gamma is None else population.gamma[view.rows]
+        critic, step_sizes = view.networks.critic, of_view(step_size, view)
+        return implicit_regularizer(critic, batch, backup, gamma, layers, step_sizes, negligible)  # type: ignore[arg-type]
+
+    return over_views(population, measured)
+
+
+def joined(*parts: Tensor) -> Tensor:
+    """Rows behind rows, [K, B, …]."""
+    return torch.cat(parts, dim=1)
+
+
+@torch.no_grad()
+def over_views(population: Population, measured: Callable[[View, list[Block]], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What is measured of all members, each [K]; nothing of an algorithm without a critic."""
+    if not population.spec.has_critic:
+        return {}
+    batch, noise = population.batches.probe()
+    found: dict[str, list[Tensor]] = {}
+    for view in population.views:
+        starts = range(0, batch.actions.shape[1], BLOCK)
+        blocks = [evaluated(population, view, batch, noise, slice(start, start + BLOCK)) for start in starts]
+        for name, values in measured(view, blocks).items():
+            found.setdefault(name, []).append(values)
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+def evaluated(population: Population, view: View, batch: Transition, noise: dict[str, Tensor], rows: slice) -> Block:
+    """Some rows of the probe batch as these members' objective sees them."""
+    k = len(view.members)
+    columns = {
+        name: each_part(lambda part: part[:, rows].expand(k, *part[:, rows].shape[1:]), column)
+        for name, column in batch._asdict().items()
+        if column is not None
+    }
+    per_step = population.batches.sampler.noise.uniform_per_step
+    draws = {name: values if name in per_step else values[:, rows] for name, values in noise.items()}
+    draws = {name: values.expand(k, *values.shape[1:]) for name, values in draws.items()}
+    some = Transition(**columns)
+    terms, backup = view.base_objective(view.networks, some, draws, population.step)
+    assert backup is not None
+    return Block(some, terms, backup)
