@@ -15,7 +15,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 import dr3_ray
-from dr3_ray import UserError, population
+from dr3_ray import UserError, batches
 from dr3_ray.data import Provenance, ShardWriter, SpaceSpec, episode_columns
 from dr3_ray.data.spaces import named_parts
 
@@ -124,7 +124,7 @@ def rows(result: dict[str, Any]) -> str:
 @pytest.fixture(autouse=True)
 def small_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """2,048 images through every network would take most of a test's time."""
-    monkeypatch.setattr(population, "PROBE_ROWS", 64)
+    monkeypatch.setattr(batches, "PROBE_ROWS", 64)
 
 
 @pytest.fixture(scope="module")
