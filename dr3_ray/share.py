@@ -3,7 +3,8 @@
 All of them hold the same networks and draw the same indices and noise; gradients, losses and metrics are averaged over
 the learners at every step, so that networks, optimisers and generators stay equal to the bit. A loss that is a mean
 over rows is that of one learner, up to rounding; of one that is not (a mean over some rows only, a statistic of the
-batch such as TD3+BC's λ or an effective rank) it is the mean over the shares.
+batch such as TD3+BC's λ or an effective rank) it is the mean over the shares. Noise inside of networks, that of dropout
+and of a bottleneck, is drawn for the rows of a share and is the same in every share.
 """
 
 from collections.abc import Callable, Sequence

@@ -22,7 +22,8 @@ def describe(kinds: ByKind) -> list[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for kind, options in kinds.items():
         for option in options:
-            line = f"{option.name} = {option.default!r}{allowed(option)}: {option.metadata['doc']}"
+            limits = "; ".join(filter(None, [allowed(option), *needed(option)]))
+            line = f"{option.name} = {option.default!r}{limits and f' ({limits})'}: {option.metadata['doc']}"
             found.setdefault((option.name, line), []).append(kind)
     order = list(dict.fromkeys(name for name, _ in found))
     return [
@@ -32,13 +33,17 @@ def describe(kinds: ByKind) -> list[str]:
 
 
 def allowed(option: "Field[Any]") -> str:
-    """The range or the choices of an option, in brackets."""
+    """The range or the choices of an option."""
     limits = option.metadata
     if limits["number"]:
-        low, high = limits["low"], limits["high"]
-        bounds = {(False, True): f" (at most {high:g})", (True, False): f" (at least {low:g})", (False, False): ""}
-        return bounds.get((math.isfinite(low), math.isfinite(high)), f" ({low:g} to {high:g})")
-    return f" (one of {', '.join(map(str, limits['among']))})" if limits["among"] else ""
+        low, high = (f"{limits[end]:g}" if math.isfinite(limits[end]) else "" for end in ("low", "high"))
+        return f"{low} to {high}" if low and high else f"at least {low}" if low else high and f"at most {high}"
+    return f"one of {', '.join(map(str, limits['among']))}" if limits["among"] else ""
+
+
+def needed(option: "Field[Any]") -> list[str]:
+    """Under which values of other options it has an effect."""
+    return [f"with {name} = {' or '.join(map(repr, values))}" for name, values in option.metadata["needs"].items()]
 
 
 def documented(method: Callable[..., Any], kinds: ByKind) -> Callable[..., Any]:

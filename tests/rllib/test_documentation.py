@@ -43,6 +43,7 @@ def test_help_tells_kinds_of_actions_apart_and_names_ranges() -> None:
     assert "\n        continuous: cql_alpha = 5.0 (at least 0): α, the weight of the conservative term (5 or 10" in text
     assert "\n        gamma = 0.99 (0 to 1): discount" in text
     assert "\n        continuous: lagrange = 'off' (one of off, authors, common): α' is learned" in text
+    assert "lagrange_threshold = 5.0 (at least 0; with lagrange = 'authors' or 'common'): τ" in text
 
 
 def test_an_algorithm_without_a_critic_has_nothing_to_regularise() -> None:
