@@ -20,7 +20,6 @@ from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
 from dr3_ray.member import Member, build_networks
 from dr3_ray.population import Population, choose_execution, largest_activation
-from dr3_ray.types import Spaces
 
 CASES: list[tuple[str, str, dict[str, Any], int]] = [
     ("DR3-CQL", "breakout", {}, 60),
@@ -38,7 +37,7 @@ def population(name: str, data: Any, options: dict[str, Any], members: int, exec
     """K members that differ in their seed."""
     kind = "discrete" if data.action_space.n else "continuous"
     spec = find(name, kind)
-    spaces = Spaces(data.observation_space.shape, kind, data.action_space.n or data.action_space.size)
+    spaces = data.spaces
     pack = [Member.from_dict(spec, options | {"seed": seed}) for seed in range(members)]
     return Population(spec, build_networks(spec, spaces, pack), pack, data, spaces, execution)
 

@@ -20,7 +20,6 @@ from dr3_ray.member import Member, build_networks
 from dr3_ray.normalization import observation_statistics
 from dr3_ray.population import Population
 from dr3_ray.stats import Estimate
-from dr3_ray.types import Spaces
 
 FIRST_EPISODE = 10_000  # seeds of the evaluation's episodes count from here, for every member of every study
 Scores = npt.NDArray[np.float64]
@@ -58,7 +57,7 @@ def population_of(algorithm: str, data: Dataset, members: Sequence[dict[str, Any
     space = data.action_space
     kind = "discrete" if space.kind == "discrete" else "continuous"
     spec = find(algorithm, kind)
-    spaces = Spaces(data.observation_space.shape, spec.action_kind, space.n or space.size)
+    spaces = data.spaces
     pack = [Member.from_dict(spec, member) for member in members]
     statistics = observation_statistics(data) if pack[0].options.normalize_observations else None
     return Population(spec, build_networks(spec, spaces, pack, statistics), pack, data, spaces)

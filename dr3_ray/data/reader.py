@@ -31,8 +31,9 @@ from dr3_ray.data.schema import (
     arrow_schema,
     columns_of,
 )
-from dr3_ray.data.spaces import SpaceSpec
+from dr3_ray.data.spaces import SpaceSpec, training_spaces
 from dr3_ray.errors import UserError
+from dr3_ray.types import Spaces
 
 # Row b holds the bits of byte b, lowest first, as Arrow packs them.
 _BITS = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")).float()
@@ -77,6 +78,11 @@ class Dataset:
     @property
     def action_space(self) -> SpaceSpec:
         return self.manifest.action_space
+
+    @property
+    def spaces(self) -> Spaces:
+        """The spaces as networks are built for them; UserError where nothing can be learned in them."""
+        return training_spaces(self.observation_space, self.action_space)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 from dr3_ray.errors import UserError
+from dr3_ray.types import Spaces
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -199,3 +200,15 @@ def to_env_actions(space: SpaceSpec, actions: npt.ArrayLike) -> Array:
     low, high = space.bounds()
     scaled: Array = np.clip(low + (array.astype(np.float64) + 1) / 2 * (high - low), low, high)
     return scaled.astype(np.float32)
+
+
+def training_spaces(observations: SpaceSpec, actions: SpaceSpec) -> Spaces:
+    """What the training core needs to know of two spaces; UserError for those it cannot learn in."""
+    if observations.kind == "discrete" or actions.kind == "dict":
+        raise UserError(
+            f"observations of kind {observations.kind} and actions of kind {actions.kind} cannot be learned from: "
+            "observations have to be a Box, or a Dict of them, actions a Box or Discrete"
+        )
+    if actions.n is not None:
+        return Spaces(observations.shapes, "discrete", actions.n)
+    return Spaces(observations.shapes, "continuous", actions.size)

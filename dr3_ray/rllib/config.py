@@ -13,7 +13,7 @@ from torch import Tensor
 from dr3_ray.algorithms.registry import find, kinds_of
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
-from dr3_ray.member import REGULARIZERS, Member, stack_regularizers
+from dr3_ray.member import REGULARIZERS, Member, check_members
 from dr3_ray.normalization import observation_statistics
 from dr3_ray.observations import each_part
 from dr3_ray.options import checked
@@ -21,7 +21,7 @@ from dr3_ray.population import Execution
 from dr3_ray.rllib.documentation import ByKind, describe, documented
 from dr3_ray.rllib.env_runner import PopulationEnvRunner
 from dr3_ray.rllib.learner import PopulationLearner
-from dr3_ray.rllib.module import PopulationModule
+from dr3_ray.rllib.module import PopulationModule, spaces_of
 
 OLD_STACK_KEYS = ("model", "optimizer", "replay_buffer_config")  # in every dict of RLlib's, and mean nothing here
 OPTION_METHODS = ("training", "regularization")
@@ -180,8 +180,7 @@ class OfflineConfig(AlgorithmConfig):
             self.action_space = data.action_space.to_gymnasium()
         spec = find(self.algorithm_name, self._action_kind)
         members = [Member.from_dict(spec, values) for values in self.full_members()]
-        options: Any = spec.options.stack([member.options for member in members])
-        stack_regularizers(members)
+        options = check_members(spec, spaces_of(self.observation_space, self.action_space), members)
         self._check_learners(options.batch_size)
         if self.env is not None and spec.act is None:
             raise UserError(

@@ -15,7 +15,6 @@ from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.member import Member
 from dr3_ray.population import Population
-from dr3_ray.rllib.module import spaces_of
 from dr3_ray.share import ALONE, Share
 
 
@@ -44,9 +43,10 @@ class PopulationLearner(TorchLearner):
         module = self.module[module_id].unwrapped()
         members = [Member.from_dict(module.spec, values) for values in module.model_config["members"]]
         data = load_dataset(config.input_)
-        expected = spaces_of(data.observation_space.to_gymnasium(), data.action_space.to_gymnasium())
-        if module.spaces != expected:
-            raise UserError(f"environment {config.env!r} has {module.spaces}, the data set {config.input_} {expected}")
+        if module.spaces != data.spaces:
+            raise UserError(
+                f"environment {config.env!r} has {module.spaces}, the data set {config.input_} {data.spaces}"
+            )
         share = ALONE
         if config.num_learners > 1:
             share = Share(torch.distributed.get_rank(), config.num_learners, average_over_learners)

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import SpaceSpec
-from dr3_ray.data.spaces import named_parts
-from dr3_ray.errors import UserError
+from dr3_ray.data.spaces import named_parts, training_spaces
 from dr3_ray.member import Member, build_networks
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.population import act
@@ -23,15 +22,7 @@ from dr3_ray.types import Spaces
 
 def spaces_of(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
     """What the training core needs to know of two Gymnasium spaces; UserError for those it cannot learn in."""
-    observations, actions = SpaceSpec.from_gymnasium(observation_space), SpaceSpec.from_gymnasium(action_space)
-    if observations.kind == "discrete" or actions.kind == "dict":
-        raise UserError(
-            f"observations of kind {observations.kind} and actions of kind {actions.kind} cannot be learned from: "
-            "observations have to be a Box, or a Dict of them, actions a Box or Discrete"
-        )
-    if actions.n is not None:
-        return Spaces(observations.shapes, "discrete", actions.n)
-    return Spaces(observations.shapes, "continuous", actions.size)
+    return training_spaces(SpaceSpec.from_gymnasium(observation_space), SpaceSpec.from_gymnasium(action_space))
 
 
 class PopulationModule(TorchRLModule, InferenceOnlyAPI):

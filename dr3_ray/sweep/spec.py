@@ -24,7 +24,7 @@ from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data import Dataset, SpaceSpec, load_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.environments import make_environment
-from dr3_ray.member import Member
+from dr3_ray.member import Member, check_members
 
 T = TypeVar("T")
 NonEmpty = Annotated[tuple[T, ...], Field(min_length=1)]
@@ -145,6 +145,7 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
             for *values, coefficient, seed in product(*spec.axes.values(), coefficients, spec.seeds):
                 axes = dict(zip(spec.axes, values, strict=True))
                 member = Member.from_dict(form, spec.options | axes | coefficient | {"seed": seed})
+                check_members(form, data.spaces, [member])
                 config = about | member.to_dict()
                 found[member_id(config)] = config
     return found
