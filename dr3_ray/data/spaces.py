@@ -140,7 +140,7 @@ class SpaceSpec(Frozen):
             if not isinstance(part, spaces.Box | spaces.MultiBinary):
                 raise UserError(
                     f"observation {name!r} is a {type(part).__name__} space: the parts of a Dict have to be Box or "
-                    "MultiBinary spaces, so leave it out, or make it one of them (a Discrete one one-hot)"
+                    "MultiBinary spaces, so leave it out in the source, or make it one there (a Discrete one one-hot)"
                 )
         if not parts or "" in parts or spaces.flatdim(space) != sum(map(spaces.flatdim, parts.values())):
             raise UserError(f"a Dict space has the parts {list(parts)}: give each a name of its own")
