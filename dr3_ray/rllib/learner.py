@@ -44,9 +44,8 @@ class PopulationLearner(TorchLearner):
         members = [Member.from_dict(module.spec, values) for values in module.model_config["members"]]
         data = load_dataset(config.input_)
         if module.spaces != data.spaces:
-            raise UserError(
-                f"environment {config.env!r} has {module.spaces}, the data set {config.input_} {data.spaces}"
-            )
+            origin = f"environment {config.env!r}" if config.env else "the config"
+            raise UserError(f"{origin} has {module.spaces}, the data set {config.input_} {data.spaces}")
         share = ALONE
         if config.num_learners > 1:
             share = Share(torch.distributed.get_rank(), config.num_learners, average_over_learners)
