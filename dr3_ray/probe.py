@@ -32,7 +32,7 @@ class Block(NamedTuple):
 def diagnostics(population: Population) -> dict[str, Tensor]:
     """Each [K]: see `Population.probe`."""
 
-    def measured(view: View, blocks: list[Block]) -> dict[str, Tensor]:
+    def measured(view: View, batch: Transition, blocks: list[Block]) -> dict[str, Tensor]:
         critic = view.networks.critic
         next_phis = [
             critic.features(block.batch.next_observations, block.backup.next_actions)  # type: ignore[operator,union-attr]
@@ -54,31 +54,23 @@ def implicit_terms(
 ) -> dict[str, Tensor]:
     """Each [K]: see `Population.implicit_regularizer`."""
 
-    def of_view(number: Number | None, view: View) -> Number | None:
-        return number[view.rows] if isinstance(number, Tensor) else number
-
-    def measured(view: View, blocks: list[Block]) -> dict[str, Tensor]:
-        columns = zip(*(block.batch for block in blocks), strict=True)
-        batch = Transition._make(None if column[0] is None else each_part(joined, *column) for column in columns)
+    def measured(view: View, batch: Transition, blocks: list[Block]) -> dict[str, Tensor]:
         backup = Backup(
             torch.cat([block.backup.phi for block in blocks], dim=2),
             torch.cat([block.backup.next_actions for block in blocks], dim=1),
             torch.cat([block.backup.in_backup for block in blocks], dim=1),
         )
         gamma = 0.0 if population.gamma is None else population.gamma[view.rows]
-        critic, step_sizes = view.networks.critic, of_view(step_size, view)
-        return implicit_regularizer(critic, batch, backup, gamma, layers, step_sizes, negligible)  # type: ignore[arg-type]
+        size = step_size[view.rows] if isinstance(step_size, Tensor) else step_size
+        return implicit_regularizer(view.networks.critic, batch, backup, gamma, layers, size, negligible)  # type: ignore[arg-type]
 
     return over_views(population, measured)
 
 
-def joined(*parts: Tensor) -> Tensor:
-    """Rows behind rows, [K, B, …]."""
-    return torch.cat(parts, dim=1)
-
-
 @torch.no_grad()
-def over_views(population: Population, measured: Callable[[View, list[Block]], dict[str, Tensor]]) -> dict[str, Tensor]:
+def over_views(
+    population: Population, measured: Callable[[View, Transition, list[Block]], dict[str, Tensor]]
+) -> dict[str, Tensor]:
     """What is measured of all members, each [K]; nothing of an algorithm without a critic."""
     if not population.spec.has_critic:
         return {}
@@ -87,7 +79,7 @@ def over_views(population: Population, measured: Callable[[View, list[Block]], d
     for view in population.views:
         starts = range(0, batch.actions.shape[1], BLOCK)
         blocks = [evaluated(population, view, batch, noise, slice(start, start + BLOCK)) for start in starts]
-        for name, values in measured(view, blocks).items():
+        for name, values in measured(view, some_rows(batch, slice(None), len(view.members)), blocks).items():
             found.setdefault(name, []).append(values)
     return {name: torch.cat(values) for name, values in found.items()}
 
@@ -95,15 +87,20 @@ def over_views(population: Population, measured: Callable[[View, list[Block]], d
 def evaluated(population: Population, view: View, batch: Transition, noise: dict[str, Tensor], rows: slice) -> Block:
     """Some rows of the probe batch as these members' objective sees them."""
     k = len(view.members)
-    columns = {
-        name: each_part(lambda part: part[:, rows].expand(k, *part[:, rows].shape[1:]), column)
-        for name, column in batch._asdict().items()
-        if column is not None
-    }
     per_step = population.batches.sampler.noise.uniform_per_step
     draws = {name: values if name in per_step else values[:, rows] for name, values in noise.items()}
     draws = {name: values.expand(k, *values.shape[1:]) for name, values in draws.items()}
-    some = Transition(**columns)
+    some = some_rows(batch, rows, k)
     terms, backup = view.base_objective(view.networks, some, draws, population.step)
     assert backup is not None
     return Block(some, terms, backup)
+
+
+def some_rows(batch: Transition, rows: slice, members: int) -> Transition:
+    """These rows of [1, B, …], for each of K members alike."""
+    columns = {
+        name: each_part(lambda part: part[:, rows].expand(members, *part[:, rows].shape[1:]), column)
+        for name, column in batch._asdict().items()
+        if column is not None
+    }
+    return Transition(**columns)

@@ -21,6 +21,7 @@ from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic, MultiHead
 from dr3_ray.networks.members import member_view
 from dr3_ray.regularizers.dr3 import dr3_penalty
 from dr3_ray.types import Backup, Transition
+from tests.diagnostics.brute_force import brute_force
 
 K, B, GAMMA = 2, 7, 0.9
 DOUBLE = torch.float64
@@ -65,27 +66,6 @@ def make_batch(critic: nn.Module, kind: str, rows: int = B, terminal: int = 0) -
     )
     phi = critic.features(batch.observations, batch.actions)  # type: ignore[operator]
     return batch, Backup(phi, actions_of(critic, rows), 1.0 - terminateds)
-
-
-def brute_force(critic: nn.Module, observations: Any, actions: Tensor, layers: str) -> Tensor:
-    """[K, C, B, P], one backward pass for each number of Q; nothing else may have a gradient."""
-    if isinstance(critic, ContinuousCritic):
-        q = critic(observations, actions)[0]
-    elif isinstance(critic, MultiHeadCritic):
-        heads = critic(observations)[0]
-        q = torch.stack([heads[:, i, :, h].gather(1, actions[:, i : i + 1]) for i in range(actions.shape[1])
-                         for h in range(4)], dim=-1).unflatten(-1, (-1, 4)).mean(-1)  # fmt: skip
-    else:
-        values = critic(observations)[0]
-        q = values.gather(-1, actions[:, None, :, None].expand(-1, values.shape[1], -1, 1)).squeeze(-1)
-    chosen = [each for name, each in critic.named_parameters() if layers == "all" or "head." in name]
-    rows = []
-    for k, c, i in torch.cartesian_prod(*map(torch.arange, q.shape)).tolist():
-        found = torch.autograd.grad(q[k, c, i], chosen, retain_graph=True, materialize_grads=True)
-        own = torch.cat([each[k, c].flatten() for each in found])
-        torch.testing.assert_close(sum(each.square().sum() for each in found), own.square().sum())
-        rows.append(own)
-    return torch.stack(rows).view(*q.shape, -1)
 
 
 @pytest.mark.parametrize("layers", ["last", "all"])
