@@ -18,6 +18,7 @@ from ray import tune
 from ray._private.services import canonicalize_bootstrap_address
 from rich.console import Console
 
+from dr3_ray.cluster.nodes import check_shared, wait_for_nodes
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.callbacks import MemberLog
 from dr3_ray.sweep.directory import axes, open_run
@@ -83,12 +84,14 @@ def _train(
     try:
         alone = connect()  # first, because Ray handles SIGTERM in its own way
         with _stopped_alike(), progress:
-            if not (fits := slots(spec)):
-                lack = f"no machine has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial"
-                if alone:
-                    raise UserError(f"{lack}: ask for less")
-                progress.say(f"{lack} yet: waiting for the cluster to grow")
-            packs = pack_members(missing, spec.pack, fits or 1)
+            if not alone:
+                wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, progress.say)
+                check_shared(spec.storage or str(spec.out), spec.datasets)
+            elif spec.nodes > 1:
+                raise UserError(f"there is no Ray cluster of {spec.nodes} machines here: docs/clusters.md says how to start one")
+            elif not slots(spec):
+                raise UserError(f"no machine has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial: ask for less")
+            packs = pack_members(missing, spec.pack, slots(spec))
             log = MemberLog(packs, index, histories, progress)
             _fit(spec, packs, log)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time

@@ -79,6 +79,8 @@ class SweepSpec(BaseModel):
     """CPUs of a trial."""
     gpus: NonNegativeFloat = 0.0
     """GPUs of a trial; a fraction shares one."""
+    nodes: PositiveInt = 1
+    """Machines with room for a trial that the cluster has to have before anything is trained."""
     concurrent: PositiveInt | None = None
     """Trials at a time; None: as many as fit."""
     retries: NonNegativeInt = 0

@@ -32,7 +32,7 @@ def test_every_option_arrives(asked):
         "sweep --algorithm DR3-CQL --algorithm BC --dataset a,b --dataset c --coefficients 0,1e-3 --seeds 4,7 "
         "--steps 60 --evaluations 6 --environment none --episodes 3 --set hidden_sizes=[8,8] --set loss=squared "
         "--axis cql_alpha=0.1,1 --axis batch_size=32 --axis dr3_form=dot,abs --axis hidden=[8],[8,8] --pack 5 --cpus 2 "
-        "--gpus 0.5 --concurrent 3 --retries 1 --checkpoint-every 2 --out x/y --storage s3://bucket/x"
+        "--gpus 0.5 --nodes 2 --concurrent 3 --retries 1 --checkpoint-every 2 --out x/y --storage s3://bucket/x"
     )
     assert run(*arguments.split()) == 0
     assert asked[0].model_dump() == {
@@ -49,6 +49,7 @@ def test_every_option_arrives(asked):
         "pack": 5,
         "cpus": 2.0,
         "gpus": 0.5,
+        "nodes": 2,
         "concurrent": 3,
         "retries": 1,
         "checkpoint_every": 2,
