@@ -88,7 +88,7 @@ def _train(
                 wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, progress.say)
                 check_shared(spec.storage or str(spec.out), spec.datasets)
             elif spec.nodes > 1:
-                raise UserError(f"there is no Ray cluster of {spec.nodes} machines here: docs/clusters.md says how to start one")
+                raise UserError(f"{spec.nodes} machines need a Ray cluster, and none is here: see docs/clusters.md")
             elif not slots(spec):
                 raise UserError(f"no machine has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial: ask for less")
             packs = pack_members(missing, spec.pack, slots(spec))
