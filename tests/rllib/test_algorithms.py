@@ -196,8 +196,10 @@ def test_a_mistake_is_one_line_before_anything_is_built(cartpole: str, change: A
 
 
 def test_an_environment_that_does_not_fit_the_data_is_an_error(cartpole: str) -> None:
-    with pytest.raises(UserError, match=r"'Acrobot-v1' has Spaces.*\(6,\).* the data set .*cartpole Spaces"):
+    with pytest.raises(UserError, match=r"the environment has Spaces.*\(6,\).* the data set Spaces"):
         with_rollouts(tiny("DR3-CQL", cartpole), "Acrobot-v1").build_algo()
+    with pytest.raises(UserError, match=r"^the config has Spaces.*\(7,\).* the data set .*cartpole Spaces.*\(4,\)"):
+        tiny("DR3-CQL", cartpole).environment(observation_space=gym.spaces.Box(-1.0, 1.0, (7,))).build_algo()
 
 
 def test_an_unknown_algorithm_is_answered_with_the_known_ones() -> None:
