@@ -7,6 +7,7 @@ The results are the same up to rounding.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
@@ -21,6 +22,7 @@ from dr3_ray.data.n_step import Rows
 from dr3_ray.data.sampler import generator
 from dr3_ray.diagnostics.implicit import NEGLIGIBLE, Layers
 from dr3_ray.member import Member, objective_of, stack_regularizers, warn_of_unbounded_penalty
+from dr3_ray.networks.architecture import FLAT
 from dr3_ray.networks.members import flatten_parameters, member_view
 from dr3_ray.networks.optim import StackedAdam
 from dr3_ray.networks.stochastic import Stochastic
@@ -220,13 +222,18 @@ class Population:
         self.metrics = {name: values.to(self.device) for name, values in state["metrics"].items()}
 
 
-def largest_activation(options: Any, noise: Noise) -> int:
-    """Floats in one member's widest layer: rows of the batch, once and for every action sampled at each, by width."""
+def largest_activation(options: Any, noise: Noise) -> float:
+    """Floats in one member's widest layer: rows of the batch, once and for every action sampled at each, by width.
+
+    Without bound where there are convolutions, which were no faster stacked either.
+    """
+    if options.encoder != FLAT:
+        return math.inf
     samples = sum(shape[0] for shape in (noise.normal | noise.uniform).values() if len(shape) == 2)
-    return int(options.batch_size * (1 + samples) * max(options.hidden_sizes, default=1))
+    return float(options.batch_size * (1 + samples) * max(options.hidden_sizes, default=1))
 
 
-def choose_execution(device: torch.device, activation: int) -> Execution:
+def choose_execution(device: torch.device, activation: float) -> Execution:
     """`stacked` on a GPU and where activations are small, else `in_turn`: see benchmarks/pack.py."""
     return "stacked" if device.type != "cpu" or activation <= SMALL_ACTIVATION else "in_turn"
 

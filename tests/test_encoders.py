@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import tensor
 
 from dr3_ray import batches
 from dr3_ray.algorithms.registry import find
@@ -40,22 +41,42 @@ def make(request: Any, make_population: Any, monkeypatch: Any) -> Any:
 
 @pytest.mark.usefixtures("without_shape_checks")
 def test_an_algorithm_on_images(spec: AlgorithmSpec, make: Any):
-    """All parameters move, a checkpoint continues to the bit, and a member of a pack is the same member alone."""
+    """All parameters move, targets by their rule, the seed makes the run, a checkpoint continues it to the bit."""
     members = different_members(spec, 3)
     pack = make(spec, members)
     before = copy.deepcopy(pack.networks.state_dict())
-    pack.update(3)
+    pack.update(2)
+    if hasattr(pack.networks, "target_critic"):  # it follows at the third step
+        target = pack.parts["critic"].target_values.clone()
+        for name, values in pack.networks.target_critic.state_dict().items():
+            assert torch.equal(values, before[f"target_critic.{name}"])
+    pack.update(1)
+    if hasattr(pack.networks, "target_critic"):
+        part, tau = pack.parts["critic"], tensor([0.5, 1.0, 0.25])[:, None]
+        torch.testing.assert_close(part.target_values, (1.0 - tau) * target + tau * part.values, rtol=1e-5, atol=1e-7)
     middle = copy.deepcopy((pack.networks.state_dict(), pack.state_dict()))
     pack.update(3)
     for name, values in pack.networks.state_dict().items():
-        assert not torch.equal(values, before[name]), name
+        for member in range(3):
+            assert not torch.equal(values[member], before[name][member]), name
     assert all(values.isfinite().all() for values in pack.metrics.values())
 
-    restored = make(spec, [member | {"seed": 9} for member in members])
+    restored, twin = make(spec, [member | {"seed": 9} for member in members]), make(spec, members)
     restored.networks.load_state_dict(middle[0])
     restored.load_state_dict(middle[1])
     restored.update(3)
+    twin.update(6)
     assert_equal(everything(pack), everything(restored))
+    assert_equal(everything(pack), everything(twin))
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_without_a_weight_it_is_the_base_to_the_bit(critic_spec: AlgorithmSpec, make: Any):
+    base, zero = make(critic_spec, [{}], regularized=False), make(critic_spec, [{"dr3_coeff": 0.0}])
+    for each in (base, zero):
+        each.update(3)
+    for name, values in base.networks.state_dict().items():
+        assert torch.equal(values, zero.networks.state_dict()[name]), name
 
 
 @pytest.mark.usefixtures("without_shape_checks")

@@ -209,7 +209,8 @@ def test_a_member_of_a_pack_equals_the_same_member_alone(
 @pytest.mark.parametrize("execution", ["in_turn", "stacked"])
 def test_a_step_size_of_zero_holds_one_member_still(spec: AlgorithmSpec, execution: str, make_population: Any):
     rates = [name for name in spec.options.numbers() if name.endswith("_lr")]
-    population = make_population(spec, [{}, dict.fromkeys(rates, 0.0), {}], execution)
+    learned = {"lagrange": "common"} if "lagrange_lr" in rates else {}
+    population = make_population(spec, [learned, learned | dict.fromkeys(rates, 0.0), learned], execution)
     before = {name: part.values.clone() for name, part in population.parts.items()}
     population.update(3)
     for name, part in population.parts.items():

@@ -178,9 +178,12 @@ class OfflineConfig(AlgorithmConfig):
             self.observation_space = data.observation_space.to_gymnasium()
         if self.action_space is None:
             self.action_space = data.action_space.to_gymnasium()
+        spaces = spaces_of(self.observation_space, self.action_space)
+        if spaces != data.spaces:
+            raise UserError(f"the config has {spaces}, the data set {self.input_} {data.spaces}")
         spec = find(self.algorithm_name, self._action_kind)
         members = [Member.from_dict(spec, values) for values in self.full_members()]
-        options = check_members(spec, spaces_of(self.observation_space, self.action_space), members)
+        options = check_members(spec, spaces, members)
         self._check_learners(options.batch_size)
         if self.env is not None and spec.act is None:
             raise UserError(
@@ -209,12 +212,13 @@ class OfflineConfig(AlgorithmConfig):
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        members = self.full_members()
+        members, data = self.full_members(), load_dataset(self.input_)
         return super()._model_config_auto_includes | {
             "algorithm": self.algorithm_name,
             "members": members,
+            "spaces": data.spaces,
             "observation_statistics": (
-                statistics_of(self.input_, load_dataset(self.input_).fingerprint)
+                statistics_of(self.input_, data.fingerprint)
                 if members and members[0]["normalize_observations"]
                 else None
             ),

@@ -43,9 +43,6 @@ class PopulationLearner(TorchLearner):
         module = self.module[module_id].unwrapped()
         members = [Member.from_dict(module.spec, values) for values in module.model_config["members"]]
         data = load_dataset(config.input_)
-        if module.spaces != data.spaces:
-            origin = f"environment {config.env!r}" if config.env else "the config"
-            raise UserError(f"{origin} has {module.spaces}, the data set {config.input_} {data.spaces}")
         share = ALONE
         if config.num_learners > 1:
             share = Share(torch.distributed.get_rank(), config.num_learners, average_over_learners)

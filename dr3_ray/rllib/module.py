@@ -14,6 +14,7 @@ from torch import Tensor
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import SpaceSpec
 from dr3_ray.data.spaces import named_parts, training_spaces
+from dr3_ray.errors import UserError
 from dr3_ray.member import Member, build_networks
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.population import act
@@ -26,7 +27,7 @@ def spaces_of(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -
 
 
 class PopulationModule(TorchRLModule, InferenceOnlyAPI):
-    """`model_config` holds the algorithm's name, the members' full configurations, and statistics where they are used.
+    """`model_config` holds the algorithm's name, the members' full configurations, the data's spaces, and statistics.
 
     Inference is deterministic: the greedy action of a critic, the mode of a policy (for a squashed Gaussian tanh of
     the mean, in [−1, 1]). RLlib's own inference calls act with the first member; `act_all` acts with all of them.
@@ -35,6 +36,8 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
     def setup(self) -> None:
         """Build the networks; each member's first weights come from its own seed."""
         self.spaces = spaces_of(self.observation_space, self.action_space)
+        if self.spaces != (expected := self.model_config["spaces"]):
+            raise UserError(f"the environment has {self.spaces}, the data set {expected}: name one of equal spaces")
         self.spec = find(self.model_config["algorithm"], self.spaces.action_kind)
         members = [Member.from_dict(self.spec, values) for values in self.model_config["members"]]
         statistics = self.model_config.get("observation_statistics")

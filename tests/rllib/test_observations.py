@@ -168,7 +168,7 @@ def test_rllibs_own_runner_plays_with_nested_observations(data: dict[str, str]) 
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ("CatchDict-v0", r"has Spaces\(.*'image': \(84, 84, 4\)}.* the data set .* Spaces\(observation_shape=\(84, "),
+        ("CatchDict-v0", r"has Spaces\(.*'image': \(84, 84, 4\)}.* the data set Spaces\(observation_shape=\(84, "),
         ("CatchText-v0", "observation 'mission' is a Text space: the parts of a Dict have to be Box"),
         ("CatchPair-v0", "space Tuple.* is not supported: use a Box"),
     ],
