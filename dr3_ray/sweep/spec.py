@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,6 +17,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    StrictInt,
     ValidationError,
 )
 
@@ -24,15 +26,16 @@ from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data import Dataset, SpaceSpec, load_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.environments import make_environment
-from dr3_ray.member import Member, check_members
+from dr3_ray.member import REGULARIZERS, Member, check_members
+from dr3_ray.sweep.mistakes import check_known, first_mistake
+from dr3_ray.sweep.space import MODELS, Axis, Condition, NonEmpty, Numbers, expand, meets, names_of, space_of
 
-T = TypeVar("T")
-NonEmpty = Annotated[tuple[T, ...], Field(min_length=1)]
 Config = dict[str, Any]  # the full configuration of a member
 
 CONFIG_FORMAT = 1  # enters every hash: another number redoes every run
 MAX_PACK = 1000  # members of a pack are called 000 to 999
 NOT_OPTIONS = {"seed": "seeds", "dr3_coeff": "coefficients"}
+REGULAR = {name for options in REGULARIZERS for name, _ in options()}
 
 
 def _as_seeds(seeds: Any) -> Any:
@@ -44,6 +47,12 @@ def _as_seeds(seeds: Any) -> Any:
     return tuple(range(seeds))
 
 
+def _once(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if twice := [seed for seed, count in Counter(seeds).items() if count > 1]:
+        raise ValueError(f"seed {twice[0]} is there more than once: every run needs a seed of its own")
+    return seeds
+
+
 class SweepSpec(BaseModel):
     """A sweep: every algorithm on every data set with every coefficient, every combination of axes, and every seed.
 
@@ -51,15 +60,19 @@ class SweepSpec(BaseModel):
         UserError: a value is not acceptable; names the first one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     algorithms: NonEmpty[str] = ("DR3-CQL",)
     """Names, as in the registry."""
     datasets: NonEmpty[str]
     """`embedded:NAME`, or directories."""
-    coefficients: NonEmpty[float] = (0.0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    coefficients: Numbers = (0.0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Values of `dr3_coeff`; 0 is the base algorithm."""
-    seeds: Annotated[NonEmpty[int], BeforeValidator(_as_seeds)] = (0, 1, 2)
+    seeds: Annotated[
+        NonEmpty[StrictInt],
+        BeforeValidator(_as_seeds, json_schema_input_type=PositiveInt | NonEmpty[int]),
+        AfterValidator(_once),
+    ] = (0, 1, 2)
     """A list, or how many, from 0 on."""
     steps: PositiveInt = 100_000
     """Gradient updates of each member."""
@@ -71,8 +84,14 @@ class SweepSpec(BaseModel):
     """Of each member, in each evaluation."""
     options: dict[str, Any] = {}
     """Options of the algorithms and of DR3 that are the same for all members."""
-    axes: dict[str, NonEmpty[Any]] = {}
+    axes: dict[str, Axis] = {}
     """Options, each with the values to combine."""
+    exclude: tuple[Condition, ...] = ()
+    """What is left out: members that meet one of these conditions."""
+    budget: PositiveInt | None = None
+    """Configurations of each algorithm on each data set, drawn from all; each is trained with all seeds. None: all."""
+    sample_seed: NonNegativeInt = 0
+    """Decides what is drawn."""
     pack: Annotated[int, Field(ge=1, le=MAX_PACK)] = 16
     """Members that train together in one trial, at most."""
     cpus: PositiveFloat = 1.0
@@ -83,23 +102,20 @@ class SweepSpec(BaseModel):
     """Machines with room for a trial that the cluster has to have before anything is trained."""
     concurrent: PositiveInt | None = None
     """Trials at a time; None: as many as fit."""
-    retries: NonNegativeInt = 0
+    retries: NonNegativeInt = 2
     """How often a trial that fails is started again, from its last checkpoint."""
-    checkpoint_every: NonNegativeInt = 0
-    """Evaluations between two checkpoints of a trial; 0: none are written."""
+    checkpoint_every: NonNegativeInt | None = None
+    """Evaluations between two checkpoints of a trial; None: as often as 5 % of its time allow; 0: none are written."""
     out: Path = Path("runs/sweep")
     """Run directory."""
     storage: str | None = None
-    """Where Tune keeps its trials, a path or URI; None: in the run directory."""
+    """Where checkpoints are kept, a path or URI that all machines see; None: in the run directory."""
 
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "sweep"
-            given = "" if first["type"] == "missing" else f", not {first['input']!r}"
-            raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+            raise first_mistake(error, type(self), MODELS) from None
         if self.steps % self.evaluations:
             below = self.steps // self.evaluations * self.evaluations
             near = " or ".join(str(steps) for steps in (below, below + self.evaluations) if steps)
@@ -107,24 +123,28 @@ class SweepSpec(BaseModel):
                 f"{self.steps} steps cannot be cut into {self.evaluations} equal parts: "
                 f"use {near} steps, or another number of evaluations"
             )
-        if twice := sorted(set(self.options) & set(self.axes)):
+        axes = {name for axis, values in self.axes.items() for name in names_of(axis, values)}
+        if twice := sorted(set(self.options) & axes):
             raise UserError(f"option {twice[0]!r} is both set and an axis: leave one out")
         for name, instead in NOT_OPTIONS.items():
-            if name in self.options or name in self.axes:
+            if name in self.options or name in axes:
                 raise UserError(f"{name} is not set as an option: give {instead}")
+        if any("seed" in space_of(axis).when for axis in self.axes.values()):
+            raise UserError("when: seeds are not looked at, so that every configuration has all of them")
 
 
 def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dict[str, Config]:
     """All members of a sweep, by their hash: each its full configuration, with every option resolved.
 
-    `say` is told where there are no rollouts for want of a package.
+    `say` is told where there are no rollouts for want of a package, and of conditions that nothing meets.
 
     Raises:
-        UserError: an algorithm, data set, option, seed or environment is unknown, unusable or does not fit another.
+        UserError: an algorithm, data set, option, seed or environment is unknown, unusable or does not fit another;
+            or nothing is left.
     """
-    for algorithm in spec.algorithms:
-        kinds_of(algorithm)
+    _check_names(spec)
     found: dict[str, Config] = {}
+    idle = set(range(len(spec.exclude)))  # conditions that have left nothing out yet
     for source in spec.datasets:
         data = load_dataset(source)
         if len(spec.seeds) > len(data):
@@ -143,14 +163,66 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
                 "evaluation_episodes": spec.evaluation_episodes if playable else 0,
                 "dr3_coeff": 0.0,  # of an algorithm that has nothing to regularise
             }
-            coefficients = [{"dr3_coeff": each} for each in spec.coefficients] if form.has_critic else [{}]
-            for *values, coefficient, seed in product(*spec.axes.values(), coefficients, spec.seeds):
-                axes = dict(zip(spec.axes, values, strict=True))
-                member = Member.from_dict(form, spec.options | axes | coefficient | {"seed": seed})
-                check_members(form, data.spaces, [member])
-                config = about | member.to_dict()
-                found[member_id(config)] = config
+            here: dict[str, list[Config]] = {}  # every configuration with all its seeds
+            for options in _configurations(spec, form, source):
+                for seed in spec.seeds:
+                    member = Member.from_dict(form, options | {"seed": seed})
+                    check_members(form, data.spaces, [member])
+                    config = about | member.to_dict()
+                    met = [n for n, each in enumerate(spec.exclude) if meets(each, config | {"dataset": source})]
+                    if not met:
+                        drawn_by = member_id(member.to_dict() | {"seed": spec.sample_seed})  # on all data sets alike
+                        here.setdefault(drawn_by, []).append(config)
+                    idle -= set(met)
+            for key in here if spec.budget is None else sorted(here)[: spec.budget]:
+                found |= {member_id(config): config for config in here[key]}
+    for number in sorted(idle):
+        say(f"exclude.{number} leaves nothing out: no member meets it")
+    if not found:
+        raise UserError("the sweep has no members: exclude leaves out all of them")
     return found
+
+
+def _configurations(spec: SweepSpec, form: AlgorithmSpec, source: str) -> list[dict[str, Any]]:
+    """All options of one algorithm on one data set, without the seed."""
+    defaults = _options_of(form)
+    known = defaults | spec.options | {"algorithm": form.name, "dataset": source}
+    found = [
+        spec.options | each
+        for each in expand(spec.axes, spec.coefficients if form.has_critic else None, known, spec.sample_seed)
+    ]
+    for name in {name: None for each in found for name in each}:
+        if name not in defaults and name not in REGULAR:
+            raise UserError(
+                f"{form.name} has no option {name!r}: make it an axis with when: {{algorithm: ...}} for those that do"
+            )
+    return found
+
+
+def _options_of(form: AlgorithmSpec) -> dict[str, Any]:
+    """Every option that an algorithm has, with its default."""
+    options = (form.options, *(REGULARIZERS if form.has_critic else ()))
+    return {name: value for each in options for name, value in each().to_dict().items()}
+
+
+def _check_names(spec: SweepSpec) -> None:
+    """UserError: an option or a condition has a name that none of the algorithms knows."""
+    forms = [form for algorithm in spec.algorithms for form in kinds_of(algorithm).values()]
+    known = REGULAR.union(*map(_options_of, forms))
+    spaces = {name: space_of(axis) for name, axis in spec.axes.items()}
+    set_by = {name: names_of(name, axis) for name, axis in spec.axes.items()}
+    check_known("option", [*spec.options, *(name for names in set_by.values() for name in names)], known)
+    seen = known | {"algorithm", "dataset"}
+    for name, space in spaces.items():
+        check_known(f"name in axes.{name}.when", space.when, seen)
+    for condition in spec.exclude:
+        check_known("name in exclude", condition, seen | {"seed"})
+    later = [name for name, space in spaces.items() if space.when]
+    while later:
+        name = later.pop(0)
+        for other in later:
+            if both := set(spaces[name].when) & set(set_by[other]):
+                raise UserError(f"axes.{name} depends on {min(both)!r}, which is set after it: move axes.{other} up")
 
 
 def member_id(config: Config) -> str:

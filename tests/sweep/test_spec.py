@@ -3,14 +3,16 @@
 import json
 import random
 import shutil
+from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
+from dr3_ray.member import Member
 from dr3_ray.regularizers.baselines import Baselines
 from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.sweep.spec import SweepSpec, member_id, members
@@ -36,6 +38,7 @@ def test_a_member_is_its_full_configuration(cartpole):
     assert config == about | options | DR3(dr3_coeff=0.5).to_dict() | Baselines().to_dict()
 
 
+@settings(deadline=None)
 @given(coefficients=numbers, alphas=numbers, seeds=st.sets(st.integers(0, 2**32 - 1), min_size=1, max_size=3))
 def test_every_combination_is_there_once(cartpole, coefficients, alphas, seeds):
     sweep = SweepSpec(
@@ -51,12 +54,37 @@ def test_every_combination_is_there_once(cartpole, coefficients, alphas, seeds):
     assert keys == {(c, a, q, s) for c in coefficients for a in alphas for q in (True, False) for s in seeds}
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_hash_does_not_depend_on_the_order_of_keys(cartpole, source: random.Random):
     for member, config in members(SweepSpec(datasets=[cartpole], seeds=2, environment="none")).items():
         items = list(json.loads(json.dumps(config)).items())
         source.shuffle(items)
         assert member_id(dict(items)) == member
+
+
+def test_the_hash_of_a_configuration_stays_what_it_was():
+    config = {"algorithm": "DR3-CQL", "dataset": "x", "dr3_coeff": 0.1, "hidden_sizes": [8, 8], "seed": 0, "steps": 10}
+    assert member_id(config) == "6cc446cd6f5348fa"
+
+
+def test_a_spec_without_drawing_has_the_members_it_always_had(cartpole):
+    """Options one by one in a product, in this order: runs of earlier versions are found again."""
+    sweep = SweepSpec(
+        datasets=[cartpole], coefficients=[0, 0.1], seeds=[4, 2], axes={"tau": [1, 0.5], "double_q": [True, False]},
+        options={"batch_size": 16}, steps=40, evaluations=4, environment="none",
+    )  # fmt: skip
+    about = {"algorithm": "DR3-CQL", "dataset": cartpole, "data_fingerprint": load_dataset(cartpole).fingerprint}
+    about |= {"steps": 40, "evaluations": 4, "environment": None, "evaluation_episodes": 0}
+    names = ("tau", "double_q", "dr3_coeff", "seed")
+    configs = [
+        about
+        | Member.from_dict(
+            find("DR3-CQL", "discrete"), {"batch_size": 16, **dict(zip(names, values, strict=True))}
+        ).to_dict()
+        for values in product([1, 0.5], [True, False], [0, 0.1], [4, 2])
+    ]
+    assert list(members(sweep).items()) == [(member_id(config), config) for config in configs]
 
 
 def test_the_hash_depends_on_everything_but_where_the_data_lie(cartpole, pendulum, tmp_path):
@@ -110,6 +138,42 @@ def test_an_environment_that_is_not_installed_costs_the_rollouts_only(cartpole, 
         ({"seeds": 0}, "at least one seed"),
         ({"seeds": [-1]}, "seed must be a whole number"),
         ({"seeds": 100_000}, "100000 seeds are more than"),
+        ({"seeds": [1, 2, 1]}, "seeds: seed 1 is there more than once"),
+        ({"seeds": [1.5]}, "seeds.0: Input should be a valid integer, not 1.5"),
+        ({"coefficients": []}, "coefficients: without a value the sweep has no members"),
+        ({"coefficients": [0, "much"]}, "coefficients.1: Input should be a valid number, not 'much'"),
+        ({"coefficients": [True]}, "coefficients.0: Input should be a valid number, not True"),
+        ({"exclude": [{"dr3_coeff": {"min": 0}}]}, "the sweep has no members: exclude leaves out all"),
+        ({"exclude": [{"cql_alhpa": 1}]}, "unknown name in exclude 'cql_alhpa': did you mean 'cql_alpha'?"),
+        ({"exclude": [{"tau": {"mim": 1}}]}, "unknown key in exclude.0.tau 'mim': did you mean 'min'?"),
+        ({"coefficient": [1]}, "unknown key 'coefficient': did you mean 'coefficients'?"),
+        ({"options": {"critic_rl": 1}}, "unknown option 'critic_rl': did you mean 'critic_lr'?"),
+        ({"algorithms": ["DR3-CQL", "DR3-DQN"], "options": {"cql_alpha": 1}}, "DR3-DQN has no option 'cql_alpha'"),
+        ({"budget": 0}, "budget: Input should be greater than 0"),
+        ({"axes": {"critic_lr": 3}}, "axes.critic_lr: a list, or a mapping with one of grid, choice"),
+        ({"axes": {"critic_lr": {"grdi": [3]}}}, "axes.critic_lr: unknown key 'grdi': did you mean 'grid'?"),
+        ({"axes": {"critic_lr": {"grid": []}}}, "axes.critic_lr.grid: without a value the sweep has no members"),
+        ({"axes": {"critic_lr": {"uniform": [0, 1]}}}, "axes.critic_lr.uniform.samples: Field required"),
+        ({"axes": {"critic_lr": {"uniform": [1, 0], "samples": 2}}}, "1 to 0 is no range"),
+        ({"axes": {"critic_lr": {"log_uniform": [0, 1], "samples": 2}}}, "give also: [0]"),
+        (
+            {"axes": {"critic_lr": {"log_uniform": [1e-4, 1], "sample": 2}}},
+            "unknown key in axes.critic_lr 'sample': did you mean 'samples'?",
+        ),
+        ({"axes": {"both": {"zip": {"tau": [1], "critic_lr": [1, 2]}}}}, "tau has 1, critic_lr has 2"),
+        ({"axes": {"tau": [1], "both": {"zip": {"tau": [1]}}}}, "axes.both: another axis has set 'tau' already"),
+        ({"axes": {"both": {"zip": {"seed": [1]}}}}, "give seeds"),
+        ({"axes": {"tau": {"grid": [1], "when": {"seed": 1}}}}, "seeds are not looked at"),
+        ({"axes": {"tau": {"grid": [1], "when": {"algoritm": 1}}}}, "did you mean 'algorithm'?"),
+        (
+            {
+                "axes": {
+                    "tau": {"grid": [1], "when": {"n_step": 2}},
+                    "n_step": {"grid": [2], "when": {"double_q": True}},
+                }
+            },
+            "axes.tau depends on 'n_step', which is set after it: move axes.n_step up",
+        ),
         ({"pack": 0}, "pack"),
         ({"pack": 1001}, "pack"),
         ({"steps": 1001}, "use 1000 or 1020 steps"),
