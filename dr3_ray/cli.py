@@ -1,6 +1,7 @@
 """The command line. Commands import what is heavy when they run, so that `--help` is quick."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -47,7 +48,10 @@ def _root(
 
 @app.command()
 def sweep(
-    dataset: Annotated[list[str], typer.Option(help="embedded:NAME or a directory; give several times for several.")],
+    context: typer.Context,
+    dataset: Annotated[
+        list[str], typer.Option(help="embedded:NAME or a directory; give several times for several.")
+    ] = [],  # noqa: B006
     algorithm: Annotated[list[str], typer.Option(help="Give several times for several.")] = ["DR3-CQL"],  # noqa: B006
     coefficients: Annotated[str, typer.Option(help="Values of dr3_coeff.")] = "0,0.001,0.01,0.03,0.1,0.3",
     seeds: Annotated[str, typer.Option(help="How many, from 0 on; or a list, as in 3,5,8.")] = "3",
@@ -66,17 +70,32 @@ def sweep(
     gpus: Annotated[float, typer.Option(help="GPUs of a trial; a fraction shares one.")] = 0.0,
     nodes: Annotated[int, typer.Option(help="Machines with room for a trial to wait for before the start.")] = 1,
     concurrent: Annotated[int | None, typer.Option(help="Trials at a time.", show_default="as many as fit")] = None,
-    retries: Annotated[int, typer.Option(help="How often a trial that fails is started again.")] = 0,
-    checkpoint_every: Annotated[int, typer.Option(help="Evaluations between checkpoints of a trial.")] = 0,
+    retries: Annotated[int, typer.Option(help="How often a trial that fails is started again.")] = 2,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(help="Evaluations between checkpoints of a trial; 0: none.", show_default="5 % of the time"),
+    ] = None,
     out: OutOption = Path("runs/sweep"),
-    storage: Annotated[str | None, typer.Option(help="Where Tune keeps its trials.", show_default="in OUT")] = None,
+    storage: Annotated[str | None, typer.Option(help="Where checkpoints are kept.", show_default="in OUT")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run directory; nothing else is needed.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Go on although the code or the data have changed.")] = False,
 ) -> None:
     """Train every algorithm on every data set with every coefficient and seed, and report.
 
-    The same command again skips what is finished and trains what is missing or failed.
+    The same command again skips what is finished and goes on with what is missing, interrupted or failed.
     """
+    from dr3_ray.sweep.directory import spec_of
     from dr3_ray.sweep.spec import SweepSpec
 
+    if resume:
+        sources = {name: str(context.get_parameter_source(name)) for name in context.params}
+        given = [name for name, source in sources.items() if source.endswith("COMMANDLINE")]
+        if more := sorted({*given} - {"resume", "force"}):
+            option = more[0].strip("_").replace("_", "-")
+            raise UserError(f"--resume goes on with what was asked for: leave out --{option}, or give no --resume")
+        return _run(spec_of(resume), force)
+    if not dataset:
+        raise UserError("Missing option '--dataset': name the data, or a run directory after --resume")
     _run(
         SweepSpec(
             algorithms=algorithm,
@@ -98,7 +117,8 @@ def sweep(
             checkpoint_every=checkpoint_every,
             out=out,
             storage=storage,
-        )
+        ),
+        force,
     )
 
 
@@ -139,14 +159,16 @@ def main(arguments: list[str] | None = None, name: str = "dr3-ray") -> None:
         sys.exit(code)
 
 
-def _run(spec: Any) -> None:
+def _run(spec: Any, force: bool = False) -> None:
     from dr3_ray.sweep.run import run_sweep
 
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    summary = run_sweep(spec, command)
+    summary = run_sweep(spec, command, force)
     counts = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
     if summary.interrupted:
-        print(f"stopped with {counts}; the same command goes on: {shlex.join(command)}", file=sys.stderr)
+        again = shlex.join(["dr3-ray", "sweep", "--resume", str(spec.out)])
+        print(f"stopped with {counts}; this goes on: {again}", file=sys.stderr, flush=True)
+        os._exit(summary.exit_code)  # Ray would wait for a minute for processes that the same signal has ended
     else:
         _report(spec.out)
     raise typer.Exit(summary.exit_code)

@@ -7,7 +7,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from dr3_ray.sweep.histories import Histories
-from dr3_ray.sweep.index import Index, Status
+from dr3_ray.sweep.index import FINAL, Index, Status
 from dr3_ray.sweep.packing import Pack
 from dr3_ray.sweep.progress import SweepProgress
 
@@ -24,7 +24,7 @@ class MemberLog(tune.Callback):
         self._packs = {pack.name: list(pack.members) for pack in packs}
         self._index, self._histories, self._progress = index, histories, progress
         self._done: list[tuple[list[str], Status, str]] = []  # members, status and pack to record after the next flush
-        self._diverged: set[str] = set()
+        self._over = {member for pack in packs for member in pack.members if index.status(member) in FINAL}
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles callbacks to restore experiments from; a sweep is taken up from its index instead."""
@@ -39,21 +39,15 @@ class MemberLog(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """One row for each member; the row of a member's divergence is its last."""
-        step = result["num_updates"]
-        alive = self._alive(trial)
-        for member, measured in zip(self._members(trial), result["members"], strict=True):
-            if member in self._diverged:
-                continue
-            if measured["diverged"]:
-                self._diverged.add(member)
-            row = {"time_s": result["time_total_s"], "updates_per_second": result["updates_per_second"]}
-            row |= {"episode_return_mean": float("nan"), "episodes": 0}  # without an environment
-            row |= {name: value for name, value in measured.items() if name not in NOT_MEASURED}
-            self._histories.add(member, step, row)
-        self._progress.advance(self._members(trial), step)
-        if lost := [member for member in alive if member in self._diverged]:
-            self._finish(lost, "diverged", trial)
+        """One row for each member; the row of a member's divergence is its last.
+
+        A pack that goes on from a checkpoint first repeats what it had found by then, of which rows may have been lost.
+        """
+        for each in (*result["earlier"], result):
+            self._add(each, trial)
+        if result["earlier"]:
+            self._progress.skip(self._members(trial), result["earlier"][-1]["num_updates"])
+        self._progress.advance(self._members(trial), result["num_updates"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The members of the pack are finished."""
@@ -77,13 +71,28 @@ class MemberLog(tune.Callback):
                 self._index.write(members, status, pack=pack)
             self._done.clear()
 
+    def _add(self, result: dict[str, Any], trial: Trial) -> None:
+        lost = []
+        for member, measured in zip(self._members(trial), result["members"], strict=True):
+            if member in self._over:
+                continue
+            if measured["diverged"]:
+                lost.append(member)
+            row = {"time_s": result["time_s"], "updates_per_second": result["updates_per_second"]}
+            row |= {"episode_return_mean": float("nan"), "episodes": 0}  # without an environment
+            row |= {name: value for name, value in measured.items() if name not in NOT_MEASURED}
+            self._histories.add(member, result["num_updates"], row)
+        if lost:
+            self._finish(lost, "diverged", trial)
+
     def _finish(self, members: list[str], status: Status, trial: Trial) -> None:
+        self._over.update(members)
         self._histories.settle(members)
         self._done.append((members, status, self._pack(trial)))
         self._progress.status(members, status)
 
     def _alive(self, trial: Trial) -> list[str]:
-        return [member for member in self._members(trial) if member not in self._diverged]
+        return [member for member in self._members(trial) if member not in self._over]
 
     def _members(self, trial: Trial) -> list[str]:
         return self._packs[self._pack(trial)]

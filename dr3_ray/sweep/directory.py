@@ -3,33 +3,32 @@
 import json
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.index import Index
+from dr3_ray.sweep.resume import refuse_changes, versions
 from dr3_ray.sweep.spec import Config, SweepSpec
 
 RUN = "run.json"
 FORMAT = 1
-VERSIONS = ("dr3-ray", "ray", "torch", "numpy", "pyarrow")
 
 
 @contextmanager
-def open_run(spec: SweepSpec, planned: dict[str, Config], command: list[str]) -> Iterator[Index]:
+def open_run(spec: SweepSpec, planned: dict[str, Config], command: list[str], force: bool = False) -> Iterator[Index]:
     """Create the run directory of a sweep, or take up the one that is there; other writers are kept out meanwhile.
 
     `run.json` then describes this command (all commands so far are in its `history`), and every planned member is in
     the index. Members that a sweep left `running` when it was killed become `pending`.
 
     Raises:
-        UserError: the directory holds something else, is damaged, in use by another sweep, or cannot be written.
+        UserError: the directory holds something else, is damaged, in use by another sweep, or cannot be written; or,
+            without `force`, it was begun by other code or on other data.
     """
     path = spec.out
     try:
@@ -39,6 +38,8 @@ def open_run(spec: SweepSpec, planned: dict[str, Config], command: list[str]) ->
     except OSError as error:
         raise UserError(f"{path} cannot be used as run directory: {error.strerror or error}") from error
     with index:
+        if not force:
+            refuse_changes(path, read_run(path), planned, index)
         left = [member for member, record in index.records.items() if record["status"] == "running"]
         index.write(left, "pending", error="interrupted")
         index.write([member for member in planned if member not in index.records], "pending", configs=planned)
@@ -67,6 +68,21 @@ def read_run(path: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise UserError(f"{path / RUN} has format {found!r}, this version writes {FORMAT}: choose another directory")
     return document
+
+
+def spec_of(path: Path) -> SweepSpec:
+    """What a run directory was asked for last. UserError: not one, or damaged."""
+    if not is_run(path):
+        raise UserError(f"{path} is not a run directory: there is nothing to resume")
+    asked = read_run(path).get("spec")
+    if asked is None:  # killed within the moment in which it was made
+        raise UserError(f"{path} does not say what was asked for: give the whole command again")
+    return SweepSpec(**asked | {"out": path})
+
+
+def absolute(source: str) -> str:
+    """A data set or storage path that means the same everywhere on this machine; URIs do already."""
+    return source if source.startswith("embedded:") or "://" in source else str(Path(source).resolve())
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
@@ -100,11 +116,12 @@ def _document(
         "format": FORMAT,
         "name": spec.out.resolve().name,
         "command": command,
+        "id": earlier.get("id", uuid.uuid4().hex),
         "created": earlier.get("created", now),
-        "versions": {name: version(name) for name in VERSIONS} | {"python": sys.version.split()[0]},
-        "spec": spec.model_dump(mode="json"),
+        "versions": versions(),
+        "spec": spec.model_dump(mode="json") | {"datasets": [absolute(source) for source in spec.datasets]},
         "axes": axes(configs),
-        "history": [*earlier.get("history", []), {"command": command, "time": now}],
+        "history": [*earlier.get("history", []), {"command": command, "time": now, "versions": versions()}],
     }
 
 

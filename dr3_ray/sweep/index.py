@@ -24,7 +24,8 @@ Record = dict[str, Any]
 def read_index(run: str | os.PathLike[str]) -> list[Record]:
     """The last record of every member of a run directory, in the order in which the members were first named.
 
-    A record is {"member", "status", "config", "error", "pack", "time"}. No index, no records. UserError: damaged.
+    A record is {"member", "status", "config", "error", "pack", "time"}; `pack` is the one that the member was last
+    trained in. No index, no records. UserError: damaged.
     """
     path = Path(run) / INDEX
     lines = path.read_bytes().splitlines() if path.exists() else []
@@ -74,13 +75,24 @@ class Index:
         pack: str | None = None,
         configs: dict[str, dict[str, Any]] | None = None,
     ) -> None:
-        """Append one record for each member; a member that is new needs its configuration in `configs`."""
+        """Append one record for each member; a member that is new needs its configuration in `configs`.
+
+        Without `pack` it stays in the one that it was in.
+        """
         now = round(time.time(), 3)
         records = []
         for member in members:
-            config = configs[member] if configs else self.records[member]["config"]
+            known = self.records.get(member, {"pack": None})
+            config = configs[member] if configs else known["config"]
             records.append(
-                {"member": member, "status": status, "config": config, "error": error, "pack": pack, "time": now}
+                {
+                    "member": member,
+                    "status": status,
+                    "config": config,
+                    "error": error,
+                    "pack": pack or known["pack"],
+                    "time": now,
+                }
             )
         self._append("".join(json.dumps(record) + "\n" for record in records).encode())
         self.records |= {record["member"]: record for record in records}

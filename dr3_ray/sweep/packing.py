@@ -42,10 +42,12 @@ def pack_members(members: dict[str, Config], limit: int, slots: int) -> list[Pac
         for number in range(cuts[key]):
             start = number * size + min(number, larger)
             chosen = group[start : start + size + (number < larger)]
-            packs.append(Pack(_name(chosen, members[chosen[0]]["algorithm"]), {each: members[each] for each in chosen}))
+            pack = {each: members[each] for each in chosen}
+            packs.append(Pack(pack_name(pack), pack))
     return packs
 
 
-def _name(chosen: list[str], algorithm: str) -> str:
-    """The same name for the same members."""
-    return f"{algorithm}-{len(chosen)}-{hashlib.sha256(' '.join(chosen).encode()).hexdigest()[:8]}"
+def pack_name(members: dict[str, Config]) -> str:
+    """The same name for the same members in the same order."""
+    algorithm = next(iter(members.values()))["algorithm"]
+    return f"{algorithm}-{len(members)}-{hashlib.sha256(' '.join(members).encode()).hexdigest()[:8]}"

@@ -25,6 +25,7 @@ class SweepProgress:
         self.console = console
         self._statuses, self._steps = dict(statuses), steps
         self._reached = dict.fromkeys(steps, 0)
+        self._skipped = dict.fromkeys(steps, 0)
         self._bar = Progress(
             TextColumn("[bold]{task.percentage:>3.0f}%"),
             BarColumn(bar_width=12),
@@ -58,9 +59,13 @@ class SweepProgress:
         if status in ("failed", "diverged") and members:
             self.say(f"{len(members)} {status}: {error}" if error else f"{len(members)} {status}")
 
+    def skip(self, members: Iterable[str], step: int) -> None:
+        """The first `step` updates of these members were made before."""
+        self._skipped |= {member: step for member in members if member in self._steps}
+
     def advance(self, members: Iterable[str], step: int) -> None:
         """These members have made `step` updates."""
-        self._reached |= dict.fromkeys(members, step)
+        self._reached |= {member: step for member in members if member in self._steps}
         self._bar.update(self._task, completed=sum(self._reached.values()))
 
     def refresh(self) -> None:
@@ -76,8 +81,9 @@ class SweepProgress:
         counts = Counter(self._statuses.values())
         parts = [", ".join(f"{counts[status]} {status}" for status in SHOWN if counts[status])]
         reached = sum(self._reached.values())
-        if self._started and reached:
-            speed = reached / (time.monotonic() - self._started)
+        made = reached - sum(self._skipped.values())
+        if self._started and made > 0:
+            speed = made / (time.monotonic() - self._started)
             left = sum(self._steps.values()) - reached
             parts += [f"{speed:,.0f} updates/s", f"{duration(left / speed)} left"]
         return " · ".join(parts)

@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +22,16 @@ from rich.console import Console
 from dr3_ray.cluster.nodes import check_shared, wait_for_nodes
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.callbacks import MemberLog
-from dr3_ray.sweep.directory import axes, open_run
+from dr3_ray.sweep.checkpoints import claim
+from dr3_ray.sweep.directory import absolute, axes, open_run, read_run
 from dr3_ray.sweep.histories import Histories
 from dr3_ray.sweep.index import FINAL, Index
 from dr3_ray.sweep.packing import Pack, pack_members
 from dr3_ray.sweep.progress import SHOWN, SweepProgress
+from dr3_ray.sweep.resume import begun_packs
 from dr3_ray.sweep.spec import Config, SweepSpec, members
 
+WATCH_EVERY = 5.0  # seconds
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -44,20 +48,21 @@ class RunSummary(NamedTuple):
         return 130 if self.interrupted else 1 if self.statuses.get("failed") else 0
 
 
-def run_sweep(spec: SweepSpec, command: list[str] | None = None) -> RunSummary:
-    """Train all members of the sweep that are not finished yet.
+def run_sweep(spec: SweepSpec, command: list[str] | None = None, force: bool = False) -> RunSummary:
+    """Train all members of the sweep that are not finished yet; packs that were begun go on from their checkpoints.
 
     Connects to the cluster of RAY_ADDRESS, or one that was started on this machine by `ray start`, or else starts Ray
     here. `command` is what the report tells people to type. Ctrl-C and SIGTERM stop cleanly: everything so far can be
-    read, and the same sweep goes on with what is missing.
+    read, and the same sweep goes on with what is missing. `force` goes on by other code or on other data than before.
 
     Raises:
         UserError: the sweep cannot be done as asked.
     """
     console = Console(stderr=True)
     planned = members(spec, say=lambda text: console.print(text, soft_wrap=True, markup=False, highlight=False))
-    with open_run(spec, planned, command or sys.argv) as index:
-        missing = {member: config for member, config in planned.items() if index.status(member) not in FINAL}
+    with open_run(spec, planned, command or sys.argv, force) as index:
+        left = [member for member, record in index.records.items() if record["status"] not in FINAL]
+        missing = {member: planned[member] for member in left if member in planned}  # in the order that names packs
         if finished := len(planned) - len(missing):
             console.print(f"{finished} of {len(planned)} runs were done before", highlight=False)
         try:
@@ -74,6 +79,8 @@ def _train(
     spec: SweepSpec, planned: dict[str, Config], missing: dict[str, Config], index: Index, console: Console
 ) -> bool:
     """Train the missing members; whether it was stopped before all were done."""
+    storage, run = absolute(spec.storage or str(spec.out)), read_run(spec.out)["id"]
+    claim(storage, run, str(spec.out.resolve()))
     configs = {member: record["config"] for member, record in index.records.items()}
     histories = Histories(spec.out, configs, ("algorithm", "dataset", "seed", *axes(configs.values())))
     histories.load(again=missing)
@@ -91,9 +98,10 @@ def _train(
                 raise UserError(f"{spec.nodes} machines need a Ray cluster, and none is here: see docs/clusters.md")
             elif not slots(spec):
                 raise UserError(f"no machine has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial: ask for less")
-            packs = pack_members(missing, spec.pack, slots(spec))
+            again, rest = begun_packs(missing, index.records)
+            packs = [*again, *pack_members(rest, spec.pack, slots(spec))]
             log = MemberLog(packs, index, histories, progress)
-            _fit(spec, packs, log)
+            _fit(spec, packs, log, storage, run)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time
         pass
     finally:
@@ -104,7 +112,7 @@ def _train(
     return bool(left)
 
 
-def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog) -> None:
+def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog, storage: str, run: str) -> None:
     """One Tune trial for each pack."""
     from dr3_ray.sweep.trainable import PackTrainable  # RLlib takes seconds to import: only where something is trained
 
@@ -112,9 +120,14 @@ def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what matters is said by the log, in one line
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the histories hold what they would write
     trials = [{"name": pack.name, "members": list(pack.members.values())} for pack in packs]
+    param_space = {
+        "pack": tune.grid_search(trials),
+        **{"cpus": spec.cpus, "gpus": spec.gpus},
+        **{"storage": storage, "run": run, "checkpoint_every": spec.checkpoint_every},
+    }
     tune.Tuner(
         PackTrainable,
-        param_space={"pack": tune.grid_search(trials), "cpus": spec.cpus, "gpus": spec.gpus},
+        param_space=param_space,
         tune_config=tune.TuneConfig(
             max_concurrent_trials=spec.concurrent,
             reuse_actors=True,
@@ -123,13 +136,10 @@ def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog) -> None:
         ),
         run_config=tune.RunConfig(
             name="trials",
-            storage_path=spec.storage or str(spec.out.resolve()),
-            stop={"training_iteration": spec.evaluations},
+            storage_path=storage,
             failure_config=tune.FailureConfig(max_failures=spec.retries),
-            checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=1, checkpoint_frequency=spec.checkpoint_every, checkpoint_at_end=False
-            ),
-            callbacks=[log],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            callbacks=[log, _Watch(spec.out)],
             verbose=0,
         ),
     ).fit()
@@ -161,6 +171,22 @@ def connect() -> bool:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # trials share the machine's CPUs
     ray.init("local", include_dashboard=False, **quiet)
     return True
+
+
+class _Watch(tune.Callback):
+    """Ends a sweep of which the Ray on this machine has died: Tune would wait for it for ever, and say nothing."""
+
+    def __init__(self, run: Path) -> None:
+        self._run, self._next = run, 0.0
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Look now and then. UserError: this machine is not among the living."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + WATCH_EVERY
+        here = ray.get_runtime_context().get_node_id()
+        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == here):
+            raise UserError(f"Ray has died on this machine: `dr3-ray sweep --resume {self._run}` goes on")
 
 
 def slots(spec: SweepSpec) -> int:

@@ -1,13 +1,19 @@
-"""Small data sets from real environments, and one Ray for all tests here."""
+"""Small data sets from real environments, one Ray for the tests of a file, and what is asked of runs."""
 
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import ray
 
 from dr3_ray.data import Provenance, SpaceSpec, episode_columns, from_env_actions, write_dataset
+from dr3_ray.sweep.histories import read_histories
+from dr3_ray.sweep.index import read_index
+from dr3_ray.sweep.run import connect
 
 
 def collect(path: Path, environment: str, episodes: int = 4) -> str:
@@ -56,3 +62,31 @@ def pendulum(tmp_path_factory: pytest.TempPathFactory) -> str:
 def collected() -> Callable[..., str]:
     """Collect another one: path, environment, episodes."""
     return collect
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One Ray for all sweeps in this process; its address."""
+    ours = not ray.is_initialized()
+    connect()
+    yield ray.get_runtime_context().gcs_address
+    if ours:
+        ray.shutdown()
+
+
+def statuses(run: Path) -> Counter[str]:
+    return Counter(record["status"] for record in read_index(run))
+
+
+def steps(run: Path) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for row in read_histories(run).select(["member", "step"]).to_pylist():
+        found.setdefault(row["member"], []).append(row["step"])
+    return found
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "sweeps" / "coefficient_sweep.py"
 def asked(monkeypatch):
     """The specs that commands would run."""
     found = []
-    monkeypatch.setattr(cli, "_run", found.append)
+    monkeypatch.setattr(cli, "_run", lambda spec, force=False: found.append(spec))
     return found
 
 

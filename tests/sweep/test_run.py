@@ -1,52 +1,17 @@
-"""Sweeps for real: Tune, RLlib, worker processes, rollouts, failures and signals."""
+"""Sweeps for real: Tune, RLlib, worker processes, rollouts and failures. What they survive: test_survival.py."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
-import pytest
-import ray
-
-from dr3_ray.sweep.histories import HISTORIES, read_histories
+from dr3_ray.sweep.histories import read_histories
 from dr3_ray.sweep.index import INDEX, read_index
-from dr3_ray.sweep.run import connect, run_sweep
+from dr3_ray.sweep.run import run_sweep
 from dr3_ray.sweep.spec import SweepSpec, members
+from tests.sweep.conftest import statuses, steps, wait_for
 
 TINY = {"options": {"hidden_sizes": [16, 16]}, "evaluation_episodes": 2, "steps": 40, "evaluations": 2}
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """One Ray for all sweeps in this process; its address."""
-    ours = not ray.is_initialized()
-    connect()
-    yield ray.get_runtime_context().gcs_address
-    if ours:
-        ray.shutdown()
-
-
-def statuses(run: Path) -> Counter[str]:
-    return Counter(record["status"] for record in read_index(run))
-
-
-def steps(run: Path) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for row in read_histories(run).select(["member", "step"]).to_pylist():
-        found.setdefault(row["member"], []).append(row["step"])
-    return found
-
-
-def wait_for(condition, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 def test_from_spec_to_histories_and_a_second_run_has_nothing_to_do(cluster, cartpole, pendulum, tmp_path, capfd):
@@ -121,85 +86,3 @@ def test_what_failed_is_redone_and_the_rest_goes_on(cluster, cartpole, collected
     later = [json.loads(line)["member"] for line in (sweep.out / INDEX).read_text().splitlines()[lines:]]
     assert not finished & set(later)
     assert steps(sweep.out) == {member: [20, 40] for member in members(sweep)}
-
-
-def workers() -> list[int]:
-    """Process ids of the trials of this process's Ray."""
-    (raylet,) = ray._private.worker._global_node.all_processes["raylet"]
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == raylet.process.pid and b"PackTrainable" in (path / "cmdline").read_bytes():
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
-
-
-def test_a_killed_worker_is_started_again_from_its_checkpoint(cluster, cartpole, tmp_path):
-    sweep = SweepSpec(
-        datasets=[cartpole],
-        seeds=2,
-        coefficients=[0.1],
-        out=tmp_path / "run",
-        steps=3_000,
-        evaluations=6,
-        checkpoint_every=1,
-        retries=1,
-        concurrent=1,
-        environment="none",
-        options={"hidden_sizes": [16, 16]},
-    )
-
-    killed: list[int] = []
-
-    def killer() -> None:
-        wait_for(lambda: (sweep.out / HISTORIES).exists())
-        killed.extend(workers())
-        for worker in killed:
-            os.kill(worker, signal.SIGKILL)
-
-    thread = threading.Thread(target=killer)
-    thread.start()
-    summary = run_sweep(sweep)
-    thread.join()
-    assert killed
-    assert summary.statuses == {"finished": 2}
-    assert steps(sweep.out) == {member: [500, 1000, 1500, 2000, 2500, 3000] for member in members(sweep)}
-
-
-def command(cartpole: str, run: Path) -> list[str]:
-    """Six packs of one member, one after another."""
-    sweep = "--coefficients 0,0.03 --seeds 3 --steps 1500 --evaluations 3 --pack 1 --concurrent 1 --environment none"
-    options = ["--set", "hidden_sizes=[16,16]", "--dataset", cartpole, "--out", str(run)]
-    return [sys.executable, "-m", "dr3_ray.cli", "sweep", *sweep.split(), *options]
-
-
-def test_signals_leave_everything_readable_and_the_sweep_goes_on(cluster, cartpole, tmp_path):
-    """Ctrl-C, as a terminal sends it to all processes; then SIGTERM; then to the end, on a Ray of its own."""
-    run = tmp_path / "run"
-    shared = os.environ | {"RAY_ADDRESS": cluster}
-    for number, done in ((signal.SIGINT, 1), (signal.SIGTERM, 3)):
-        process = subprocess.Popen(
-            command(cartpole, run), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=shared,
-        )  # fmt: skip
-        wait_for(lambda least=done: run.exists() and statuses(run)["finished"] >= least)
-        assert len(steps(run)) >= done  # while it is running
-        os.killpg(process.pid, number)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 130, err
-        assert "Traceback" not in out + err
-        assert "stopped with" in err
-        assert statuses(run)["running"] == 0
-        assert statuses(run)["pending"] > 0
-    last = subprocess.run(command(cartpole, run), capture_output=True, text=True)
-    assert last.returncode == 0, last.stderr
-    assert "Traceback" not in last.stdout + last.stderr
-    assert statuses(run) == {"finished": 6}
-    assert list(steps(run).values()) == [[500, 1000, 1500]] * 6
-    assert f"report: {run}/report/report.html" in last.stdout
-    assert (run / "report" / "report.html").stat().st_size > 1000
-    records = [json.loads(line) for line in (run / INDEX).read_text().splitlines()]
-    assert Counter(r["member"] for r in records if r["status"] == "finished") == dict.fromkeys(steps(run), 1)

@@ -1,0 +1,147 @@
+"""Taking up a run: only by the same code on the same data, and in the same packs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dr3_ray import cli
+from dr3_ray.errors import UserError
+from dr3_ray.sweep import resume
+from dr3_ray.sweep.directory import RUN, open_run, read_run, spec_of
+from dr3_ray.sweep.index import Index
+from dr3_ray.sweep.packing import pack_members
+from dr3_ray.sweep.resume import begun_packs, versions
+from dr3_ray.sweep.spec import SweepSpec, members
+
+
+@pytest.fixture
+def data(cartpole, tmp_path) -> Path:
+    return Path(shutil.copytree(cartpole, tmp_path / "data"))
+
+
+@pytest.fixture
+def tiny(data, tmp_path) -> SweepSpec:
+    return SweepSpec(datasets=[str(data)], coefficients=[0, 0.1], seeds=3, out=tmp_path / "run", environment="none")
+
+
+def begin(spec: SweepSpec, limit: int = 2) -> list[str]:
+    """Packs of a sweep that is killed right after its start; their names."""
+    planned = members(spec)
+    with open_run(spec, planned, ["x"]) as index:
+        packs = pack_members(planned, limit, 1)
+        for pack in packs:
+            index.write(pack.members, "running", pack=pack.name)
+    return [pack.name for pack in packs]
+
+
+def taken_up(spec: SweepSpec) -> tuple[list[str], int]:
+    """Names of the packs that go on, and how many members are in none."""
+    planned = members(spec)
+    with open_run(spec, planned, ["x"]) as index:
+        left = [member for member, record in index.records.items() if record["status"] not in ("finished", "diverged")]
+        again, rest = begun_packs({each: planned[each] for each in left if each in planned}, index.records)
+    return [pack.name for pack in again], len(rest)
+
+
+def test_packs_come_together_as_they_were(tiny):
+    names = begin(tiny)
+    assert taken_up(tiny) == (names, 0)
+    with Index(tiny.out) as index:
+        first, second, third = ([m for m, r in index.records.items() if r["pack"] == name] for name in names)
+        index.write(first, "finished", pack=names[0])
+        index.write(second[:1], "diverged")
+        index.write(third, "failed", error="lost")
+    assert taken_up(tiny) == (names[1:], 0)
+
+
+def test_a_sweep_that_grew_keeps_its_packs_and_one_that_shrank_leaves_them(tiny):
+    names = begin(tiny)
+    grown = SweepSpec(**dict(tiny) | {"seeds": 4})
+    assert taken_up(grown) == (names, 2)
+    fewer = SweepSpec(**dict(tiny) | {"seeds": [0]})
+    assert taken_up(fewer) == ([], 2)
+
+
+def test_other_code_is_refused_by_name_unless_forced(tiny, monkeypatch):
+    begin(tiny)
+    before = (tiny.out / RUN).read_bytes(), (tiny.out / "index.jsonl").read_bytes()
+    other = versions() | {"torch": "9.9.9", "code": "0123"}
+    monkeypatch.setattr("dr3_ray.sweep.resume.versions", lambda: other)
+    with pytest.raises(UserError) as error, open_run(tiny, members(tiny), ["x"]):
+        pass
+    assert "with other versions (torch 2." in str(error.value)
+    assert "9.9.9 now; code " in str(error.value)
+    assert "--force" in str(error.value)
+    assert ((tiny.out / RUN).read_bytes(), (tiny.out / "index.jsonl").read_bytes()) == before
+    with open_run(tiny, members(tiny), ["x"], force=True):
+        pass
+    assert [entry["versions"]["python"] for entry in read_run(tiny.out)["history"]] == [versions()["python"]] * 2
+
+
+def test_other_code_does_not_matter_where_nothing_was_begun_or_nothing_is_left(tiny, monkeypatch):
+    with open_run(tiny, members(tiny), ["x"]):
+        pass
+    document = read_run(tiny.out)
+    (tiny.out / RUN).write_text(json.dumps(document | {"versions": {"torch": "1"}}))
+    with open_run(tiny, members(tiny), ["x"]) as index:
+        index.write(members(tiny), "finished", pack="p")
+    (tiny.out / RUN).write_text(json.dumps(document | {"versions": {"torch": "1"}}))
+    with open_run(tiny, members(tiny), ["x"]):
+        pass
+
+
+def test_other_data_are_refused_by_name_unless_forced(tiny, data, collected):
+    begin(tiny)
+    old = next(config["data_fingerprint"] for config in members(tiny).values())
+    shutil.rmtree(data)
+    collected(data, "CartPole-v1", episodes=5)
+    planned = members(tiny)
+    new = next(config["data_fingerprint"] for config in planned.values())
+    with pytest.raises(UserError) as error, open_run(tiny, planned, ["x"]):
+        pass
+    assert f"({data} had fingerprint {old[:12]}, has {new[:12]})" in str(error.value)
+    assert "--force" in str(error.value)
+    with open_run(tiny, planned, ["x"], force=True) as index:
+        assert len(index.records) == 12
+        index.write(planned, "running", pack="p")
+    with open_run(tiny, planned, ["x"]):  # both are known now
+        pass
+
+
+def test_the_code_that_counts_is_what_trains():
+    package = Path(resume.__file__).parents[1]
+    assert all((package / name).exists() for name in resume.NO_PART_OF_TRAINING)
+    assert len(versions()["code"]) == 12
+
+
+def test_a_run_says_what_it_was_asked_for(tiny, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begin(SweepSpec(**dict(tiny) | {"datasets": ["data"], "out": "run"}))
+    moved = tiny.out.rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    assert spec_of(moved) == SweepSpec(**dict(tiny) | {"out": moved})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--resume nowhere", "nowhere is not a run directory: there is nothing to resume"),
+        ("--resume .", "is not a run directory"),
+        ("--resume run --steps 5", "leave out --steps"),
+        ("--resume run --set tau=1 --dataset x", "leave out --dataset"),
+        ("--resume cut", "cut does not say what was asked for: give the whole command again"),
+    ],
+)
+def test_mistakes_with_resume(tiny, arguments, message, tmp_path, monkeypatch, capsys):
+    begin(tiny)
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / RUN).write_text('{"format": 1}')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["sweep", *arguments.split()])
+    shown = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message in shown
+    assert shown.count("\n") == 1

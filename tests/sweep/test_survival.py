@@ -1,0 +1,181 @@
+"""What sweeps survive: it is done to real ones, and they have to end as the one that was left alone, to the bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil  # comes with Ray
+import pytest
+
+from dr3_ray.sweep.checkpoints import MANIFEST
+from dr3_ray.sweep.directory import open_run
+from dr3_ray.sweep.histories import read_histories
+from dr3_ray.sweep.index import INDEX, read_index
+from dr3_ray.sweep.run import run_sweep
+from dr3_ray.sweep.spec import SweepSpec, members
+from dr3_ray.sweep.trainable import RESULTS
+from tests.sweep.conftest import statuses, wait_for
+
+PARAMETERS = "learner_group/learner/rl_module/default_policy/module_state.pkl"
+
+
+def sweep(run: Path, **more: Any) -> SweepSpec:
+    """Two packs of two members, one after another; sampled actions make the most of the state of training."""
+    return SweepSpec(
+        datasets=["embedded:pendulum-replay"],
+        coefficients=[0, 0.1],
+        seeds=2,
+        steps=300,
+        evaluations=30,
+        pack=2,
+        concurrent=1,
+        environment="none",
+        checkpoint_every=1,
+        options={"hidden_sizes": [16, 16]},
+        out=run,
+        **more,
+    )
+
+
+def checkpoints(storage: Path) -> list[Path]:
+    """All that are whole, oldest first."""
+    return [path.parent for path in sorted(storage.glob(f"checkpoints/*/0*/{MANIFEST}"))]
+
+
+def outcome(run: Path, storage: Path | None = None) -> tuple[dict[str, str], list[str]]:
+    """Digests of every pack's parameters, and all rows but for what they took."""
+    lines = [json.loads(line) for line in (run / INDEX).read_text().splitlines()]
+    assert set(Counter(line["member"] for line in lines if line["status"] == "finished").values()) == {1}
+    assert statuses(run) == {"finished": 4}
+    kept = checkpoints(storage or run)
+    assert len(kept) == len({path.parent for path in kept})
+    rows = read_histories(run).drop_columns(["time_s", "updates_per_second"]).to_pylist()
+    assert len(rows) == 4 * 30
+    return {path.parent.name: json.loads((path / MANIFEST).read_text())[PARAMETERS] for path in kept}, sorted(
+        map(repr, rows)
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, tmp_path_factory) -> tuple[dict[str, str], list[str]]:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    run_sweep(sweep(run))
+    return outcome(run)
+
+
+def meanwhile(act: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def trial_of(raylet: psutil.Process) -> psutil.Process:
+    (worker,) = [each for each in raylet.children() if "PackTrainable" in " ".join(each.cmdline())]
+    return worker
+
+
+def raylet_of(driver: int) -> psutil.Process:
+    (raylet,) = [each for each in psutil.Process(driver).children() if each.name() == "raylet"]
+    return raylet
+
+
+def test_a_killed_trial_goes_on_from_the_last_checkpoint_that_is_whole(undisturbed, tmp_path):
+    run, found = tmp_path / "run", {}
+
+    def kill() -> None:
+        wait_for(lambda: len(checkpoints(run)) == 2)
+        worker = trial_of(raylet_of(os.getpid()))
+        worker.suspend()
+        before, last = checkpoints(run)[-2:]
+        found["before"] = json.loads((before / RESULTS).read_text())
+        found["pack"] = last.parent
+        os.truncate(last / PARAMETERS, 100)
+        worker.kill()
+
+    thread = meanwhile(kill)
+    run_sweep(sweep(run, retries=1))
+    thread.join()
+    assert outcome(run) == undisturbed
+    (last,) = found["pack"].glob("0*")
+    assert json.loads((last / RESULTS).read_text())[: len(found["before"])] == found["before"]
+
+
+def interrupt_twice(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.timeout(600)
+def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
+    """One sweep is killed, terminated, loses its Ray, and is interrupted; then it is left to finish."""
+    run = tmp_path / "run"
+    asked = sweep(run, retries=0)
+    with open_run(asked, members(asked), ["test"]):
+        pass
+    seen: set[Path] = set()
+
+    def disturb(act: Callable[[subprocess.Popen[str]], Any], **environment: str) -> tuple[int, str]:
+        """Go on until there is a further checkpoint, then act; the exit code and what was said."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dr3_ray.cli", "sweep", "--resume", str(run)],
+            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "RAY_ADDRESS": "local", **environment},
+        )  # fmt: skip
+        wait_for(lambda: set(checkpoints(run)) - seen or process.poll() is not None)
+        children = psutil.Process(process.pid).children() if process.poll() is None else []
+        act(process)
+        out, err = process.communicate(timeout=60)
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
+        assert "Traceback" not in out + err, err
+        seen.update(checkpoints(run))
+        return process.returncode, err
+
+    code, err = disturb(lambda _: None, RAY_memory_usage_threshold="0.0001", RAY_memory_monitor_refresh_ms="100")
+    assert code == 1, err
+    assert statuses(run) == {"failed": 4}
+    assert all("memory" in record["error"] for record in read_index(run))
+    assert not seen
+
+    assert disturb(lambda process: process.kill())[0] == -signal.SIGKILL
+    assert statuses(run)["running"] == 2
+    begun = checkpoints(run)[0].parent
+
+    code, err = disturb(lambda process: os.killpg(process.pid, signal.SIGTERM))
+    assert code == 130, err
+    assert err.endswith(f"stopped with 4 pending; this goes on: dr3-ray sweep --resume {run}\n")
+
+    code, err = disturb(lambda process: raylet_of(process.pid).kill())
+    assert code == 2, err
+    assert err.endswith(f"error: Ray has died on this machine: `dr3-ray sweep --resume {run}` goes on\n")
+
+    code, err = disturb(interrupt_twice, RAY_ADDRESS=cluster)
+    assert code == 130, err
+    assert statuses(run)["running"] == 0
+
+    assert {path.parent for path in checkpoints(run)} == {begun}
+    run_sweep(asked)
+    assert outcome(run) == undisturbed
+
+
+def test_a_full_disk_under_the_storage(undisturbed, tmp_path, capfd):
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", storage], check=True)
+    try:
+        full = sweep(tmp_path / "run", storage=str(storage), retries=0)
+        assert run_sweep(full).statuses == {"failed": 4}
+        assert all("No space left" in record["error"] for record in read_index(full.out))
+        assert "Traceback" not in "".join(capfd.readouterr())
+        subprocess.run(["mount", "-o", "remount,size=50m", storage], check=True)
+        run_sweep(full)
+        assert outcome(full.out, storage) == undisturbed
+    finally:
+        subprocess.run(["umount", storage], check=True)
