@@ -64,6 +64,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(8, 2, 2, 1, {"hidden_sizes": [16, 16], "batch_size": 8}),
+    "short": Scale(4000, 2, 5, 10, {}),
     "full": Scale(10_000, 4, 5, 10, {}),
 }
 
@@ -140,7 +141,7 @@ def compare(found: dict[str, Scores]) -> dict[str, Any]:
 
 
 def study(
-    scale: Annotated[str, typer.Option(help="smoke: seconds; full: the study.")] = "smoke",
+    scale: Annotated[str, typer.Option(help="smoke: seconds; short: 4,000 updates; full: 10,000.")] = "smoke",
     data: Annotated[list[str], typer.Option(help="A data set with Box actions; give several times.")] = [  # noqa: B006
         "embedded:pendulum-replay"
     ],

@@ -52,15 +52,19 @@ COMMON: dict[str, dict[str, Any]] = {
     # 20,000 rows, and three numbers are observed
     "pendulum": {"batch_size": 64, "hidden_sizes": [64, 64]},
 }
-# Large step sizes and a target that follows within the 10,000 updates: the defaults are made for 1,000,000 of them.
-CRITIC = {"breakout": {"critic_lr": 3e-4, "target_period": 250}, "pendulum": {"critic_lr": 1e-3, "actor_lr": 1e-3}}
+# Large step sizes and a target that follows within the 10,000 updates: the defaults are made for 1,000,000 of them. On
+# seed 100, which is not in the study, CQL with Adam's ε of Atari (3e-4) had learned half as much after 7,000 updates.
+CRITIC: dict[str, dict[str, Any]] = {
+    "breakout": {"critic_lr": 3e-4, "target_period": 250, "adam_eps": 1e-8},
+    "pendulum": {"critic_lr": 1e-3, "actor_lr": 1e-3},
+}
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "breakout": {
         "DR3-DQN": CRITIC["breakout"],
-        "DR3-CQL": CRITIC["breakout"],
+        "DR3-CQL": CRITIC["breakout"] | {"cql_alpha": 0.5},  # of 0.1, 0.5, 1 and 2, on seed 100
         "DR3-SARSA": CRITIC["breakout"],
         "DR3-TD": CRITIC["breakout"],
-        "DR3-MC": {"critic_lr": 3e-4},
+        "DR3-MC": {"critic_lr": 3e-4, "adam_eps": 1e-8},
         # 50 heads and 20 quantiles in the place of 200 each: for time
         "DR3-REM": CRITIC["breakout"] | {"n_heads": 50},
         "DR3-QRDQN": CRITIC["breakout"] | {"n_quantiles": 20},
