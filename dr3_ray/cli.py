@@ -137,6 +137,21 @@ def report(run: Annotated[Path, typer.Argument(help="A run directory; its sweep 
 
 
 @app.command()
+def fetch(
+    run: Annotated[str, typer.Argument(help="What was --out of a sweep on a cluster, or its --storage.")],
+    cluster: Annotated[Path | None, typer.Option(help="The file of `ray up`. None: RUN is a path or URI.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to.", show_default="runs/ and the name of RUN")] = None,
+    checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Bring the checkpoints, too.")] = False,
+) -> None:
+    """Bring the results of a sweep home from a cluster or a bucket, and report. Again: what is new since then."""
+    from dr3_ray.cluster.files import fetch as bring
+
+    out = out or Path("runs") / run.partition("?")[0].rstrip("/").rpartition("/")[2]
+    bring(run, out, cluster, checkpoints)
+    _report(out)
+
+
+@app.command()
 def doctor() -> None:
     """Is this machine ready? Say what is wrong and what to do about it."""
     from dr3_ray.doctor import doctor as examine

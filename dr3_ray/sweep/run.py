@@ -19,6 +19,7 @@ from ray import tune
 from ray._private.services import canonicalize_bootstrap_address
 from rich.console import Console
 
+from dr3_ray.cluster.files import mirrored
 from dr3_ray.cluster.nodes import check_shared, wait_for_nodes
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.callbacks import MemberLog
@@ -66,7 +67,8 @@ def run_sweep(spec: SweepSpec, command: list[str] | None = None, force: bool = F
         if finished := len(planned) - len(missing):
             console.print(f"{finished} of {len(planned)} runs were done before", highlight=False)
         try:
-            interrupted = bool(missing) and _train(spec, planned, missing, index, console)
+            with mirrored(spec.out, spec.storage, lambda text: console.print(text, soft_wrap=True, markup=False)):
+                interrupted = bool(missing) and _train(spec, planned, missing, index, console)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise

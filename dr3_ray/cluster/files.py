@@ -1,0 +1,152 @@
+"""Run directories away from home: on the head of a cluster, reached over ssh, or where a sweep keeps its trials."""
+
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from dr3_ray.errors import UserError
+from dr3_ray.sweep.directory import RUN, is_run, read_run
+from dr3_ray.sweep.histories import HISTORIES
+from dr3_ray.sweep.index import INDEX
+
+CHECKPOINTS = "checkpoints"
+EVERY = 30.0  # seconds between two copies of a run that is going on
+
+Copy = Callable[[str, Path], bool]  # a file or folder of the run, into a directory here; whether it is there
+
+
+def fetch(run: str, out: Path, cluster: Path | None = None, checkpoints: bool = False) -> None:
+    """Bring a run home, or what has changed in it since the last time.
+
+    `run` is a path on the head of the cluster that the file `cluster` describes, or else the path or URI that was
+    `--storage`. The run may be going on: what is here can be read at any moment. Checkpoints that are here already are
+    not sent again.
+
+    Raises:
+        UserError: there is no such run, the cluster or bucket does not answer, or `out` is something else.
+    """
+    copy = _from_head(run, cluster) if cluster else _from_storage(run)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
+            arrived = Path(name)
+            if not copy(RUN, arrived):
+                raise UserError(f"{run} is not a run directory: give what was --out of the sweep, or its --storage")
+            if is_run(out) and read_run(out).get("id") != read_run(arrived).get("id"):
+                raise UserError(f"{out} is another run than {run}: choose another directory")
+            out.mkdir(exist_ok=True)
+            (arrived / RUN).replace(out / RUN)
+        copy(INDEX, out)  # before the histories: rows that the index does not know of yet do no harm
+        copy(HISTORIES, out)
+        if checkpoints:
+            copy(CHECKPOINTS, out)
+    except OSError as error:
+        raise UserError(f"{run} could not be brought to {out}: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def mirrored(run: Path, storage: str | None, say: Callable[[str], None]) -> Iterator[None]:
+    """Copy what is known of a run to its storage, now and then and at the end, for `fetch` to find it there.
+
+    So no result is lost with the machine that runs the sweep. `say` is told when a copy fails; the sweep goes on.
+    """
+    if storage is None:
+        yield
+        return
+    over = threading.Event()
+
+    def keep_copying() -> None:
+        failed = False
+        while True:
+            last = over.wait(EVERY)
+            try:
+                _publish(run, storage)
+                failed = False
+            except OSError as error:
+                if not failed or last:
+                    say(f"the results could not be copied to {storage}: {str(error).splitlines()[0]}")
+                failed = True
+            if last:
+                return
+
+    thread = threading.Thread(target=keep_copying, name="mirror", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _publish(run: Path, storage: str) -> None:
+    filesystem, root = _open(storage)
+    filesystem.create_dir(root, recursive=True)
+    index = (run / INDEX).read_bytes()  # before the histories: it must not run ahead of them
+    for name in (RUN, HISTORIES):
+        if (run / name).exists():
+            with filesystem.open_output_stream(f"{root}/{name}") as file:
+                file.write((run / name).read_bytes())
+    with filesystem.open_output_stream(f"{root}/{INDEX}") as file:
+        file.write(index)
+
+
+def _from_head(run: str, cluster: Path) -> Copy:
+    """By `ray rsync-down`, which knows how the head is reached."""
+    if not cluster.is_file():
+        raise UserError(f"{cluster} is not there: give the file that `ray up` was given")
+
+    def copy(name: str, to: Path) -> bool:
+        source, target = (f"{run}/{name}/", f"{to / name}/") if name == CHECKPOINTS else (f"{run}/{name}", f"{to}/")
+        Path(target).mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "ray.scripts.scripts", "rsync-down", str(cluster), source, target]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        lines = done.stdout.decode(errors="replace").strip().splitlines()
+        if done.returncode == 0:
+            return True
+        if any("No such file or directory" in line for line in lines):
+            return False
+        reason = next((line for line in lines if line.startswith(("ssh:", "rsync:", "RuntimeError"))), lines[-1:])
+        raise UserError(f"the head of {cluster} does not answer ({reason}): is the cluster up?")
+
+    return copy
+
+
+def _from_storage(run: str) -> Copy:
+    filesystem, root = _open(run)
+
+    def copy(name: str, to: Path) -> bool:
+        found = filesystem.get_file_info(f"{root}/{name}")
+        if found.type == pafs.FileType.NotFound:
+            return False
+        inside = (
+            filesystem.get_file_info(pafs.FileSelector(found.path, recursive=True)) if not found.is_file else [found]
+        )
+        for info in inside:
+            target = to / info.path.removeprefix(f"{root}/")
+            if info.is_file and not (name == CHECKPOINTS and _is_here(info, target)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                partial = target.with_name(f".{target.name}.partial")
+                pafs.copy_files(info.path, str(partial), filesystem, pafs.LocalFileSystem())
+                partial.replace(target)
+        return True
+
+    return copy
+
+
+def _is_here(info: pafs.FileInfo, target: Path) -> bool:
+    """A file of a checkpoint never changes once it is there."""
+    return target.is_file() and target.stat().st_size == info.size
+
+
+def _open(storage: str) -> tuple[pafs.FileSystem, str]:
+    try:
+        filesystem, root = pafs.FileSystem.from_uri(storage if "://" in storage else str(Path(storage).resolve()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{storage} cannot be used: {str(error).splitlines()[0]}") from error
+    return filesystem, root.rstrip("/")

@@ -1,0 +1,133 @@
+"""Bringing runs home: from a folder and from a bucket, again and again, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import pytest
+from moto.server import ThreadedMotoServer
+
+from dr3_ray.cli import main
+from dr3_ray.cluster import files
+from dr3_ray.cluster.files import fetch, mirrored
+from dr3_ray.errors import UserError
+from dr3_ray.sweep.directory import RUN
+from dr3_ray.sweep.histories import HISTORIES
+from dr3_ray.sweep.index import INDEX, Index, read_index
+from dr3_ray.sweep.run import run_sweep
+from dr3_ray.sweep.spec import SweepSpec
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A small run."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    tiny = {"options": {"hidden_sizes": [8, 8]}, "environment": "none", "steps": 8, "evaluations": 2, "seeds": 1}
+    run_sweep(SweepSpec(datasets=["embedded:breakout-replay"], coefficients=[0, 0.03], out=out, **tiny))
+    (out / "checkpoints" / "pack").mkdir(parents=True)
+    (out / "checkpoints" / "pack" / "weights").write_bytes(b"weights")
+    return out
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """URI of a path in a bucket, with what its server needs, as a function of the path."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = f"scheme=http&region=us-east-1&endpoint_override={host}:{port}"
+    filesystem, _ = pafs.FileSystem.from_uri(f"s3://?{options}&allow_bucket_creation=true")
+    filesystem.create_dir("results")
+    yield lambda path: f"s3://results/{path}?{options}"
+    server.stop()
+
+
+def upload(run: Path, uri: str) -> None:
+    filesystem, root = pafs.FileSystem.from_uri(uri)
+    pafs.copy_files(str(run), root, destination_filesystem=filesystem)
+
+
+def same_run(one: Path, other: Path) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in (RUN, INDEX, HISTORIES))
+
+
+def test_a_run_in_a_bucket_comes_home_with_its_report(finished, bucket, tmp_path, monkeypatch, capsys):
+    upload(finished, bucket("runs/pong"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["fetch", bucket("runs/pong"), "--checkpoints"])
+    assert not end.value.code
+    home = tmp_path / "runs" / "pong"
+    assert same_run(home, finished)
+    assert (home / "checkpoints" / "pack" / "weights").read_bytes() == b"weights"
+    assert (home / "report" / "report.html").exists()
+    assert "1/1" in capsys.readouterr().out
+
+
+def test_again_brings_what_is_new_and_no_checkpoint_twice(finished, tmp_path):
+    away, home = tmp_path / "away", tmp_path / "home"
+    shutil.copytree(finished, away)
+    fetch(str(away), home, checkpoints=True)
+    with Index(away) as index:
+        index.write([next(iter(index.records))], "pending", error="again")
+    weights = home / "checkpoints" / "pack" / "weights"
+    weights.write_bytes(b"settled")  # as long as what is there: not read again
+    (away / "checkpoints" / "pack" / "later").write_bytes(b"later")
+    fetch(str(away), home, checkpoints=True)
+    assert read_index(home)[0]["error"] == "again"
+    assert weights.read_bytes() == b"settled"
+    assert (weights.parent / "later").read_bytes() == b"later"
+
+
+def test_checkpoints_stay_where_they_are_unless_asked_for(finished, tmp_path):
+    fetch(str(finished), tmp_path / "home")
+    assert not (tmp_path / "home" / "checkpoints").exists()
+
+
+def test_what_is_not_a_run_is_refused_and_nothing_is_left(finished, bucket, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    document = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps(document | {"id": "another"}))
+    before = (other / INDEX).read_bytes()
+    with pytest.raises(UserError, match="is another run than"):
+        fetch(str(finished), other)
+    assert (other / INDEX).read_bytes() == before
+    for nothing in (str(tmp_path / "nothing"), bucket("nothing")):
+        with pytest.raises(UserError, match="is not a run directory: give"):
+            fetch(nothing, tmp_path / "home")
+    with pytest.raises(UserError, match="cannot be used"):
+        fetch("nowhere://x/y", tmp_path / "home")
+    with pytest.raises(UserError, match="is not there: give the file"):
+        fetch("/x", tmp_path / "home", tmp_path / "cluster.yaml")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
+
+
+def test_what_is_known_of_a_run_is_in_its_storage_while_it_goes_on_and_at_the_end(
+    finished, bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(files, "EVERY", 0.05)
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    said: list[str] = []
+    with mirrored(out, bucket("kept"), said.append):
+        filesystem, root = pafs.FileSystem.from_uri(bucket("kept"))
+        while not filesystem.get_file_info(f"{root}/{INDEX}").is_file:
+            pass
+        with Index(out) as index:
+            index.write(index.records, "failed", error="at the end")
+    fetch(bucket("kept"), tmp_path / "home")
+    assert same_run(tmp_path / "home", out)
+    assert not said
+
+
+def test_storage_that_does_not_answer_is_said_and_does_not_end_the_sweep(finished, tmp_path, monkeypatch):
+    said: list[str] = []
+    (tmp_path / "file").touch()
+    with mirrored(finished, str(tmp_path / "file" / "below"), said.append):
+        pass
+    assert len(said) == 1
+    assert "could not be copied to" in said[0]
