@@ -55,7 +55,7 @@ class MemberLog(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The members of the pack failed; the other packs go on."""
-        members, error = self._alive(trial), last_line(trial)
+        members, error = self._alive(trial), reason(trial)
         self._index.write(members, "failed", error=error, pack=self._pack(trial))
         self._progress.status(members, "failed", error)
 
@@ -102,7 +102,11 @@ class MemberLog(tune.Callback):
         return str(trial.config["pack"]["name"])
 
 
-def last_line(trial: Trial) -> str:
-    """The line that says why a trial failed, from the file in which Tune keeps the whole error."""
-    lines = Path(trial.error_file).read_text().strip().splitlines() if trial.error_file else []
-    return lines[-1] if lines else "it failed without leaving an error"
+def reason(trial: Trial) -> str:
+    """The line that says why a trial failed, from the file in which Tune keeps all its errors whole.
+
+    It is the last one of a traceback, and the first one of what Ray has to say of a worker that is gone.
+    """
+    text = Path(trial.error_file).read_text() if trial.error_file else ""
+    lines = text.rpartition("Failure # ")[2].strip().splitlines()[1:] or ["it failed without leaving an error"]
+    return lines[-1 if any(line.startswith("  File ") for line in lines) else 0]

@@ -5,6 +5,7 @@ Its manifest is written last and names every file with its digest, so that whate
 machine left half written is told from what is complete, on a local disk and in an object store alike.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from dr3_ray.errors import UserError
 FOLDER = "checkpoints"
 OWNER = "owner.json"
 MANIFEST = "manifest.json"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEPT = 2  # the last one, and the one before in case the last is damaged
 
 
@@ -53,13 +55,25 @@ class Checkpoints:
         self._folder = f"{root}/{pack}"
 
     def save(self, updates: int, write: Callable[[str], None], kept: int = KEPT) -> None:
-        """Keep what `write` puts into the directory that it is given; of all checkpoints the last `kept` stay."""
+        """Keep what `write` puts into the directory that it is given; of all checkpoints the last `kept` stay.
+
+        Raises:
+            UserError: no room left. The checkpoints before are untouched.
+        """
         final = f"{self._folder}/{updates:010d}"
-        with self._place_for(final) as directory:
-            write(directory)
-            files = [path for path in Path(directory).rglob("*") if path.is_file()]
-            manifest = {str(path.relative_to(directory)): _digest(path) for path in files}
-            (Path(directory) / MANIFEST).write_text(json.dumps(manifest))
+        try:
+            with self._place_for(final) as directory:
+                write(directory)
+                files = [path for path in Path(directory).rglob("*") if path.is_file()]
+                manifest = {str(path.relative_to(directory)): _digest(path) for path in files}
+                (Path(directory) / MANIFEST).write_text(json.dumps(manifest))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            reason = os.strerror(error.errno)
+            raise UserError(
+                f"no room left for checkpoints in {self._folder} ({reason}): make some, and resume"
+            ) from None
         for old in self._all()[kept:]:
             self._delete(old)
 

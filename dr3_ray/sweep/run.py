@@ -1,6 +1,5 @@
 """A sweep from beginning to end: members, packs, Tune."""
 
-import errno
 import logging
 import os
 import secrets
@@ -23,7 +22,7 @@ from dr3_ray.cluster.files import mirrored
 from dr3_ray.cluster.nodes import check_shared, wait_for_nodes
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.callbacks import MemberLog
-from dr3_ray.sweep.checkpoints import claim
+from dr3_ray.sweep.checkpoints import NO_ROOM, claim
 from dr3_ray.sweep.directory import absolute, axes, open_run, read_run
 from dr3_ray.sweep.histories import Histories
 from dr3_ray.sweep.index import FINAL, Index
@@ -33,7 +32,6 @@ from dr3_ray.sweep.resume import begun_packs
 from dr3_ray.sweep.spec import Config, SweepSpec, members
 
 WATCH_EVERY = 5.0  # seconds
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RunSummary(NamedTuple):
@@ -138,7 +136,7 @@ def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog, storage: str, run: 
         ),
         run_config=tune.RunConfig(
             name="trials",
-            storage_path=storage,
+            storage_path=str(spec.out.resolve()),
             failure_config=tune.FailureConfig(max_failures=spec.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             callbacks=[log, _Watch(spec.out)],
