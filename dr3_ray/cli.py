@@ -49,6 +49,9 @@ def _root(
 @app.command()
 def sweep(
     context: typer.Context,
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC]", help="A YAML file; options stand above it. See docs/sweeps.md.")
+    ] = None,
     dataset: Annotated[
         list[str], typer.Option(help="embedded:NAME or a directory; give several times for several.")
     ] = [],  # noqa: B006
@@ -65,6 +68,10 @@ def sweep(
     axis: Annotated[
         list[str], typer.Option(metavar="OPTION=VALUE,VALUE", help="An option with all the values to try.")
     ] = [],  # noqa: B006
+    budget: Annotated[
+        int | None,
+        typer.Option(help="Configurations to draw for each algorithm and data set.", show_default="all of them"),
+    ] = None,
     pack: Annotated[int, typer.Option(help="Members trained together in one trial, at most.")] = 16,
     cpus: Annotated[float, typer.Option(help="CPUs of a trial.")] = 1.0,
     gpus: Annotated[float, typer.Option(help="GPUs of a trial; a fraction shares one.")] = 0.0,
@@ -79,47 +86,36 @@ def sweep(
     storage: Annotated[str | None, typer.Option(help="Where checkpoints are kept.", show_default="in OUT")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run directory; nothing else is needed.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Go on although the code or the data have changed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be trained, and what it takes.")
+    ] = False,
+    calibration: Annotated[bool, typer.Option(help="--dry-run trains for a moment, to tell time and memory.")] = True,
 ) -> None:
     """Train every algorithm on every data set with every coefficient and seed, and report.
 
     The same command again skips what is finished and goes on with what is missing, interrupted or failed.
     """
     from dr3_ray.sweep.directory import spec_of
+    from dr3_ray.sweep.options import spec_from
+
+    sources = {name: str(context.get_parameter_source(name)) for name in context.params}
+    given = {name: context.params[name] for name, source in sources.items() if source.endswith("COMMANDLINE")}
+    how = {"spec", "resume", "force", "dry_run", "calibration"}
+    if resume and (more := sorted(given.keys() - (how - {"spec"}))):
+        option = more[0].strip("_").replace("_", "-")
+        raise UserError(f"--resume goes on with what was asked for: leave out --{option}, or give no --resume")
+    asked = spec_of(resume) if resume else spec_from(spec, {name: given[name] for name in given.keys() - how})
+    if dry_run:
+        return _foresee(asked, calibration)
+    return _run(asked, force)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of sweep specifications, which editors check and complete YAML files by."""
     from dr3_ray.sweep.spec import SweepSpec
 
-    if resume:
-        sources = {name: str(context.get_parameter_source(name)) for name in context.params}
-        given = [name for name, source in sources.items() if source.endswith("COMMANDLINE")]
-        if more := sorted({*given} - {"resume", "force"}):
-            option = more[0].strip("_").replace("_", "-")
-            raise UserError(f"--resume goes on with what was asked for: leave out --{option}, or give no --resume")
-        return _run(spec_of(resume), force)
-    if not dataset:
-        raise UserError("Missing option '--dataset': name the data, or a run directory after --resume")
-    _run(
-        SweepSpec(
-            algorithms=algorithm,
-            datasets=dataset,
-            coefficients=[_number(text, "--coefficients") for text in coefficients.split(",")],
-            seeds=int(seeds) if seeds.isdecimal() else [_number(text, "--seeds") for text in seeds.split(",") if text],
-            steps=steps,
-            evaluations=evaluations,
-            environment=environment,
-            evaluation_episodes=episodes,
-            options={name: _value(text) for name, text in map(_split, set_)},
-            axes={name: _values(text) for name, text in map(_split, axis)},
-            pack=pack,
-            cpus=cpus,
-            gpus=gpus,
-            nodes=nodes,
-            concurrent=concurrent,
-            retries=retries,
-            checkpoint_every=checkpoint_every,
-            out=out,
-            storage=storage,
-        ),
-        force,
-    )
+    print(json.dumps(SweepSpec.model_json_schema(), indent=1))
 
 
 @app.command()
@@ -189,6 +185,14 @@ def _run(spec: Any, force: bool = False) -> None:
     raise typer.Exit(summary.exit_code)
 
 
+def _foresee(spec: Any, calibrate: bool) -> None:
+    from rich.console import Console
+
+    from dr3_ray.sweep.plan import plan_sweep, plan_table
+
+    Console().print(plan_table(plan_sweep(spec, calibrate, say=lambda text: print(text, file=sys.stderr))))
+
+
 def _report(run: Path) -> None:
     from rich.console import Console
 
@@ -197,36 +201,6 @@ def _report(run: Path) -> None:
     page = write_report(run)
     Console().print(summary_table(run))
     print(f"report: {page}")
-
-
-def _split(setting: str) -> tuple[str, str]:
-    name, equals, value = setting.partition("=")
-    if not (name and equals and value):
-        raise UserError(f"{setting!r} is not of the form OPTION=VALUE")
-    return name, value
-
-
-def _value(text: str) -> Any:
-    """JSON where it is JSON (numbers, lists, true, false), else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _values(text: str) -> list[Any]:
-    """`0.1,1` and `[64,64],[256,256]` as JSON, `huber,squared` as words."""
-    try:
-        return list(json.loads(f"[{text}]"))
-    except ValueError:
-        return [_value(part) for part in text.split(",")]
-
-
-def _number(text: str, option: str) -> float:
-    value = _value(text.strip())
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{option}: {text!r} is not a number: give numbers with commas between them")
-    return value
 
 
 def _fail(message: str) -> None:

@@ -6,7 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PositiveInt, StrictFloat, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    StrictFloat,
+    Tag,
+    WithJsonSchema,
+)
 from pydantic import model_validator as check
 
 from dr3_ray.errors import UserError
@@ -47,7 +57,8 @@ def _condition_kind(value: Any) -> str:
     return "bounds" if isinstance(value, dict | Bounds) else "value"
 
 
-Wanted = Annotated[Annotated[Bounds, Tag("bounds")] | Annotated[Any, Tag("value")], Discriminator(_condition_kind)]
+_Value = Annotated[Any, Tag("value"), WithJsonSchema({"type": ["string", "number", "boolean", "null", "array"]})]
+Wanted = Annotated[Annotated[Bounds, Tag("bounds")] | _Value, Discriminator(_condition_kind)]
 Condition = dict[str, Wanted]
 """Names with a value, a list of values, or bounds; met where all of them are."""
 

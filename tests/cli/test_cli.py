@@ -36,7 +36,7 @@ def test_help_is_quick_and_needs_neither_torch_nor_ray(arguments):
 def test_the_commands_are_these(capsys):
     assert run() == 0
     shown = capsys.readouterr().out
-    for command in ("sweep", "demo", "report", "doctor", "data"):
+    for command in ("sweep", "demo", "schema", "report", "doctor", "data"):
         assert f"│ {command} " in shown
 
 
@@ -55,6 +55,7 @@ def test_version(capsys):
         (["sweep", "--dataset", "x", "--steps", "many"], "Invalid value for '--steps'"),
         (["report"], "Missing argument"),
         (["report", "nowhere"], "nowhere is not a run directory"),
+        (["sweep", "nowhere.yaml"], "nowhere.yaml cannot be read (No such file or directory)"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, capsys):

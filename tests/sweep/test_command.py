@@ -9,6 +9,8 @@ import pytest
 
 from dr3_ray import cli
 from dr3_ray.cli import main
+from dr3_ray.sweep.space import LogUniform
+from dr3_ray.sweep.spec import SweepSpec
 
 SCRIPT = Path(__file__).parents[2] / "sweeps" / "coefficient_sweep.py"
 
@@ -31,8 +33,9 @@ def test_every_option_arrives(asked):
     arguments = (
         "sweep --algorithm DR3-CQL --algorithm BC --dataset a,b --dataset c --coefficients 0,1e-3 --seeds 4,7 "
         "--steps 60 --evaluations 6 --environment none --episodes 3 --set hidden_sizes=[8,8] --set loss=squared "
-        "--axis cql_alpha=0.1,1 --axis batch_size=32 --axis dr3_form=dot,abs --axis hidden=[8],[8,8] --pack 5 --cpus 2 "
-        "--gpus 0.5 --nodes 2 --concurrent 3 --retries 1 --checkpoint-every 2 --out x/y --storage s3://bucket/x"
+        "--axis cql_alpha=0.1,1 --axis batch_size=32 --axis dr3_form=dot,abs --axis hidden=[8],[8,8] --budget 7 "
+        "--pack 5 --cpus 2 --gpus 0.5 --nodes 2 --concurrent 3 --retries 1 --checkpoint-every 2 "
+        "--out x/y --storage s3://bucket/x"
     )
     assert run(*arguments.split()) == 0
     assert asked[0].model_dump() == {
@@ -46,6 +49,9 @@ def test_every_option_arrives(asked):
         "evaluation_episodes": 3,
         "options": {"hidden_sizes": [8, 8], "loss": "squared"},
         "axes": {"cql_alpha": (0.1, 1), "batch_size": (32,), "dr3_form": ("dot", "abs"), "hidden": ([8], [8, 8])},
+        "exclude": (),
+        "budget": 7,
+        "sample_seed": 0,
         "pack": 5,
         "cpus": 2.0,
         "gpus": 0.5,
@@ -59,10 +65,54 @@ def test_every_option_arrives(asked):
 
 
 def test_what_is_not_given_has_the_defaults_of_the_spec(asked):
-    from dr3_ray.sweep.spec import SweepSpec
-
     assert run("sweep", "--dataset", "d") == 0
     assert asked == [SweepSpec(datasets=["d"])]
+
+
+def test_ranges_can_be_typed(asked):
+    drawn = '{"log_uniform":[0.001,1],"samples":2}'
+    assert run("sweep", "--dataset", "d", "--coefficients", drawn, "--axis", f"critic_lr={drawn}") == 0
+    assert asked[0].coefficients == asked[0].axes["critic_lr"] == LogUniform(log_uniform=(0.001, 1.0), samples=2)
+
+
+def test_options_stand_above_the_file(asked, tmp_path):
+    file = tmp_path / "spec.yaml"
+    file.write_text("datasets: [a]\nsteps: 60\nevaluations: 6\nout: x/y\noptions: {tau: 1}\naxes: {n_step: [1, 2]}\n")
+    assert run("sweep", str(file)) == 0
+    assert run("sweep", str(file), "--steps", "120", "--set", "n_step=3", "--axis", "tau=0.5,1", "--seeds", "1") == 0
+    plain = {"datasets": ["a"], "evaluations": 6, "out": "x/y"}
+    assert asked == [
+        SweepSpec(**plain, steps=60, options={"tau": 1}, axes={"n_step": [1, 2]}),
+        SweepSpec(**plain, steps=120, options={"n_step": 3}, axes={"tau": [0.5, 1]}, seeds=1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("datasets: [DATA]\nstep: 10\n", "unknown key 'step': did you mean 'steps'?"),
+        ("datasets: [DATA]\noptions: {critc_lr: 1e-3}\n", "unknown option 'critc_lr': did you mean 'critic_lr'?"),
+        ("datasets: [DATA]\ncoefficients: [0, many]\n", "coefficients.1: Input should be a valid number, not 'many'"),
+        ("datasets: [DATA]\nseeds: [1, 1]\n", "seeds: seed 1 is there more than once"),
+        ("datasets: [DATA]\naxes: {tau: []}\n", "axes.tau: without a value the sweep has no members"),
+        ("datasets: [DATA]\nexclude: [{dr3_coeff: {min: 0}}]\n", "exclude leaves out all of them"),
+        ("steps: 10\n", "Missing option '--dataset'"),
+        ("datasets: [DATA\n", "line 2 is not YAML"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_mistake_in_a_file_is_one_line_and_changes_nothing(
+    cartpole, text, message, more, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("spec.yaml").write_text(text.replace("DATA", cartpole))
+    assert run("sweep", "spec.yaml", *more) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert message in shown.err
+    assert os.listdir(tmp_path) == ["spec.yaml"]
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("3", (0, 1, 2)), ("1,5", (1, 5)), ("5,", (5,))])

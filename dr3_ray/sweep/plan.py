@@ -1,0 +1,211 @@
+"""What a sweep would do, before anything runs: members, packs, trials, and about how much time, memory and room."""
+
+import heapq
+import json
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import ray
+import torch
+from ray._private.services import canonicalize_bootstrap_address
+from ray._private.utils import get_num_cpus
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+from dr3_ray.sweep.calibration import Cost, measure
+from dr3_ray.sweep.checkpoints import KEPT
+from dr3_ray.sweep.directory import is_run
+from dr3_ray.sweep.index import FINAL, read_index
+from dr3_ray.sweep.packing import Pack, pack_members, structure
+from dr3_ray.sweep.progress import duration
+from dr3_ray.sweep.run import connect, slots
+from dr3_ray.sweep.spec import Config, SweepSpec, members
+
+ROW = 150  # bytes of a member's evaluation in the histories, compressed
+
+
+class Kind(NamedTuple):
+    """Members that can train together, in how many packs they do, and what the largest of these packs takes."""
+
+    about: str
+    packs: list[Pack]
+    why: str
+    cost: Cost | None
+
+    @property
+    def first(self) -> Config:
+        return next(iter(self.largest.values()))
+
+    @property
+    def largest(self) -> dict[str, Config]:
+        return max((pack.members for pack in self.packs), key=len)
+
+    def seconds(self, pack: Pack) -> float:
+        """How long a pack trains and evaluates."""
+        assert self.cost is not None
+        whole = self.first["steps"] * self.cost.update + self.first["evaluations"] * self.cost.evaluation
+        return whole * len(pack.members) / len(self.largest)
+
+
+class Plan(NamedTuple):
+    """What is to be trained, in which packs, where; `done` members were finished before."""
+
+    spec: SweepSpec
+    members: dict[str, Config]
+    done: int
+    kinds: list[Kind]
+    slots: int
+    where: str
+
+    @property
+    def packs(self) -> list[Pack]:
+        """All packs, each a trial."""
+        return [pack for kind in self.kinds for pack in kind.packs]
+
+    @property
+    def seconds(self) -> float:
+        """How long all trials take in their slots, each of them begun as soon as a slot is free."""
+        busy = [0.0] * self.slots
+        for kind in self.kinds:
+            for pack in kind.packs:
+                heapq.heapreplace(busy, busy[0] + kind.seconds(pack))
+        return max(busy)
+
+    @property
+    def storage(self) -> int:
+        """Bytes of the index, of the histories, and of the checkpoints if all trials leave as many as are kept."""
+        index = sum(3 * len(json.dumps(config)) for config in self.members.values())
+        histories = sum(config["evaluations"] * ROW for config in self.members.values())
+        kept = KEPT if self.spec.checkpoint_every != 0 else 0
+        checkpoints = sum(kept * kind.cost.state * len(kind.packs) for kind in self.kinds if kind.cost)
+        return index + histories + checkpoints
+
+
+def plan_sweep(spec: SweepSpec, calibrate: bool = True, say: Callable[[str], None] = lambda _: None) -> Plan:
+    """What the sweep would do from here on. Nothing is written, and no Ray is started.
+
+    Raises:
+        UserError: the sweep cannot be done as asked.
+    """
+    planned = members(spec, say)
+    records = read_index(spec.out) if is_run(spec.out) else []
+    over = {record["member"] for record in records if record["status"] in FINAL}
+    missing = {member: config for member, config in planned.items() if member not in over}
+    fits, where = slots_here(spec)
+    if not fits:
+        say(
+            f"no machine of {where} has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial: planned for one that has"
+        )
+    if calibrate and spec.gpus and not torch.cuda.is_available():
+        say("there is no GPU here: times are those of a CPU")
+    groups: dict[str, list[Pack]] = {}
+    for pack in pack_members(missing, spec.pack, fits or 1):
+        groups.setdefault(structure(next(iter(pack.members.values()))), []).append(pack)
+    about = differences(groups)
+    kinds = [Kind(about[key], packs, _why(packs, spec.pack, fits), None) for key, packs in groups.items()]
+    if calibrate:
+        kinds = [kind._replace(cost=measure(list(kind.largest.values()), spec.cpus, spec.gpus)) for kind in kinds]
+    return Plan(spec, planned, len(planned) - len(missing), kinds, fits or 1, where)
+
+
+def slots_here(spec: SweepSpec) -> tuple[int, str]:
+    """How many trials fit at a time, and where: into the cluster that a sweep would use, or this machine."""
+    if ray.is_initialized() or canonicalize_bootstrap_address(None) is not None:
+        connect()
+        return slots(spec), "the Ray cluster"
+    cpus, gpus = get_num_cpus(), torch.cuda.device_count()
+    fits = min(int(have / want) for have, want in ((cpus, spec.cpus), (gpus, spec.gpus)) if want)
+    return min(fits, spec.concurrent or fits), f"this machine ({cpus} CPUs, {gpus} GPUs)"
+
+
+def differences(structures: Iterable[str]) -> dict[str, str]:
+    """Algorithm and data set of each structure, and what tells it from others of these two."""
+    found = {key: json.loads(key) for key in structures}
+    groups: dict[tuple[str, str], list[Config]] = {}
+    for values in found.values():
+        groups.setdefault((values["algorithm"], values["dataset"]), []).append(values)
+    apart = {
+        name: None for group in groups.values() for name in group[0] if any(c[name] != group[0][name] for c in group)
+    }
+    return {
+        key: ", ".join(_setting(name, values[name]) for name in ("algorithm", "dataset", *apart) if name in values)
+        for key, values in found.items()
+    }
+
+
+def _setting(name: str, value: object) -> str:
+    if name == "dataset":
+        return str(value).rstrip("/").rpartition("/")[2].removeprefix("embedded:")
+    return str(value) if name == "algorithm" else f"{name} {value}"
+
+
+def _why(packs: list[Pack], limit: int, fits: int) -> str:
+    """Why members of one structure are in so many packs."""
+    count = sum(len(pack.members) for pack in packs)
+    least = -(-count // limit)
+    reasons = [f"{limit} a pack at most: {least}"] if least > 1 else []
+    reasons += [f"trials at a time ({fits}): {len(packs)}"] if len(packs) > least else []
+    return ", ".join(reasons) or "one pack"
+
+
+def plan_table(plan: Plan) -> Group:
+    """The plan as people read it."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{len(plan.members)} members", title_justify="left")
+    table.add_column("members that can train together", overflow="fold")
+    for title in ("members", "packs", "updates of each"):
+        table.add_column(title, justify="right")
+    table.add_column("why so many packs")
+    calibrated = all(kind.cost for kind in plan.kinds) and bool(plan.kinds)
+    for title in ("time a pack", "parameters", "optimiser", "targets", "data") if calibrated else ():
+        table.add_column(title, justify="right")
+    for kind in plan.kinds:
+        sizes = sorted({len(pack.members) for pack in kind.packs}, reverse=True)
+        row = [
+            kind.about,
+            str(sum(len(pack.members) for pack in kind.packs)),
+            f"{len(kind.packs)} of {' and '.join(map(str, sizes))}",
+            f"{kind.first['steps']:,}",
+            kind.why,
+        ]
+        if kind.cost:
+            row.append(duration(max(map(kind.seconds, kind.packs))))
+            row += map(size, kind.cost[2:])
+        table.add_row(*row)
+    return Group(table, *_sentences(plan, calibrated))
+
+
+def _sentences(plan: Plan, calibrated: bool) -> list[str]:
+    spec, todo = plan.spec, len(plan.members) - plan.done
+    said = [f"{plan.done} of {len(plan.members)} members were done before, {todo} are left."] if plan.done else []
+    if not todo:
+        return [*said, "Nothing is left to train."]
+    configurations = len({json.dumps(config | {"seed": 0}, sort_keys=True) for config in plan.members.values()})
+    kinds = len(plan.kinds)
+    said.append(
+        f"{configurations} configurations with up to {len(spec.seeds)} seeds; "
+        f"{kinds} structure{'s' * (kinds > 1)}; {len(plan.packs)} packs, each a trial of {spec.cpus:g} CPUs and "
+        f"{spec.gpus:g} GPUs; {min(plan.slots, len(plan.packs))} trials at a time on {plan.where}."
+    )
+    updates = sum(config["steps"] for pack in plan.packs for config in pack.members.values())
+    if calibrated:
+        memory = max(kind.cost.state for kind in plan.kinds if kind.cost)
+        said += [
+            f"About {duration(plan.seconds)} for {updates:,} updates, by a few made here; start-up comes on top.",
+            f"Memory of a pack: up to {size(memory)} and its activations, beside the process with its libraries. "
+            "Data are mapped: trials of a machine share them.",
+            f"Room in {spec.storage or spec.out}: about {size(plan.storage)}"
+            + (", of which most are checkpoints." if spec.checkpoint_every != 0 else "."),
+        ]
+    else:
+        said.append(f"{updates:,} updates in all. Not calibrated: no time and memory.")
+    return [*said, "Nothing was written."]
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: `1.2 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
