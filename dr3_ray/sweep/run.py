@@ -64,6 +64,7 @@ def run_sweep(spec: SweepSpec, command: list[str] | None = None, force: bool = F
         missing = {member: planned[member] for member in left if member in planned}  # in the order that names packs
         if finished := len(planned) - len(missing):
             console.print(f"{finished} of {len(planned)} runs were done before", highlight=False)
+        claim(_storage(spec), read_run(spec.out)["id"], str(spec.out.resolve()))
         try:
             with mirrored(spec.out, spec.storage, lambda text: console.print(text, soft_wrap=True, markup=False)):
                 interrupted = bool(missing) and _train(spec, planned, missing, index, console)
@@ -79,8 +80,6 @@ def _train(
     spec: SweepSpec, planned: dict[str, Config], missing: dict[str, Config], index: Index, console: Console
 ) -> bool:
     """Train the missing members; whether it was stopped before all were done."""
-    storage, run = absolute(spec.storage or str(spec.out)), read_run(spec.out)["id"]
-    claim(storage, run, str(spec.out.resolve()))
     configs = {member: record["config"] for member, record in index.records.items()}
     histories = Histories(spec.out, configs, ("algorithm", "dataset", "seed", *axes(configs.values())))
     histories.load(again=missing)
@@ -101,7 +100,7 @@ def _train(
             again, rest = begun_packs(missing, index.records)
             packs = [*again, *pack_members(rest, spec.pack, slots(spec))]
             log = MemberLog(packs, index, histories, progress)
-            _fit(spec, packs, log, storage, run)
+            _fit(spec, packs, log)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time
         pass
     finally:
@@ -112,7 +111,7 @@ def _train(
     return bool(left)
 
 
-def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog, storage: str, run: str) -> None:
+def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog) -> None:
     """One Tune trial for each pack."""
     from dr3_ray.sweep.trainable import PackTrainable  # RLlib takes seconds to import: only where something is trained
 
@@ -123,7 +122,7 @@ def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog, storage: str, run: 
     param_space = {
         "pack": tune.grid_search(trials),
         **{"cpus": spec.cpus, "gpus": spec.gpus},
-        **{"storage": storage, "run": run, "checkpoint_every": spec.checkpoint_every},
+        **{"storage": _storage(spec), "run": read_run(spec.out)["id"], "checkpoint_every": spec.checkpoint_every},
     }
     tune.Tuner(
         PackTrainable,
@@ -143,6 +142,10 @@ def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog, storage: str, run: 
             verbose=0,
         ),
     ).fit()
+
+
+def _storage(spec: SweepSpec) -> str:
+    return absolute(spec.storage or str(spec.out))
 
 
 def connect() -> bool:

@@ -9,10 +9,12 @@ import pytest
 from dr3_ray import cli
 from dr3_ray.errors import UserError
 from dr3_ray.sweep import resume
+from dr3_ray.sweep.checkpoints import claim
 from dr3_ray.sweep.directory import RUN, open_run, read_run, spec_of
 from dr3_ray.sweep.index import Index
 from dr3_ray.sweep.packing import pack_members
 from dr3_ray.sweep.resume import begun_packs, versions
+from dr3_ray.sweep.run import run_sweep
 from dr3_ray.sweep.spec import SweepSpec, members
 
 
@@ -108,6 +110,14 @@ def test_other_data_are_refused_by_name_unless_forced(tiny, data, collected):
         index.write(planned, "running", pack="p")
     with open_run(tiny, planned, ["x"]):  # both are known now
         pass
+
+
+def test_storage_of_another_sweep_is_left_alone(tiny, tmp_path):
+    storage = tmp_path / "storage"
+    claim(str(storage), "theirs", "/runs/theirs")
+    with pytest.raises(UserError, match="belongs to the sweep in /runs/theirs"):
+        run_sweep(SweepSpec(**dict(tiny) | {"storage": str(storage)}))
+    assert [path.name for path in storage.rglob("*")] == ["checkpoints", "owner.json"]
 
 
 def test_the_code_that_counts_is_what_trains():
