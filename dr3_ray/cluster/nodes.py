@@ -50,8 +50,8 @@ def machines_with(resources: dict[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def check_shared(storage: str, datasets: Iterable[str]) -> None:
-    """Every machine has to see the data sets, and the directory in which trials are kept unless that is a URI.
+def check_shared(storage: str | None, datasets: Iterable[str]) -> None:
+    """Every machine has to see the data sets, and the directory in which checkpoints are kept unless that is a URI.
 
     Raises:
         UserError: one does not; says which, and what to do.
@@ -60,8 +60,8 @@ def check_shared(storage: str, datasets: Iterable[str]) -> None:
     if len(machines) < 2:
         return
     paths = [str(Path(source).resolve()) for source in datasets if not source.startswith("embedded:")]
-    mark = Path(storage).resolve() / f".shared-{secrets.token_hex(4)}"
-    if "://" not in storage:
+    mark = Path(storage or ".").resolve() / f".shared-{secrets.token_hex(4)}"
+    if storage and "://" not in storage:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
         paths.insert(0, str(mark))
@@ -71,7 +71,7 @@ def check_shared(storage: str, datasets: Iterable[str]) -> None:
             if lost and lost[0] == str(mark):
                 raise UserError(
                     f"{mark.parent} is another directory on {node['NodeManagerAddress']}: "
-                    "take one that all machines share as --out, or give --storage s3://BUCKET/PATH"
+                    "give --storage a path or URI that all machines share, or --checkpoint-every 0"
                 )
             if lost:
                 raise UserError(f"{lost[0]} is not there on {node['NodeManagerAddress']}: copy it, or share its folder")

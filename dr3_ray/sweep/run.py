@@ -92,7 +92,7 @@ def _train(
         with _stopped_alike(), progress:
             if not alone:
                 wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, progress.say)
-                check_shared(spec.storage or str(spec.out), spec.datasets)
+                check_shared(None if spec.checkpoint_every == 0 else storage, spec.datasets)
             elif spec.nodes > 1:
                 raise UserError(f"{spec.nodes} machines need a Ray cluster, and none is here: see docs/clusters.md")
             elif not slots(spec):
