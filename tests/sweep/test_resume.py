@@ -141,11 +141,15 @@ def test_a_run_says_what_it_was_asked_for(tiny, data, tmp_path, monkeypatch):
         ("--resume .", "is not a run directory"),
         ("--resume run --steps 5", "leave out --steps"),
         ("--resume run --set tau=1 --dataset x", "leave out --dataset"),
+        ("--resume changed", "changed was begun with other versions (numpy 1.0 then, "),
         ("--resume cut", "cut does not say what was asked for: give the whole command again"),
     ],
 )
 def test_mistakes_with_resume(tiny, arguments, message, tmp_path, monkeypatch, capsys):
     begin(tiny)
+    changed = Path(shutil.copytree(tiny.out, tmp_path / "changed")) / RUN
+    document = json.loads(changed.read_text())
+    changed.write_text(json.dumps(document | {"versions": document["versions"] | {"numpy": "1.0"}}))
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / RUN).write_text('{"format": 1}')
     monkeypatch.chdir(tmp_path)
