@@ -1,5 +1,6 @@
 """The command line. Commands import what is heavy when they run, so that `--help` is quick."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -145,6 +146,26 @@ def fetch(
     out = out or Path("runs") / run.partition("?")[0].rstrip("/").rpartition("/")[2]
     bring(run, out, cluster, checkpoints)
     _report(out)
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="A run directory, or a copy of one.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Until the sweep is over; Ctrl-C ends it sooner.")] = False,
+) -> None:
+    """Members by status, updates a second and time left, from the files of a run directory alone."""
+    import time
+
+    from rich.console import Console
+
+    from dr3_ray.sweep.status import read_status, status_view
+    from dr3_ray.sweep.status import watch as follow
+
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            follow(run, Console())
+    else:
+        Console().print(status_view(read_status(run), run, time.time()), soft_wrap=True, highlight=False)
 
 
 @app.command()

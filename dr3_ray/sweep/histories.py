@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from dr3_ray.errors import UserError
 
 HISTORIES = "histories.parquet"
+WRITTEN = b"written"  # in its metadata: when, in seconds since 1970, whatever a copy does to the file's own time
 SHARE = 0.02  # of the time may go into rewriting the file,
 PAUSE = 2.0  # and it is not done more often than so many seconds
 
@@ -91,7 +92,8 @@ class Histories:
         self._settled = self._settled and [pa.concat_tables(self._settled, promote_options="permissive")]
         partial = self._path.with_name(f".{self._path.name}.partial")
         try:
-            pq.write_table(self._with_configs(table), partial, compression="zstd")
+            full = self._with_configs(table).replace_schema_metadata({WRITTEN: str(time.time())})
+            pq.write_table(full, partial, compression="zstd")
             os.replace(partial, self._path)
         finally:
             partial.unlink(missing_ok=True)

@@ -17,7 +17,9 @@ def run(*arguments: str) -> int:
     return int(end.value.code or 0)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["sweep", "--help"], ["demo", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["sweep", "--help"], ["status", "--help"], ["demo", "--help"], ["report", "--help"]]
+)
 def test_help_is_quick_and_needs_neither_torch_nor_ray(arguments):
     code = (
         "import sys, json, dr3_ray.cli\n"
@@ -36,7 +38,7 @@ def test_help_is_quick_and_needs_neither_torch_nor_ray(arguments):
 def test_the_commands_are_these(capsys):
     assert run() == 0
     shown = capsys.readouterr().out
-    for command in ("sweep", "demo", "schema", "report", "doctor", "data"):
+    for command in ("sweep", "demo", "schema", "status", "report", "doctor", "data"):
         assert f"│ {command} " in shown
 
 
