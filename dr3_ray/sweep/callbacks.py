@@ -1,16 +1,22 @@
 """From Tune's trials back to members: every result of a pack becomes a row and, where it matters, an index record."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
+from dr3_ray.errors import UserError
 from dr3_ray.sweep.histories import Histories
 from dr3_ray.sweep.index import FINAL, Index, Status
 from dr3_ray.sweep.packing import Pack
 from dr3_ray.sweep.progress import SweepProgress
 
+WATCH_EVERY = 5.0  # seconds
+SILENT = 60.0  # seconds without a running trial, until that is said
 NOT_MEASURED = ("diverged", "seed", "dr3_coeff")  # of a member's result: they stand in index and configuration
 
 
@@ -100,6 +106,40 @@ class MemberLog(tune.Callback):
     @staticmethod
     def _pack(trial: Trial) -> str:
         return str(trial.config["pack"]["name"])
+
+
+class Watch(tune.Callback):
+    """Sees to it that a sweep never waits in silence, as Tune would for ever.
+
+    Ends it when the Ray of this machine has died, and says so when nothing trains because others hold the cluster, or
+    because the machines that had room for a trial, which needs `room`, are gone.
+    """
+
+    def __init__(self, run: Path, room: str, say: Callable[[str], None]) -> None:
+        self._run, self._room, self._say = run, room, say
+        self._next, self._trained = 0.0, time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As that of a MemberLog."""
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Look now and then. UserError: this machine is not among the living."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + WATCH_EVERY
+        here = ray.get_runtime_context().get_node_id()
+        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == here):
+            raise UserError(f"Ray has died on this machine: `dr3-ray sweep --resume {self._run}` goes on")
+        waiting = sum(trial.status == Trial.PENDING for trial in trials)
+        if not waiting or any(trial.status == Trial.RUNNING for trial in trials):
+            self._trained = now
+        elif now - self._trained >= SILENT:
+            self._trained = now
+            free = ray.available_resources()
+            rest = f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs of the cluster are free"
+            self._say(f"nothing is trained: {waiting} trials wait for {self._room} each, and {rest}")
 
 
 def reason(trial: Trial) -> str:

@@ -6,9 +6,8 @@ import secrets
 import signal
 import socket
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from rich.console import Console
 from dr3_ray.cluster.files import mirrored
 from dr3_ray.cluster.nodes import check_shared, wait_for_nodes
 from dr3_ray.errors import UserError
-from dr3_ray.sweep.callbacks import MemberLog
+from dr3_ray.sweep.callbacks import MemberLog, Watch
 from dr3_ray.sweep.checkpoints import NO_ROOM, claim
 from dr3_ray.sweep.directory import absolute, axes, open_run, read_run
 from dr3_ray.sweep.histories import Histories
@@ -30,8 +29,6 @@ from dr3_ray.sweep.packing import Pack, pack_members
 from dr3_ray.sweep.progress import SHOWN, SweepProgress
 from dr3_ray.sweep.resume import begun_packs
 from dr3_ray.sweep.spec import Config, SweepSpec, members
-
-WATCH_EVERY = 5.0  # seconds
 
 
 class RunSummary(NamedTuple):
@@ -92,7 +89,7 @@ def _train(
         with _stopped_alike(), progress:
             if not alone:
                 wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, progress.say)
-                check_shared(None if spec.checkpoint_every == 0 else storage, spec.datasets)
+                check_shared(None if spec.checkpoint_every == 0 else _storage(spec), spec.datasets)
             elif spec.nodes > 1:
                 raise UserError(f"{spec.nodes} machines need a Ray cluster, and none is here: see docs/clusters.md")
             elif not slots(spec):
@@ -100,7 +97,7 @@ def _train(
             again, rest = begun_packs(missing, index.records)
             packs = [*again, *pack_members(rest, spec.pack, slots(spec))]
             log = MemberLog(packs, index, histories, progress)
-            _fit(spec, packs, log)
+            _fit(spec, packs, log, progress.say)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time
         pass
     finally:
@@ -111,7 +108,7 @@ def _train(
     return bool(left)
 
 
-def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog) -> None:
+def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog, say: Callable[[str], None]) -> None:
     """One Tune trial for each pack."""
     from dr3_ray.sweep.trainable import PackTrainable  # RLlib takes seconds to import: only where something is trained
 
@@ -138,7 +135,7 @@ def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog) -> None:
             storage_path=str(spec.out.resolve()),
             failure_config=tune.FailureConfig(max_failures=spec.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            callbacks=[log, _Watch(spec.out)],
+            callbacks=[log, Watch(spec.out, f"{spec.cpus:g} CPUs and {spec.gpus:g} GPUs", say)],
             verbose=0,
         ),
     ).fit()
@@ -174,22 +171,6 @@ def connect() -> bool:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # trials share the machine's CPUs
     ray.init("local", include_dashboard=False, **quiet)
     return True
-
-
-class _Watch(tune.Callback):
-    """Ends a sweep of which the Ray on this machine has died: Tune would wait for it for ever, and say nothing."""
-
-    def __init__(self, run: Path) -> None:
-        self._run, self._next = run, 0.0
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Look now and then. UserError: this machine is not among the living."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + WATCH_EVERY
-        here = ray.get_runtime_context().get_node_id()
-        if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == here):
-            raise UserError(f"Ray has died on this machine: `dr3-ray sweep --resume {self._run}` goes on")
 
 
 def slots(spec: SweepSpec) -> int:

@@ -5,6 +5,9 @@ import threading
 import time
 from pathlib import Path
 
+import ray
+
+from dr3_ray.sweep import callbacks
 from dr3_ray.sweep.histories import read_histories
 from dr3_ray.sweep.index import INDEX, read_index
 from dr3_ray.sweep.run import run_sweep
@@ -86,3 +89,19 @@ def test_what_failed_is_redone_and_the_rest_goes_on(cluster, cartpole, collected
     later = [json.loads(line)["member"] for line in (sweep.out / INDEX).read_text().splitlines()[lines:]]
     assert not finished & set(later)
     assert steps(sweep.out) == {member: [20, 40] for member in members(sweep)}
+
+
+def test_a_sweep_that_finds_no_room_says_so_and_begins_when_there_is(cluster, cartpole, tmp_path, capfd, monkeypatch):
+    """Others hold all CPUs."""
+    monkeypatch.setattr(callbacks, "SILENT", 0.5)
+    monkeypatch.setattr(callbacks, "WATCH_EVERY", 0.1)
+    cpus = int(ray.cluster_resources()["CPU"])
+    held = ray.util.placement_group([{"CPU": cpus}])
+    ray.get(held.ready())
+    release = threading.Timer(2.0, lambda: ray.util.remove_placement_group(held))
+    release.start()
+    sweep = SweepSpec(datasets=[cartpole], coefficients=[0.1], seeds=1, out=tmp_path / "run", **TINY)
+    assert run_sweep(sweep).statuses == {"finished": 1}
+    release.join()
+    said = "nothing is trained: 1 trials wait for 1 CPUs and 0 GPUs each, and 0 CPUs and 0 GPUs of the cluster are free"
+    assert said in capfd.readouterr().err
