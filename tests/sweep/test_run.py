@@ -61,7 +61,13 @@ def test_what_failed_is_redone_and_the_rest_goes_on(cluster, cartpole, collected
     fragile = Path(collected(tmp_path / "fragile", "CartPole-v1", episodes=3))
     shard, hidden = fragile / "shard-00000.arrow", tmp_path / "hidden"
     sweep = SweepSpec(
-        datasets=[cartpole, str(fragile)], seeds=2, coefficients=[0.1], concurrent=1, out=tmp_path / "run", **TINY
+        datasets=[cartpole, str(fragile)],
+        seeds=2,
+        coefficients=[0.1],
+        concurrent=1,
+        retries=0,
+        out=tmp_path / "run",
+        **TINY,
     )
 
     def vandal() -> None:

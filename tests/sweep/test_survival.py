@@ -127,16 +127,19 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
         pass
     seen: set[Path] = set()
 
-    def disturb(act: Callable[[subprocess.Popen[str]], Any], **environment: str) -> tuple[int, str]:
-        """Go on until there is a further checkpoint, then act; the exit code and what was said."""
+    def go_on(disturb: Callable[[subprocess.Popen[str]], Any] | None = None, **environment: str) -> tuple[int, str]:
+        """Go on to the end, or disturb as soon as there is a further checkpoint; the exit code and what was said."""
         process = subprocess.Popen(
             [sys.executable, "-m", "dr3_ray.cli", "sweep", "--resume", str(run)],
             start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "RAY_ADDRESS": "local", **environment},
         )  # fmt: skip
-        wait_for(lambda: set(checkpoints(run)) - seen or process.poll() is not None)
-        children = psutil.Process(process.pid).children() if process.poll() is None else []
-        act(process)
+        children = []
+        if disturb:
+            wait_for(lambda: set(checkpoints(run)) - seen or process.poll() is not None)
+            assert process.poll() is None, process.communicate()
+            children = psutil.Process(process.pid).children()
+            disturb(process)
         out, err = process.communicate(timeout=200)
         _, alive = psutil.wait_procs(children, timeout=30)
         assert not alive
@@ -144,29 +147,29 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
         seen.update(checkpoints(run))
         return process.returncode, out + err
 
-    code, said = disturb(lambda _: None, RAY_memory_usage_threshold="0.0001", RAY_memory_monitor_refresh_ms="100")
+    code, said = go_on(RAY_memory_usage_threshold="0.0001", RAY_memory_monitor_refresh_ms="100")
     assert code == 1, said
     assert statuses(run) == {"failed": 4}
     assert all("node running low on memory" in record["error"] for record in read_index(run))
     assert not seen
 
-    assert disturb(lambda process: process.kill())[0] == -signal.SIGKILL
+    assert go_on(lambda process: process.kill())[0] == -signal.SIGKILL
     assert statuses(run)["running"] == 2
     begun, before = checkpoints(run)[-1].parent, results(checkpoints(run)[-1])
 
-    code, said = disturb(lambda process: os.killpg(process.pid, signal.SIGTERM))
+    code, said = go_on(lambda process: os.killpg(process.pid, signal.SIGTERM))
     assert code == 130, said
     assert said.endswith(f"stopped with 4 pending; this goes on: dr3-ray sweep --resume {run}\n")
 
-    code, said = disturb(lambda process: raylet_of(process.pid).kill())
+    code, said = go_on(lambda process: raylet_of(process.pid).kill())
     assert code == 2, said
     assert said.endswith(f"error: Ray has died on this machine: `dr3-ray sweep --resume {run}` goes on\n")
 
-    code, said = disturb(interrupt_twice, RAY_ADDRESS=cluster)
+    code, said = go_on(interrupt_twice, RAY_ADDRESS=cluster)
     assert code == 130, said
     assert statuses(run)["running"] == 0
 
-    code, said = disturb(lambda _: None, RAY_ADDRESS=cluster)
+    code, said = go_on(RAY_ADDRESS=cluster)
     assert code == 0, said
     assert f"report: {run}/report/report.html" in said
     assert (run / "report" / "report.html").stat().st_size > 1000
