@@ -25,6 +25,7 @@ from dr3_ray.sweep.checkpoints import NO_ROOM, claim
 from dr3_ray.sweep.directory import absolute, axes, open_run, read_run
 from dr3_ray.sweep.histories import Histories
 from dr3_ray.sweep.index import FINAL, Index
+from dr3_ray.sweep.loggers import Loggers, check_installed
 from dr3_ray.sweep.packing import Pack, pack_members
 from dr3_ray.sweep.progress import SHOWN, SweepProgress
 from dr3_ray.sweep.resume import begun_packs
@@ -55,6 +56,7 @@ def run_sweep(spec: SweepSpec, command: list[str] | None = None, force: bool = F
         UserError: the sweep cannot be done as asked.
     """
     console = Console(stderr=True)
+    check_installed(spec.log)
     planned = members(spec, say=lambda text: console.print(text, soft_wrap=True, markup=False, highlight=False))
     with open_run(spec, planned, command or sys.argv, force) as index:
         left = [member for member, record in index.records.items() if record["status"] not in FINAL]
@@ -68,7 +70,9 @@ def run_sweep(spec: SweepSpec, command: list[str] | None = None, force: bool = F
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            raise UserError(f"no room left for {spec.out} ({error.strerror}): make some, and run this again") from error
+            raise UserError(
+                f"no room left in {spec.out} ({os.strerror(error.errno)}): make some, and resume"
+            ) from error
         counts = Counter(index.records[member]["status"] for member in planned)
     return RunSummary(spec.out, {status: counts[status] for status in SHOWN if counts[status]}, interrupted)
 
@@ -83,6 +87,8 @@ def _train(
     index.write([member for member in missing if index.status(member) == "failed"], "pending")
     statuses = {member: index.records[member]["status"] for member in planned}
     progress = SweepProgress(console, statuses, {member: config["steps"] for member, config in missing.items()})
+    loggers = Loggers(spec.log, spec.out, configs, progress.say)
+    histories.listeners.append(loggers)
     log = None
     try:
         alone = connect()  # first, because Ray handles SIGTERM in its own way
@@ -105,6 +111,7 @@ def _train(
             log.flush()
         left = [member for member in missing if index.status(member) in ("pending", "running")]
         index.write([member for member in left if index.status(member) == "running"], "pending", error="interrupted")
+        loggers.close()
     return bool(left)
 
 

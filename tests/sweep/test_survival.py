@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil  # comes with Ray
 import pytest
 
+from dr3_ray.errors import UserError
 from dr3_ray.sweep.checkpoints import MANIFEST
 from dr3_ray.sweep.directory import open_run
 from dr3_ray.sweep.histories import read_histories
@@ -178,20 +179,38 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
     assert results(last)[: len(before)] == before
 
 
-def test_a_full_disk_under_the_storage(undisturbed, tmp_path, capfd):
-    storage = tmp_path / "storage"
-    storage.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", storage], check=True)
-    try:
-        full = sweep(tmp_path / "run", storage=str(storage), retries=0)
-        assert run_sweep(full).statuses == {"failed": 4}
-        for record in read_index(full.out):
-            assert (
-                f"no room left for checkpoints in {storage}/checkpoints/{record['pack']} (No space" in record["error"]
-            )
-        assert "Traceback" not in "".join(capfd.readouterr())
-        subprocess.run(["mount", "-o", "remount,size=50m", storage], check=True)
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """A file system, to be made as large as said."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+
+    def of_size(size: str) -> Path:
+        subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+        return disk
+
+    yield of_size
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_under_the_storage(undisturbed, small_disk, tmp_path, capfd):
+    storage = small_disk("400k")
+    full = sweep(tmp_path / "run", storage=str(storage), retries=0)
+    assert run_sweep(full).statuses == {"failed": 4}
+    for record in read_index(full.out):
+        where = storage / "checkpoints" / record["pack"]
+        assert f"no room left for checkpoints in {where} (No space left on device)" in record["error"]
+    assert "Traceback" not in "".join(capfd.readouterr())
+    small_disk("50m")
+    run_sweep(full)
+    assert outcome(full.out, storage) == undisturbed
+
+
+def test_a_full_disk_under_the_run_directory(undisturbed, small_disk, tmp_path):
+    full = sweep(small_disk("120k") / "run", storage=str(tmp_path / "storage"))
+    with pytest.raises(UserError, match=r"no room left in .*/run \(No space left on device\): make some, and resume"):
         run_sweep(full)
-        assert outcome(full.out, storage) == undisturbed
-    finally:
-        subprocess.run(["umount", storage], check=True)
+    small_disk("50m")
+    run_sweep(full)
+    assert outcome(full.out, tmp_path / "storage") == undisturbed
