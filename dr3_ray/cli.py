@@ -85,6 +85,9 @@ def sweep(
     ] = None,
     out: OutOption = Path("runs/sweep"),
     storage: Annotated[str | None, typer.Option(help="Where checkpoints are kept.", show_default="in OUT")] = None,
+    log: Annotated[
+        list[str], typer.Option(help="tensorboard, csv, json, mlflow or wandb get the rows too; several times.")
+    ] = [],  # noqa: B006
     resume: Annotated[Path | None, typer.Option(help="Go on with this run directory; nothing else is needed.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Go on although the code or the data have changed.")] = False,
     dry_run: Annotated[

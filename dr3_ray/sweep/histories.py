@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +30,16 @@ def read_histories(run: str | os.PathLike[str]) -> pa.Table:
         return file.read()
 
 
+class Listener(Protocol):
+    """Is told of rows as they come."""
+
+    def row(self, member: str, step: int, measured: Row) -> None:
+        """A new row; it takes the place of those from this step on."""
+
+    def end(self, members: Iterable[str]) -> None:
+        """These members are trained to their end."""
+
+
 class Histories:
     """One row for each member and evaluation: the member's hash and configuration, then what was measured.
 
@@ -43,6 +53,7 @@ class Histories:
         self._settled: list[pa.Table] = []  # measurements of members that will get no further rows
         self._live: dict[str, list[Row]] = {}
         self._changed, self._next = False, 0.0
+        self.listeners: list[Listener] = []
 
     def load(self, again: Iterable[str]) -> None:
         """Take up the rows of an earlier sweep in this directory; the members `again` will be trained once more."""
@@ -69,9 +80,14 @@ class Histories:
             rows.pop()
         rows.append({"member": member, "step": step, **measured})
         self._changed = True
+        for each in self.listeners:
+            each.row(member, step, measured)
 
     def settle(self, members: Iterable[str]) -> None:
         """These members will get no further rows: they are not converted again at every flush."""
+        members = list(members)
+        for each in self.listeners:
+            each.end(members)
         rows = [row for member in members for row in self._live.pop(member, [])]
         if rows:
             self._settled.append(pa.Table.from_pylist(rows, _schema(rows)))

@@ -17,6 +17,7 @@ from dr3_ray.sweep.calibration import Cost, measure
 from dr3_ray.sweep.checkpoints import KEPT
 from dr3_ray.sweep.directory import is_run
 from dr3_ray.sweep.index import FINAL, read_index
+from dr3_ray.sweep.loggers import check_installed
 from dr3_ray.sweep.packing import Pack, pack_members, structure
 from dr3_ray.sweep.progress import duration
 from dr3_ray.sweep.run import connect, slots
@@ -88,6 +89,7 @@ def plan_sweep(spec: SweepSpec, calibrate: bool = True, say: Callable[[str], Non
     Raises:
         UserError: the sweep cannot be done as asked.
     """
+    check_installed(spec.log)
     planned = members(spec, say)
     records = read_index(spec.out) if is_run(spec.out) else []
     over = {record["member"] for record in records if record["status"] in FINAL}

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,7 @@ from dr3_ray.member import REGULARIZERS, Member, check_members
 from dr3_ray.sweep.mistakes import check_known, first_mistake
 from dr3_ray.sweep.space import MODELS, Axis, Condition, NonEmpty, Numbers, expand, meets, names_of, space_of
 
+LoggerName = Literal["tensorboard", "csv", "json", "mlflow", "wandb"]
 Config = dict[str, Any]  # the full configuration of a member
 
 CONFIG_FORMAT = 1  # enters every hash: another number redoes every run
@@ -110,6 +111,9 @@ class SweepSpec(BaseModel):
     """Run directory."""
     storage: str | None = None
     """Where checkpoints are kept, a path or URI that all machines see; None: in the run directory."""
+
+    log: tuple[LoggerName, ...] = ()
+    """Other programs that get the rows as well, in `logs` of the run directory."""
 
     def __init__(self, **values: Any) -> None:
         try:

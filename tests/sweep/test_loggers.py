@@ -1,0 +1,201 @@
+"""Rows of a sweep in TensorBoard, CSV, JSON lines, MLflow and Weights & Biases, read back by what reads them."""
+
+import csv
+import json
+import math
+import struct
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from mlflow import MlflowClient
+from tensorboardX.proto.event_pb2 import Event
+from wandb.proto.wandb_internal_pb2 import Record
+from wandb.sdk.internal.datastore import DataStore
+
+from dr3_ray.cli import main
+from dr3_ray.errors import UserError
+from dr3_ray.sweep.histories import read_histories
+from dr3_ray.sweep.index import read_index
+from dr3_ray.sweep.loggers import LOGGERS, Loggers, check_installed, group_of
+from dr3_ray.sweep.run import connect, run_sweep
+from dr3_ray.sweep.spec import SweepSpec, members
+
+CONFIG = {"algorithm": "DR3-CQL", "dataset": "embedded:x", "dr3_coeff": 0.1, "tau": 1.0, "seed": 0}
+CONFIGS = {"a" * 16: CONFIG, "b" * 16: CONFIG | {"seed": 1}, "c" * 16: CONFIG | {"tau": 0.5}}
+A = "a" * 16
+GROUP = group_of(CONFIG)
+Points = dict[tuple[str, int], float]  # by measure and step
+
+
+def tensorboard(folder: Path) -> Points:
+    """Of one run; events of an earlier attempt from the step on that a later one began at do not count."""
+    points: Points = {}
+    for file in sorted(folder.glob("events.*"), key=lambda path: path.stat().st_mtime_ns):
+        content = file.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event, content = Event.FromString(content[12 : 12 + length]), content[16 + length :]
+            if event.session_log.status == 1:  # START
+                points = {key: value for key, value in points.items() if key[1] < event.step}
+            points |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    return points
+
+
+def lines(path: Path) -> Points:
+    if path.suffix == ".csv":
+        with path.open() as file:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    else:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {(name, int(row["step"])): value for row in rows for name, value in row.items() if name != "step"}
+
+
+def offline(folder: Path, member: str) -> tuple[Points, str]:
+    """What `wandb sync` would send of a run, and its group."""
+    (file,) = folder.glob(f"offline-run-*-{member}/run-{member}.wandb")
+    store, points, group = DataStore(), {}, ""
+    store.open_for_scan(str(file))
+    while (data := store.scan_data()) is not None:
+        record = Record.FromString(data)
+        group = record.run.run_group or group
+        found = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+        points |= {(name, found["_step"]): value for name, value in found.items() if not name.startswith("_")}
+    return points, group
+
+
+def write(out: Path, name: str, rows: list[tuple[str, int, float]]) -> list[str]:
+    """Rows of (member, step, loss), by one logger from beginning to end; what was said."""
+    said: list[str] = []
+    loggers = Loggers([name], out, CONFIGS, said.append)
+    for member, step, loss in rows:
+        loggers.row(member, step, {"loss": loss, "episode_return_mean": math.nan})
+    loggers.close()
+    return said
+
+
+def read(out: Path, name: str, member: str = A) -> Points:
+    run = f"{group_of(CONFIGS[member])}/seed-{CONFIGS[member]['seed']}"
+    if name == "tensorboard":
+        return tensorboard(out / "logs" / name / run)
+    if name == "mlflow":
+        client = MlflowClient((out / "logs" / name).as_uri())
+        (found,) = client.search_runs(
+            [client.get_experiment_by_name(out.name).experiment_id], f"tags.member = '{member}'"
+        )
+        measured = {key: client.get_metric_history(found.info.run_id, key) for key in found.data.metrics}
+        return {(key, each.step): each.value for key, history in measured.items() for each in history}
+    return lines(out / "logs" / name / f"{run}.{'csv' if name == 'csv' else 'jsonl'}")
+
+
+def test_every_row_of_a_sweep_arrives_everywhere(cartpole, tmp_path, capfd):
+    """One run a member, grouped by configuration without the seed."""
+    ours = not ray.is_initialized()
+    connect()
+    sweep = SweepSpec(
+        datasets=[cartpole], environment="none", seeds=2, coefficients=[0, 0.1], options={"hidden_sizes": [8]},
+        steps=40, evaluations=2, log=list(LOGGERS), out=tmp_path / "run",
+    )  # fmt: skip
+    try:
+        assert run_sweep(sweep).statuses == {"finished": 4}
+    finally:
+        if ours:
+            ray.shutdown()
+    assert "gave up" not in capfd.readouterr().err
+    client = MlflowClient((sweep.out / "logs" / "mlflow").as_uri())
+    runs = client.search_runs([client.get_experiment_by_name("run").experiment_id])
+    assert {run.data.tags["member"] for run in runs} == set(members(sweep))
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    rows = read_histories(sweep.out).to_pylist()
+    groups = set()
+    for record in read_index(sweep.out):
+        member, config = record["member"], record["config"]
+        about = {"member", "algorithm", "dataset", "seed", "dr3_coeff", "step"}
+        expected = {
+            (name, row["step"]): value
+            for row in rows
+            if row["member"] == member
+            for name, value in row.items()
+            if name not in about and value is not None and math.isfinite(value)
+        }
+        assert {step for _, step in expected} == {20, 40}
+        CONFIGS[member] = config
+        for name in ("csv", "json", "mlflow"):
+            assert read(sweep.out, name, member) == expected
+        assert read(sweep.out, "tensorboard", member) == pytest.approx(expected, rel=1e-6)  # single precision
+        points, group = offline(sweep.out / "logs" / "wandb", member)
+        assert points == expected
+        assert group == group_of(config)
+        (run,) = [run for run in runs if run.data.tags["member"] == member]
+        assert run.data.tags["group"] == group
+        assert run.data.params["dr3_coeff"] == str(config["dr3_coeff"])
+        groups.add(group)
+    assert len(groups) == 2
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "csv", "json", "mlflow"])
+def test_a_sweep_that_goes_on_repeats_no_row(name, tmp_path):
+    """Again in the same process (a trial that was started again), and in another one."""
+    assert write(tmp_path, name, [(A, 10, 4.0), (A, 20, 3.0), (A, 20, 3.0), ("b" * 16, 10, 9.0)]) == []
+    assert write(tmp_path, name, [(A, 20, 3.0), (A, 30, 2.0), ("c" * 16, 10, 7.0)]) == []
+    assert read(tmp_path, name) == {("loss", 10): 4.0, ("loss", 20): 3.0, ("loss", 30): 2.0}
+    assert read(tmp_path, name, "b" * 16) == {("loss", 10): 9.0}
+    assert read(tmp_path, name, "c" * 16) == {("loss", 10): 7.0}
+
+
+def test_groups_differ_by_everything_but_the_seed():
+    assert group_of(CONFIG) == group_of(CONFIG | {"seed": 5}) != group_of(CONFIG | {"tau": 0.5})
+    assert group_of(CONFIG | {"dataset": "/data/pong/"}).startswith("DR3-CQL-pong-c0.1-")
+
+
+@pytest.mark.parametrize("name", sorted(LOGGERS))
+def test_a_logger_that_cannot_write_is_told_once_and_the_others_go_on(name, tmp_path, monkeypatch):
+    other = "json" if name == "csv" else "csv"
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / name).write_text("in the way")
+    said: list[str] = []
+    loggers = Loggers([name, other], tmp_path, CONFIGS, said.append)
+    for step in (10, 20):
+        loggers.row(A, step, {"loss": 1.0 / step})
+    loggers.end([A])
+    loggers.close()
+    assert len(said) == 1
+    assert said[0].startswith(f"--log {name} gave up, and the sweep goes on without it: ")
+    assert "\n" not in said[0]
+    assert read(tmp_path, other) == {("loss", 10): 0.1, ("loss", 20): 0.05}
+
+
+def test_a_logger_that_hangs_is_left_behind(tmp_path, monkeypatch):
+    class Hanging:
+        def __init__(self, folder: Path, project: str) -> None:
+            time.sleep(5)
+
+    monkeypatch.setitem(LOGGERS, "csv", Hanging)
+    said: list[str] = []
+    loggers = Loggers(["csv"], tmp_path, CONFIGS, said.append)
+    started = time.monotonic()
+    for step in range(1000):
+        loggers.row(A, step, {"loss": 1.0})
+    loggers.close(patience=0.2)
+    assert time.monotonic() - started < 3
+    assert said == ["--log csv still has rows to write after 0.2 s, and is left behind"]
+
+
+def test_a_package_that_is_not_there_is_told_before_anything_is_written(cartpole, tmp_path, monkeypatch, capsys):
+    check_installed(LOGGERS)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as `import wandb` finds it where it is not installed
+    with pytest.raises(UserError, match="--log wandb needs its package"):
+        check_installed(["csv", "wandb"])
+    for more in ([], ["--dry-run"]):
+        with pytest.raises(SystemExit) as end:
+            main(["sweep", "--dataset", cartpole, "--log", "wandb", "--out", str(tmp_path / "run"), *more])
+        assert end.value.code == 2
+        assert capsys.readouterr().err.startswith("error: --log wandb needs its package: pip install")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_logger_is_one_line(cartpole):
+    with pytest.raises(UserError, match=r"log\.0: Input should be 'tensorboard', 'csv', 'json', 'mlflow' or 'wandb'"):
+        SweepSpec(datasets=[cartpole], log=["tensorbord"])
