@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "dr3_ray"
-LAYERS_WITH_RAY = {"rllib", "sweep"}
+LAYERS_WITH_RAY = {"rllib", "sweep", "cluster"}
 
 
 def modules_after(statement: str) -> set[str]:
