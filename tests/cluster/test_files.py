@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
+import ray
 from moto.server import ThreadedMotoServer
 
 from dr3_ray.cli import main
@@ -25,6 +26,7 @@ def finished(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "finished"
     tiny = {"options": {"hidden_sizes": [8, 8]}, "environment": "none", "steps": 8, "evaluations": 2, "seeds": 1}
     run_sweep(SweepSpec(datasets=["embedded:breakout-replay"], coefficients=[0, 0.03], out=out, **tiny))
+    ray.shutdown()
     (out / "checkpoints" / "pack").mkdir(parents=True)
     (out / "checkpoints" / "pack" / "weights").write_bytes(b"weights")
     return out

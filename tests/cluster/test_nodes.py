@@ -1,0 +1,73 @@
+"""Waiting for machines, and what they have to share: on a Ray cluster of several nodes in this one."""
+
+import os
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from dr3_ray.cluster.nodes import check_shared, wait_for_nodes
+from dr3_ray.errors import UserError
+from dr3_ray.sweep.run import run_sweep
+from dr3_ray.sweep.spec import SweepSpec
+
+SMALL = {"num_cpus": 1, "object_store_memory": 100_000_000}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One node, to which tests add."""
+    before = os.environ.get("RAY_AUTH_MODE")
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args=SMALL | {"include_dashboard": False})
+    ray.init(cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    del os.environ["RAY_AUTH_MODE"]
+    if before is not None:
+        os.environ["RAY_AUTH_MODE"] = before
+
+
+def test_several_machines_without_a_cluster_are_refused(tmp_path):
+    ray.shutdown()
+    tiny = {"environment": "none", "steps": 1, "evaluations": 1, "coefficients": [0], "seeds": 1}
+    try:
+        with pytest.raises(UserError, match="2 machines need a Ray cluster, and none is here"):
+            run_sweep(SweepSpec(datasets=["embedded:breakout-replay"], nodes=2, out=tmp_path / "run", **tiny))
+    finally:
+        ray.shutdown()
+
+
+def test_what_is_missing_is_said_until_it_is_there(cluster):
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        cluster.add_node(**SMALL)
+
+    wait_for_nodes(2, {"CPU": 1.0, "GPU": 0.0}, say)
+    address = ray.nodes()[0]["NodeManagerAddress"]
+    assert said == [f"waiting for 1 more of 2 machines with 1 CPUs (in the cluster: {address} with 1 CPUs and 0 GPUs)"]
+    wait_for_nodes(2, {"CPU": 1.0}, say)
+    assert len(said) == 1
+
+
+def test_a_machine_without_what_a_trial_needs_does_not_count(cluster):
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        cluster.add_node(**SMALL, num_gpus=1)
+
+    wait_for_nodes(1, {"CPU": 1.0, "GPU": 0.5}, say)
+    assert said[0].startswith("waiting for 1 more of 1 machines with 1 CPUs and 0.5 GPUs")
+
+
+def test_data_that_are_not_everywhere_are_refused(cluster, tmp_path):
+    (tmp_path / "data").mkdir()
+    check_shared(str(tmp_path / "run"), ["embedded:breakout-replay", str(tmp_path / "data")])
+    with pytest.raises(UserError, match=r"none is not there on .*: copy it, or share its folder"):
+        check_shared(str(tmp_path / "run"), [str(tmp_path / "none")])
+    assert not list((tmp_path / "run").iterdir())
