@@ -122,7 +122,7 @@ def sentences(status: RunStatus, run: Path, now: float) -> list[str]:
         if silence > max(SILENT, TIMES * status.usual):
             said.append(f"nothing was written for {duration(silence)}: if the sweep was stopped, {again}")
     elif status.counts["pending"]:
-        said.append(f"nothing is running: {again}")
+        said.append(f"nothing is running: it is starting, or it was stopped and {again}")
     said += [f"{count} failed: {error}" for error, count in status.errors.items()]
     return [" · ".join(parts), *said]
 

@@ -22,6 +22,9 @@ from dr3_ray.sweep.index import read_index
 from dr3_ray.sweep.loggers import LOGGERS, Loggers, check_installed, group_of
 from dr3_ray.sweep.run import connect, run_sweep
 from dr3_ray.sweep.spec import SweepSpec, members
+from dr3_ray.sweep.specfile import read_spec
+
+DOCS = Path(__file__).parents[2] / "docs" / "sweeps.md"
 
 CONFIG = {"algorithm": "DR3-CQL", "dataset": "embedded:x", "dr3_coeff": 0.1, "tau": 1.0, "seed": 0}
 CONFIGS = {"a" * 16: CONFIG, "b" * 16: CONFIG | {"seed": 1}, "c" * 16: CONFIG | {"tau": 0.5}}
@@ -90,14 +93,13 @@ def read(out: Path, name: str, member: str = A) -> Points:
     return lines(out / "logs" / name / f"{run}.{'csv' if name == 'csv' else 'jsonl'}")
 
 
-def test_every_row_of_a_sweep_arrives_everywhere(cartpole, tmp_path, capfd):
-    """One run a member, grouped by configuration without the seed."""
+def test_every_row_of_a_sweep_arrives_everywhere(tmp_path, capfd):
+    """The first example of docs/sweeps.md: one run a member, grouped by configuration without the seed."""
     ours = not ray.is_initialized()
     connect()
-    sweep = SweepSpec(
-        datasets=[cartpole], environment="none", seeds=2, coefficients=[0, 0.1], options={"hidden_sizes": [8]},
-        steps=40, evaluations=2, log=list(LOGGERS), out=tmp_path / "run",
-    )  # fmt: skip
+    (tmp_path / "spec.yaml").write_text(DOCS.read_text().split("```yaml")[1].split("```")[0])
+    asked = {"environment": "none", "log": list(LOGGERS), "out": tmp_path / "run"}
+    sweep = SweepSpec(**read_spec(tmp_path / "spec.yaml") | asked)
     try:
         assert run_sweep(sweep).statuses == {"finished": 4}
     finally:
@@ -120,7 +122,7 @@ def test_every_row_of_a_sweep_arrives_everywhere(cartpole, tmp_path, capfd):
             for name, value in row.items()
             if name not in about and value is not None and math.isfinite(value)
         }
-        assert {step for _, step in expected} == {20, 40}
+        assert {step for _, step in expected} == {100, 200}
         CONFIGS[member] = config
         for name in ("csv", "json", "mlflow"):
             assert read(sweep.out, name, member) == expected

@@ -91,7 +91,7 @@ def test_a_sweep_that_was_stopped_says_how_to_go_on(sweep):
     assert (status.made, status.speed, status.left) == (0, 0.0, None)
     assert sentences(status, sweep.out, status.written) == [
         "0% · 6 pending",
-        f"nothing is running: dr3-ray sweep --resume {sweep.out} goes on",
+        f"nothing is running: it is starting, or it was stopped and dr3-ray sweep --resume {sweep.out} goes on",
     ]
 
 
