@@ -21,7 +21,7 @@ demo: $(STAMP)  ## sweep DR3's coefficient on the data set in the package and wr
 	$(BIN)/dr3-ray demo
 
 test: $(STAMP)  ## run the tests, two files at a time; PYTEST_ARGS="-k name" selects some
-	scripts/debian_packages.sh chromium:chromium
+	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## ruff: rules and formatting
