@@ -21,13 +21,17 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 port=$((20000 + SLURM_JOB_ID % 10000))
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(getent ahostsv4 "$head" | awk 'NR == 1 { print $1 }'):$port
+if ! ip=$(getent ahostsv4 "$head" | awk 'NR == 1 { print $1 }'); then
+    echo "error: no address of $head is known" >&2
+    exit 1
+fi
+address=$ip:$port
 folder=/tmp/ray-$SLURM_JOB_ID
 resources=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}")
 
 # Every step ends with the job; --block keeps Ray in it.
 srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" \
-    ray start --block --head --node-ip-address="${address%:*}" --port="$port" --temp-dir="$folder" \
+    ray start --block --head --node-ip-address="$ip" --port="$port" --temp-dir="$folder" \
     --include-dashboard=false "${resources[@]}" &
 first=$!
 until ray status --address="$address" &>/dev/null; do

@@ -29,7 +29,7 @@ TUNNEL = "ssh -o StrictHostKeyChecking=no -f -N -L 8265:127.0.0.1:8265 10.77.0.1
 def cluster(testbed):
     """The laptop of a cluster that `ray up` has started."""
     testbed.run("ray get-auth-token --generate")
-    testbed.run("ray up -y ~/cluster.yaml --no-config-cache")
+    testbed.run("ray up -y ~/cluster.yaml --no-config-cache", timeout=300)
     yield testbed
     testbed.run("ray down -y ~/cluster.yaml")
     assert "raylet" not in testbed.run("ssh -o StrictHostKeyChecking=no 10.77.0.11 ps -A -o comm")
