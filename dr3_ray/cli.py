@@ -51,7 +51,7 @@ def _root(
 def sweep(
     context: typer.Context,
     spec: Annotated[
-        Path | None, typer.Argument(metavar="[SPEC]", help="A YAML file; options stand above it. See docs/sweeps.md.")
+        Path | None, typer.Argument(metavar="SPEC", help="A YAML file; options stand above it. See docs/sweeps.md.")
     ] = None,
     dataset: Annotated[
         list[str], typer.Option(help="embedded:NAME or a directory; give several times for several.")

@@ -153,28 +153,26 @@ def _why(packs: list[Pack], limit: int, fits: int) -> str:
 
 def plan_table(plan: Plan) -> Group:
     """The plan as people read it."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"{len(plan.members)} members", title_justify="left")
-    table.add_column("members that can train together", overflow="fold")
-    for title in ("members", "packs", "updates of each"):
-        table.add_column(title, justify="right")
-    table.add_column("why so many packs")
-    calibrated = all(kind.cost for kind in plan.kinds) and bool(plan.kinds)
-    for title in ("time a pack", "parameters", "optimiser", "targets", "data") if calibrated else ():
-        table.add_column(title, justify="right")
+    counts = _table(f"{len(plan.members)} members", "members", "packs", "updates of each", "why so many packs")
+    costs = _table("of a pack", "time", "parameters", "optimiser", "targets", "data")
     for kind in plan.kinds:
         sizes = sorted({len(pack.members) for pack in kind.packs}, reverse=True)
-        row = [
-            kind.about,
-            str(sum(len(pack.members) for pack in kind.packs)),
-            f"{len(kind.packs)} of {' and '.join(map(str, sizes))}",
-            f"{kind.first['steps']:,}",
-            kind.why,
-        ]
+        packs = f"{len(kind.packs)} of {' and '.join(map(str, sizes))}"
+        members = sum(len(pack.members) for pack in kind.packs)
+        counts.add_row(kind.about, str(members), packs, f"{kind.first['steps']:,}", kind.why)
         if kind.cost:
-            row.append(duration(max(map(kind.seconds, kind.packs))))
-            row += map(size, kind.cost[2:])
-        table.add_row(*row)
-    return Group(table, *_sentences(plan, calibrated))
+            costs.add_row(kind.about, duration(max(map(kind.seconds, kind.packs))), *map(size, kind.cost[2:]))
+    calibrated = costs.row_count > 0
+    return Group(counts, *([costs] if calibrated else []), *_sentences(plan, calibrated))
+
+
+def _table(title: str, *columns: str) -> Table:
+    """One row for members that can train together."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    table.add_column("members that can train together", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
 
 
 def _sentences(plan: Plan, calibrated: bool) -> list[str]:

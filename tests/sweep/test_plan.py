@@ -117,7 +117,7 @@ def test_a_dry_run_says_it_all_and_writes_nothing(cartpole, tmp_path, monkeypatc
     assert "4 members" in shown
     assert "2 configurations with up to 2 seeds" in shown
     for words in (
-        "time a pack",
+        "of a pack",
         "optimiser",
         "About 0:",
         "for 160 updates",
