@@ -82,7 +82,7 @@ def test_what_is_not_shared_and_what_is_not_there_is_said_in_one_line(cluster):
 def test_a_host_that_is_lost_in_mid_sweep_costs_no_member(cluster, bucket):
     """By `ray job submit`, with checkpoints and results on S3; then host 2 loses its network for good."""
     cluster.run(TUNNEL)
-    script = f"python coefficient_sweep.py {SWEEP} --steps 8000 --evaluations 8 --checkpoint-every 1 --retries 3"
+    script = f"python coefficient_sweep.py {SWEEP} --steps 16000 --evaluations 16 --checkpoint-every 1 --retries 3"
     command = f"{script} --out /root/cut --storage {shlex.quote(bucket)}"
     job = cluster.start(f"ray job submit --address http://127.0.0.1:8265 --working-dir sweeps -- {command}")
     run = cluster.disks / "host1" / "root" / "cut"
@@ -90,7 +90,7 @@ def test_a_host_that_is_lost_in_mid_sweep_costs_no_member(cluster, bucket):
     while not (run / HISTORIES).exists() or len({member for member, _ in steps(run)}) < 4:
         assert time.monotonic() < deadline, job.communicate(timeout=5)[0]
         time.sleep(0.2)
-    assert {record["status"] for record in read_index(run)} == {"running"}
+    assert "running" in {record["status"] for record in read_index(run)}  # host 2 is the later one
     cluster.network(2, "down")
     try:
         shown, _ = job.communicate(timeout=400)
@@ -105,4 +105,4 @@ def test_a_host_that_is_lost_in_mid_sweep_costs_no_member(cluster, bucket):
     home = cluster.disks / "laptop" / "root" / "cut"
     assert [record["status"] for record in read_index(home)] == ["finished"] * 4
     members = [record["member"] for record in read_index(home)]
-    assert steps(home) == sorted((member, step) for member in members for step in range(1000, 8001, 1000))
+    assert steps(home) == sorted((member, step) for member in members for step in range(1000, 16001, 1000))
