@@ -20,9 +20,9 @@ $(STAMP): pyproject.toml constraints.txt scripts/create_venv.sh
 demo: $(STAMP)  ## sweep DR3's coefficient on the data set in the package and write a report
 	$(BIN)/dr3-ray demo
 
-test: $(STAMP)  ## run the tests, two files at a time; PYTEST_ARGS="-k name" selects some
+test: $(STAMP)  ## run the tests in two processes; PYTEST_ARGS="-k name" selects some
 	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -1,7 +1,10 @@
 """Small in-memory data and populations for the tests of the training core."""
 
 import dataclasses
+import os
+import secrets
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -16,6 +19,9 @@ from dr3_ray.normalization import observation_statistics
 from dr3_ray.observations import Observations, Shape, each_part, is_image
 from dr3_ray.population import Population
 from dr3_ray.types import Spaces
+
+# Ray decides once a process whether it wants tokens, so all tests in one agree; its own would lie in ~/.ray
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 # small enough for thousands of updates, and every rule of the algorithms acts within a few of them
 TINY: dict[str, Any] = {"hidden_sizes": (12, 8), "batch_size": 16, "normalize_observations": False}
@@ -155,3 +161,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("spec", every_algorithm())
     if "critic_spec" in metafunc.fixturenames:
         metafunc.parametrize("critic_spec", [each for each in every_algorithm() if each.values[0].has_critic])
+
+
+# what these start is found by every Ray on the machine, and their disks, hosts and signals are the machine's own
+ONE_AT_A_TIME = {"cli", "cluster", "packaging", "rllib", "sweep"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files are shared out to the processes of pytest-xdist; those of some folders all go to one of them."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parent)
+        item.add_marker(pytest.mark.xdist_group("machine" if file.parts[0] in ONE_AT_A_TIME else str(file)))

@@ -1,7 +1,5 @@
 """Waiting for machines, and what they have to share: on a Ray cluster of several nodes in this one."""
 
-import os
-
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -17,17 +15,12 @@ SMALL = {"num_cpus": 1, "object_store_memory": 100_000_000}
 @pytest.fixture(scope="module")
 def cluster():
     """One node, to which tests add."""
-    before = os.environ.get("RAY_AUTH_MODE")
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args=SMALL | {"include_dashboard": False})
     ray.init(cluster.address, log_to_driver=False)
     yield cluster
     ray.shutdown()
     cluster.shutdown()
-    del os.environ["RAY_AUTH_MODE"]
-    if before is not None:
-        os.environ["RAY_AUTH_MODE"] = before
 
 
 def test_several_machines_without_a_cluster_are_refused(tmp_path):

@@ -22,8 +22,7 @@ def bucket(monkeypatch):
     server.stop()
 
 
-def test_tune_reads_back_what_it_stored(bucket, monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+def test_tune_reads_back_what_it_stored(bucket):
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         run_config = tune.RunConfig(name="run", storage_path=bucket("sweeps"), verbose=0)
