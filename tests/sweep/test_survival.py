@@ -162,14 +162,14 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
     assert code == 130, said
     assert said.endswith(f"stopped with 4 pending; this goes on: dr3-ray sweep --resume {run}\n")
 
-    code, said = go_on(lambda process: raylet_of(process.pid).kill())
-    if code != 1:  # unless the pack that was lost with it was the last one
-        assert code == 2, said
-        assert said.endswith(f"error: Ray has died on this machine: `dr3-ray sweep --resume {run}` goes on\n")
-
     code, said = go_on(interrupt_twice, RAY_ADDRESS=cluster)
     assert code == 130, said
     assert statuses(run)["running"] == 0
+
+    code, said = go_on(lambda process: raylet_of(process.pid).kill())
+    assert code in (0, 1, 2), said
+    if code == 2:  # it is not, where the last packs end, or are lost with it, before the driver sees the loss
+        assert said.endswith(f"error: Ray has died on this machine: `dr3-ray sweep --resume {run}` goes on\n")
 
     code, said = go_on(RAY_ADDRESS=cluster)
     assert code == 0, said
