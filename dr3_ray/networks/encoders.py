@@ -12,6 +12,12 @@ from torch.nn import functional
 Generators = Sequence[torch.Generator]  # one a member: a member's first weights do not depend on its pack
 
 
+def first_weights(generators: Generators, fan_in: int, shape: Sequence[int]) -> nn.Parameter:
+    """[K, *shape], uniform in ±1/√fan_in, each member's from its own generator."""
+    bound = 1.0 / math.sqrt(fan_in)
+    return nn.Parameter(torch.stack([torch.empty(*shape).uniform_(-bound, bound, generator=one) for one in generators]))
+
+
 class StackedLinear(nn.Module):
     """K × C independent linear layers, one matrix product: y = x W + b with W of shape [K, C, in, out].
 
@@ -20,14 +26,8 @@ class StackedLinear(nn.Module):
 
     def __init__(self, generators: Generators, n_in: int, n_out: int, copies: int = 1):
         super().__init__()
-        bound = 1.0 / math.sqrt(n_in)
-
-        def uniform(*shape: int) -> nn.Parameter:
-            drawn = [torch.empty(copies, *shape).uniform_(-bound, bound, generator=each) for each in generators]
-            return nn.Parameter(torch.stack(drawn))
-
-        self.weight = uniform(n_in, n_out)
-        self.bias = uniform(1, n_out)
+        self.weight = first_weights(generators, n_in, (copies, n_in, n_out))
+        self.bias = first_weights(generators, n_in, (copies, 1, n_out))
 
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """Apply layer (k, c) to x[k, c]; an x with one row of critics goes to all of them."""

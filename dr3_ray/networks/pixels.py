@@ -1,6 +1,5 @@
 """Convolutional encoders of images, and the random crop that augments them."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -8,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dr3_ray.networks.encoders import Generators
+from dr3_ray.networks.encoders import Generators, first_weights
 from dr3_ray.observations import Observations, each_part, is_image
 
 
@@ -29,14 +28,8 @@ class StackedConv2d(nn.Module):
         copies: int = 1,
     ):
         super().__init__()
-        bound = 1.0 / math.sqrt(n_in * size**2)
-
-        def uniform(*shape: int) -> nn.Parameter:
-            drawn = [torch.empty(copies, *shape).uniform_(-bound, bound, generator=each) for each in generators]
-            return nn.Parameter(torch.stack(drawn))
-
-        self.weight = uniform(n_out, n_in, size, size)
-        self.bias = uniform(n_out)
+        self.weight = first_weights(generators, n_in * size**2, (copies, n_out, n_in, size, size))
+        self.bias = first_weights(generators, n_in * size**2, (copies, n_out))
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Float[Tensor, "batch groups_in height width"]) -> Float[Tensor, "batch groups_out h w"]:
