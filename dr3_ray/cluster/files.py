@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from dr3_ray.errors import UserError
-from dr3_ray.sweep.directory import RUN, is_run, read_run
+from dr3_ray.sweep.checkpoints import FOLDER
+from dr3_ray.sweep.directory import RUN, is_run, open_storage, read_run
 from dr3_ray.sweep.histories import HISTORIES
 from dr3_ray.sweep.index import INDEX
 
-CHECKPOINTS = "checkpoints"
 EVERY = 30.0  # seconds between two copies of a run that is going on
 
 Copy = Callable[[str, Path], bool]  # a file or folder of the run, into a directory here; whether it is there
@@ -45,7 +45,7 @@ def fetch(run: str, out: Path, cluster: Path | None = None, checkpoints: bool = 
         copy(INDEX, out)  # before the histories: rows that the index does not know of yet do no harm
         copy(HISTORIES, out)
         if checkpoints:
-            copy(CHECKPOINTS, out)
+            copy(FOLDER, out)
     except OSError as error:
         raise UserError(f"{run} could not be brought to {out}: {str(error).splitlines()[0]}") from error
 
@@ -102,7 +102,7 @@ def _from_head(run: str, cluster: Path) -> Copy:
         raise UserError(f"{cluster} is not there: give the file that `ray up` was given")
 
     def copy(name: str, to: Path) -> bool:
-        source, target = (f"{run}/{name}/", f"{to / name}/") if name == CHECKPOINTS else (f"{run}/{name}", f"{to}/")
+        source, target = (f"{run}/{name}/", f"{to / name}/") if name == FOLDER else (f"{run}/{name}", f"{to}/")
         Path(target).mkdir(exist_ok=True)
         command = [sys.executable, "-m", "ray.scripts.scripts", "rsync-down", str(cluster), source, target]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -129,7 +129,7 @@ def _from_storage(run: str) -> Copy:
         )
         for info in inside:
             target = to / info.path.removeprefix(f"{root}/")
-            if info.is_file and not (name == CHECKPOINTS and _is_here(info, target)):
+            if info.is_file and not (name == FOLDER and _is_here(info, target)):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 partial = target.with_name(f".{target.name}.partial")
                 pafs.copy_files(info.path, str(partial), filesystem, pafs.LocalFileSystem())
@@ -146,7 +146,6 @@ def _is_here(info: pafs.FileInfo, target: Path) -> bool:
 
 def _open(storage: str) -> tuple[pafs.FileSystem, str]:
     try:
-        filesystem, root = pafs.FileSystem.from_uri(storage if "://" in storage else str(Path(storage).resolve()))
+        return open_storage(storage)
     except (OSError, ValueError) as error:
         raise UserError(f"{storage} cannot be used: {str(error).splitlines()[0]}") from error
-    return filesystem, root.rstrip("/")

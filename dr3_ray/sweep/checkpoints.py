@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from dr3_ray.errors import UserError
+from dr3_ray.sweep.directory import open_storage
 
 FOLDER = "checkpoints"
 OWNER = "owner.json"
@@ -142,8 +143,8 @@ class Checkpoints:
 
 
 def _open(storage: str) -> tuple[pafs.FileSystem, str]:
-    filesystem, root = pafs.FileSystem.from_uri(storage if "://" in storage else os.path.abspath(storage))
-    return filesystem, f"{root.rstrip('/')}/{FOLDER}"
+    filesystem, root = open_storage(storage)
+    return filesystem, f"{root}/{FOLDER}"
 
 
 def _read_json(filesystem: pafs.FileSystem, path: str) -> dict[str, str] | None:
