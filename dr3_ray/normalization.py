@@ -4,11 +4,10 @@ Bytes are left alone: networks divide them by 255. The statistics are buffers of
 for inference carries them. They are applied once a batch, before any network or regulariser sees it.
 """
 
-from typing import Any, Protocol
-
 import torch
 from torch import Tensor, nn
 
+from dr3_ray.data.n_step import Rows
 from dr3_ray.errors import UserError
 from dr3_ray.observations import Observations, each_part
 
@@ -16,14 +15,6 @@ EPSILON = 1e-3  # added to the standard deviation, as in TD3+BC and CORL
 ROWS_AT_ONCE = 65_536
 
 Statistics = tuple[Observations, Observations]  # mean and standard deviation, each [*observation], of every part
-
-
-class Rows(Protocol):
-    """What the statistics ask of a data set."""
-
-    def __len__(self) -> int: ...
-
-    def gather(self, indices: Tensor, columns: tuple[str, ...]) -> dict[str, Any]: ...
 
 
 def observation_statistics(data: Rows) -> Statistics:

@@ -94,7 +94,7 @@ class Population:
         execution: Execution = "auto",
         share: Share = ALONE,
     ):
-        self.spec, self.networks, self.members, self.data, self.share = spec, networks, tuple(members), data, share
+        self.spec, self.networks, self.members, self.data = spec, networks, tuple(members), data
         first = next(networks.parameters())
         self.device, self.dtype = first.device, first.dtype
         options = spec.options.stack([each.options for each in members], self.device, self.dtype)
@@ -151,7 +151,7 @@ class Population:
             active = self._active(step)
             trained = [parameter for name in active for parameter in view.parameters[name]]
             found = torch.autograd.grad(total, trained, torch.ones_like(total), materialize_grads=True)
-            loss, *means = self.share.mean([total.detach(), *found])
+            loss, *means = self.batches.share.mean([total.detach(), *found])
             gradients = iter(means)
             for name, part in active.items():
                 part.adam.step(view.members, [next(gradients) for _ in view.parameters[name]])
@@ -164,7 +164,7 @@ class Population:
             finite &= part.values[view.rows].isfinite().all(1)
         self.diverged[view.rows] |= ~finite
         metrics = {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
-        return dict(zip(metrics, self.share.mean(list(metrics.values())), strict=True))
+        return dict(zip(metrics, self.batches.share.mean(list(metrics.values())), strict=True))
 
     def _active(self, step: int) -> dict[str, Part]:
         """The parts that this step trains."""

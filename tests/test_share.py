@@ -37,7 +37,7 @@ def train(make: Callable[[], Population], size: int, n_steps: int = 6) -> list[P
     """`size` learners of equal populations, after their steps."""
     meeting, learners = Meeting(size), [make() for _ in range(size)]
     for rank, learner in enumerate(learners):
-        learner.share = learner.batches.share = meeting.share(rank)
+        learner.batches.share = meeting.share(rank)
     with ThreadPoolExecutor(size) as pool:
         list(pool.map(lambda learner: learner.update(n_steps), learners))
     return learners
