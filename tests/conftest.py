@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxtyping
+import pyarrow.fs as pafs
 import pytest
 import torch
 from torch import Tensor
@@ -146,6 +147,23 @@ def make_population() -> Callable[..., Population]:
         return Population(spec, networks, made, data, spaces, execution)
 
     return make
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """URI of a path in an empty bucket, with what its server on this machine needs, as a function of the path."""
+    from moto.server import ThreadedMotoServer  # slow to import, and few tests need it
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = f"scheme=http&region=us-east-1&endpoint_override={host}:{port}"
+    filesystem, _ = pafs.FileSystem.from_uri(f"s3://?{options}&allow_bucket_creation=true")
+    filesystem.create_dir("results")
+    yield lambda path: f"s3://results/{path}?{options}"
+    server.stop()
 
 
 def every_algorithm() -> list[Any]:

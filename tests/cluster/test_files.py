@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 import ray
-from moto.server import ThreadedMotoServer
 
 from dr3_ray.cli import main
 from dr3_ray.cluster import files
@@ -30,21 +29,6 @@ def finished(tmp_path_factory) -> Path:
     (out / "checkpoints" / "pack").mkdir(parents=True)
     (out / "checkpoints" / "pack" / "weights").write_bytes(b"weights")
     return out
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """URI of a path in a bucket, with what its server needs, as a function of the path."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = f"scheme=http&region=us-east-1&endpoint_override={host}:{port}"
-    filesystem, _ = pafs.FileSystem.from_uri(f"s3://?{options}&allow_bucket_creation=true")
-    filesystem.create_dir("results")
-    yield lambda path: f"s3://results/{path}?{options}"
-    server.stop()
 
 
 def upload(run: Path, uri: str) -> None:

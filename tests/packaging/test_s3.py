@@ -1,25 +1,7 @@
 """Tune keeps results on s3:// with the core dependencies alone: a real run against a server on this machine."""
 
-import pyarrow.fs
-import pytest
 import ray
-from moto.server import ThreadedMotoServer
 from ray import tune
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """URI options and all of an empty bucket, as a function of the path in it."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = f"scheme=http&region=us-east-1&endpoint_override={host}:{port}"
-    filesystem, _ = pyarrow.fs.FileSystem.from_uri(f"s3://?{options}&allow_bucket_creation=true")
-    filesystem.create_dir("results")
-    yield lambda path: f"s3://results/{path}?{options}"
-    server.stop()
 
 
 def test_tune_reads_back_what_it_stored(bucket):

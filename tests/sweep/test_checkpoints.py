@@ -10,7 +10,6 @@ import pytest
 
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.checkpoints import MANIFEST, Checkpoints, claim
-from tests.packaging.test_s3 import bucket  # noqa: F401
 
 
 @pytest.fixture(params=["disk", "store"])

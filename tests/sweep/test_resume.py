@@ -89,9 +89,11 @@ def test_other_code_does_not_matter_where_nothing_was_begun_or_nothing_is_left(t
     (tiny.out / RUN).write_text(json.dumps(document | {"versions": {"torch": "1"}}))
     with open_run(tiny, members(tiny), ["x"]) as index:
         index.write(members(tiny), "finished", pack="p")
+    assert read_run(tiny.out)["versions"] == versions()
     (tiny.out / RUN).write_text(json.dumps(document | {"versions": {"torch": "1"}}))
-    with open_run(tiny, members(tiny), ["x"]):
-        pass
+    with open_run(tiny, members(tiny), ["x"]) as index:
+        assert {index.status(member) for member in members(tiny)} == {"finished"}
+    assert read_run(tiny.out)["versions"] == versions()
 
 
 def test_other_data_are_refused_by_name_unless_forced(tiny, data, collected):

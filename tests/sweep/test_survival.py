@@ -168,6 +168,7 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
 
     code, said = go_on(lambda process: raylet_of(process.pid).kill())
     assert code in (0, 1, 2), said
+    assert (statuses(run) == {"finished": 4}) == (code == 0)
     if code == 2:  # it is not, where the last packs end, or are lost with it, before the driver sees the loss
         assert said.endswith(f"error: Ray has died on this machine: `dr3-ray sweep --resume {run}` goes on\n")
 
