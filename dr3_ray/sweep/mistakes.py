@@ -32,7 +32,8 @@ def first_mistake(error: ValidationError, model: type[BaseModel], parts: Mapping
     if first["type"] == "extra_forbidden":
         tags = [part for part in inside if part in parts]
         fields = (parts[tags[-1]] if tags else model).model_fields
-        what = f"key in {'.'.join(part for part in inside if part not in (*TAGS, *tags))}" if inside else "key"
+        written = [part for part in inside if part not in TAGS and (part not in tags or part in model.model_fields)]
+        what = f"key in {'.'.join(written)}" if inside else "key"
         try:
             check_known(what, [last], [field.alias or name for name, field in fields.items()])
         except UserError as unknown:

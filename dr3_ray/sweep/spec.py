@@ -28,6 +28,7 @@ from dr3_ray.errors import UserError
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.member import REGULARIZERS, Member, check_members
 from dr3_ray.sweep.mistakes import check_known, first_mistake
+from dr3_ray.sweep.objective import Objective, as_objectives
 from dr3_ray.sweep.space import MODELS, Axis, Condition, NonEmpty, Numbers, expand, meets, names_of, space_of
 
 LoggerName = Literal["tensorboard", "csv", "json", "mlflow", "wandb"]
@@ -93,6 +94,11 @@ class SweepSpec(BaseModel):
     """Configurations of each algorithm on each data set, drawn from all; each is trained with all seeds. None: all."""
     sample_seed: NonNegativeInt = 0
     """Decides what is drawn."""
+    objective: Annotated[
+        NonEmpty[Objective],
+        BeforeValidator(as_objectives, json_schema_input_type=str | Objective | NonEmpty[str | Objective]),
+    ] = (Objective(),)
+    """What makes one configuration better than another: a metric's name, a mapping, or a list of these."""
     pack: Annotated[int, Field(ge=1, le=MAX_PACK)] = 16
     """Members that train together in one trial, at most."""
     cpus: PositiveFloat = 1.0
@@ -119,7 +125,7 @@ class SweepSpec(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise first_mistake(error, type(self), MODELS) from None
+            raise first_mistake(error, type(self), MODELS | {"objective": Objective}) from None
         if self.steps % self.evaluations:
             below = self.steps // self.evaluations * self.evaluations
             near = " or ".join(str(steps) for steps in (below, below + self.evaluations) if steps)

@@ -52,6 +52,7 @@ def test_every_option_arrives(asked):
         "exclude": (),
         "budget": 7,
         "sample_seed": 0,
+        "objective": ({"metric": "episode_return_mean", "mode": "max", "over_seeds": "iqm"},),
         "pack": 5,
         "cpus": 2.0,
         "gpus": 0.5,
