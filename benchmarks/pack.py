@@ -18,7 +18,7 @@ import torch
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
-from dr3_ray.member import Member, build_networks
+from dr3_ray.member import Member
 from dr3_ray.population import Population, choose_execution, largest_activation
 
 CASES: list[tuple[str, str, dict[str, Any], int]] = [
@@ -35,11 +35,9 @@ CASES: list[tuple[str, str, dict[str, Any], int]] = [
 
 def population(name: str, data: Any, options: dict[str, Any], members: int, execution: Any) -> Population:
     """K members that differ in their seed."""
-    kind = "discrete" if data.action_space.n else "continuous"
-    spec = find(name, kind)
-    spaces = data.spaces
+    spec = find(name, data.spaces.action_kind)
     pack = [Member.from_dict(spec, options | {"seed": seed}) for seed in range(members)]
-    return Population(spec, build_networks(spec, spaces, pack), pack, data, spaces, execution)
+    return Population.of(spec, pack, data, data.spaces, execution)
 
 
 def main() -> None:

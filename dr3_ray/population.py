@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,13 @@ from dr3_ray.batches import Batches
 from dr3_ray.data.n_step import Rows
 from dr3_ray.data.sampler import generator
 from dr3_ray.diagnostics.implicit import NEGLIGIBLE, Layers
-from dr3_ray.member import Member, objective_of, stack_regularizers, warn_of_unbounded_penalty
+from dr3_ray.member import Member, build_networks, objective_of, stack_regularizers, warn_of_unbounded_penalty
 from dr3_ray.networks.architecture import FLAT
 from dr3_ray.networks.members import flatten_parameters, member_view
 from dr3_ray.networks.optim import StackedAdam
 from dr3_ray.networks.stochastic import Stochastic
 from dr3_ray.networks.targets import polyak_update
-from dr3_ray.normalization import normalized
+from dr3_ray.normalization import normalized, observation_statistics
 from dr3_ray.observations import Observations
 from dr3_ray.options import Number, Options
 from dr3_ray.probe import diagnostics, implicit_terms
@@ -94,7 +94,8 @@ class Population:
         execution: Execution = "auto",
         share: Share = ALONE,
     ):
-        self.spec, self.networks, self.members, self.data = spec, networks, tuple(members), data
+        self.spec, self.networks, self.members = spec, networks, tuple(members)
+        self.data, self.spaces = data, spaces
         first = next(networks.parameters())
         self.device, self.dtype = first.device, first.dtype
         options = spec.options.stack([each.options for each in members], self.device, self.dtype)
@@ -111,7 +112,7 @@ class Population:
         noise = spec.noise(options, spaces)
         if execution == "auto":
             execution = choose_execution(self.device, largest_activation(options, noise))
-        n = len(members)
+        self.execution, n = execution, len(members)
         packs = [range(k, k + 1) for k in range(n)] if execution == "in_turn" else [range(n)]
         seeds = [each.seed for each in members]
         self.batches = Batches(data, spec.columns, options, noise, seeds, networks, share)
@@ -122,6 +123,33 @@ class Population:
         self.step = 0
         self.diverged = torch.zeros(n, dtype=torch.bool, device=self.device)
         self.metrics: dict[str, Tensor] = {}
+
+    @classmethod
+    def of(
+        cls,
+        spec: AlgorithmSpec,
+        members: Sequence[Member],
+        data: Rows,
+        spaces: Spaces,
+        execution: Execution = "auto",
+        to: torch.device | torch.dtype | str = "cpu",
+    ) -> Self:
+        """A population that begins: networks with their first weights, `to` a device or a precision.
+
+        Observations are normalised by their statistics in `data` where the members ask for it.
+        """
+        statistics = observation_statistics(data) if members[0].options.normalize_observations else None
+        return cls(spec, build_networks(spec, spaces, members, statistics).to(to), members, data, spaces, execution)
+
+    def keep(self, rows: Sequence[int]) -> Self:
+        """A population of these members alone, which goes on as they would have gone on here; this one stays as it is.
+
+        Walked in turn they are equal to the bit, stacked up to rounding.
+        """
+        networks, members = member_view(self.networks, list(rows)), [self.members[row] for row in rows]
+        kept = type(self)(self.spec, networks, members, self.data, self.spaces, self.execution, self.batches.share)
+        kept.load_state_dict(state_of(self.state_dict(), rows))
+        return kept
 
     def update(self, n_steps: int) -> dict[str, Tensor]:
         """Train every member for `n_steps` gradient steps; return the metrics of its last step, each [K].
@@ -138,7 +166,8 @@ class Population:
             alive = ~self.diverged[view.rows]
             for name, values in after.items():
                 latest.setdefault(name, []).append(torch.where(alive, values, before.get(name, values)))
-        self.metrics = {name: torch.cat(values) for name, values in latest.items()}
+        # a penalty on which no member that was kept has a weight is known of diverged members alone
+        self.metrics = {name: torch.cat(values) for name, values in latest.items() if len(values) == len(self.views)}
         self.step += n_steps
         return self.metrics
 
@@ -220,6 +249,15 @@ class Population:
         self.step = state["step"]
         self.diverged.copy_(state["diverged"])
         self.metrics = {name: values.to(self.device) for name, values in state["metrics"].items()}
+
+
+def state_of(state: Any, rows: Sequence[int]) -> Any:
+    """These members' part of what `Population.state_dict` returned."""
+    if isinstance(state, dict):
+        return {name: state_of(each, rows) for name, each in state.items()}
+    if isinstance(state, Tensor):
+        return state[list(rows)]
+    return [state[row] for row in rows] if isinstance(state, list) else state
 
 
 def largest_activation(options: Any, noise: Noise) -> float:

@@ -16,8 +16,7 @@ from dr3_ray.data import Dataset
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.rollout import Rollout
-from dr3_ray.member import Member, build_networks
-from dr3_ray.normalization import observation_statistics
+from dr3_ray.member import Member
 from dr3_ray.population import Population
 from dr3_ray.stats import Estimate
 
@@ -54,13 +53,8 @@ class Cells:
 
 def population_of(algorithm: str, data: Dataset, members: Sequence[dict[str, Any]]) -> Population:
     """One pack with a member for each of the options."""
-    space = data.action_space
-    kind = "discrete" if space.kind == "discrete" else "continuous"
-    spec = find(algorithm, kind)
-    spaces = data.spaces
-    pack = [Member.from_dict(spec, member) for member in members]
-    statistics = observation_statistics(data) if pack[0].options.normalize_observations else None
-    return Population(spec, build_networks(spec, spaces, pack, statistics), pack, data, spaces)
+    spec = find(algorithm, data.spaces.action_kind)
+    return Population.of(spec, [Member.from_dict(spec, member) for member in members], data, data.spaces)
 
 
 def scores(act: Callable[[Tensor], Tensor], environment: str, members: int, episodes: int) -> Scores:

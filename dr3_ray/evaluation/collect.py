@@ -23,7 +23,7 @@ from dr3_ray.data.schema import Columns
 from dr3_ray.data.shards import now
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.environments import make_environment
-from dr3_ray.member import Member, build_networks
+from dr3_ray.member import Member
 from dr3_ray.networks.actors import squashed_sample
 from dr3_ray.population import Population
 from dr3_ray.types import Spaces
@@ -192,7 +192,7 @@ def play(environment: gym.Env[Any, Any], recipe: Recipe, action_space: SpaceSpec
         )
         observation = next_observation
         if step + 1 == recipe.warm_up:
-            population = Population(spec, build_networks(spec, spaces, [member]), [member], replay, spaces)
+            population = Population.of(spec, [member], replay, spaces)
         elif population is not None and step < recipe.steps:
             population.batches.sampler.rows = [len(replay)]
             population.update(1)

@@ -30,8 +30,8 @@ def parameters_with_members(module: nn.Module) -> list[Tensor]:
     return [parameter.unsqueeze(-1) if parameter.ndim == 1 else parameter for parameter in module.parameters()]
 
 
-def member_view(module: Module, rows: slice) -> Module:
-    """A module of only these members, whose parameters are views of the whole module's.
+def member_view(module: Module, rows: slice | list[int]) -> Module:
+    """A module of only these members, whose parameters are views of the whole module's; of a list of rows, copies.
 
     So are the buffers of its children; those of the module itself are everybody's.
     """

@@ -12,8 +12,7 @@ from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.rollout import Rollout
-from dr3_ray.member import REGULARIZERS, Member, build_networks
-from dr3_ray.normalization import observation_statistics
+from dr3_ray.member import REGULARIZERS, Member
 from dr3_ray.population import Population
 from dr3_ray.sweep.spec import Config
 
@@ -52,10 +51,7 @@ def measure(members: Sequence[Config], cpus: float, gpus: float) -> Cost:
     if spec.has_critic:
         names |= {name for options in REGULARIZERS for name, _ in options()}
     pack = [Member.from_dict(spec, {name: config[name] for name in names}) for config in members]
-    statistics = observation_statistics(data) if pack[0].options.normalize_observations else None
-    population = Population(
-        spec, build_networks(spec, data.spaces, pack, statistics).to(device), pack, data, data.spaces
-    )
+    population = Population.of(spec, pack, data, data.spaces, to=device)
     population.update(1)  # what is done once
     made, started = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - started) < LONG_ENOUGH:
