@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from dr3_ray.errors import UserError
+from dr3_ray.stores import first_line, open_store
 from dr3_ray.sweep.checkpoints import FOLDER
-from dr3_ray.sweep.directory import RUN, is_run, open_storage, read_run
+from dr3_ray.sweep.directory import RUN, is_run, read_run
 from dr3_ray.sweep.histories import HISTORIES
 from dr3_ray.sweep.index import INDEX
 
@@ -47,7 +48,7 @@ def fetch(run: str, out: Path, cluster: Path | None = None, checkpoints: bool = 
         if checkpoints:
             copy(FOLDER, out)
     except OSError as error:
-        raise UserError(f"{run} could not be brought to {out}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{run} could not be brought to {out}: {first_line(error)}") from error
 
 
 @contextmanager
@@ -70,7 +71,7 @@ def mirrored(run: Path, storage: str | None, say: Callable[[str], None]) -> Iter
                 failed = False
             except OSError as error:
                 if not failed or last:
-                    say(f"the results could not be copied to {storage}: {str(error).splitlines()[0]}")
+                    say(f"the results could not be copied to {storage}: {first_line(error)}")
                 failed = True
             if last:
                 return
@@ -146,6 +147,6 @@ def _is_here(info: pafs.FileInfo, target: Path) -> bool:
 
 def _open(storage: str) -> tuple[pafs.FileSystem, str]:
     try:
-        return open_storage(storage)
+        return open_store(storage)
     except (OSError, ValueError) as error:
-        raise UserError(f"{storage} cannot be used: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{storage} cannot be used: {first_line(error)}") from error

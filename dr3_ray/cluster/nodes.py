@@ -1,16 +1,14 @@
-"""The machines of a Ray cluster: waiting until enough of them are there, and checking that they see the same files."""
+"""The machines of a Ray cluster: waiting until enough of them are there, and asking each of them."""
 
-import secrets
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dr3_ray.errors import UserError
+T = TypeVar("T")
 
 POLL = 1.0  # seconds between two looks at the cluster
 REMIND = 60.0  # and between two lines about the same lack
@@ -50,43 +48,15 @@ def machines_with(resources: dict[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def check_shared(storage: str | None, datasets: Iterable[str]) -> None:
-    """Every machine has to see the data sets, and the directory in which checkpoints are kept unless that is a URI.
+def on_each(machines: Iterable[dict[str, Any]], look: Callable[[], T]) -> list[tuple[str, T]]:
+    """The address of each machine and what `look` returns there, whatever else it does."""
 
-    Raises:
-        UserError: one does not; says which, and what to do.
-    """
-    machines = alive()
-    if len(machines) < 2:
-        return
-    paths = [str(Path(source).resolve()) for source in datasets if not source.startswith("embedded:")]
-    mark = Path(storage or ".").resolve() / f".shared-{secrets.token_hex(4)}"
-    if storage and "://" not in storage:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-        paths.insert(0, str(mark))
-    try:
-        for node, seen in zip(machines, ray.get([_look(node, paths) for node in machines]), strict=True):
-            lost = [path for path in paths if path not in seen]
-            if lost and lost[0] == str(mark):
-                raise UserError(
-                    f"{mark.parent} is another directory on {node['NodeManagerAddress']}: "
-                    "give --storage a path or URI that all machines share, or --checkpoint-every 0"
-                )
-            if lost:
-                raise UserError(f"{lost[0]} is not there on {node['NodeManagerAddress']}: copy it, or share its folder")
-    finally:
-        mark.unlink(missing_ok=True)
+    def there(node: dict[str, Any]) -> ray.ObjectRef:
+        place = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+        return ray.remote(num_cpus=0, scheduling_strategy=place)(look).remote()
 
-
-def _look(node: dict[str, Any], paths: list[str]) -> ray.ObjectRef:
-    """Which of the paths exist on a machine."""
-
-    def there() -> list[str]:
-        return [path for path in paths if Path(path).exists()]
-
-    here = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(there).remote()
+    asked = [(node["NodeManagerAddress"], there(node)) for node in machines]
+    return [(address, ray.get(answer)) for address, answer in asked]
 
 
 def _describe(node: dict[str, Any]) -> str:

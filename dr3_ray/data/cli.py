@@ -1,4 +1,4 @@
-"""`dr3-ray data`: import, collect, inspect and verify data sets."""
+"""`dr3-ray data`: import, collect, inspect, verify and cache data sets."""
 
 import shlex
 import sys
@@ -13,9 +13,9 @@ from dr3_ray.errors import UserError
 if TYPE_CHECKING:
     from dr3_ray.data.spaces import SpaceSpec
 
-app = typer.Typer(help="Import, collect, inspect and verify data sets.")
+app = typer.Typer(help="Import, collect, inspect, verify and cache data sets.")
 
-Source = Annotated[str, typer.Argument(help="The directory of a data set, or embedded:NAME.")]
+Source = Annotated[str, typer.Argument(help="The directory of a data set, its URI, or embedded:NAME.")]
 
 
 @app.command("import")
@@ -119,6 +119,32 @@ def verify(source: Source) -> None:
     dataset = load_dataset(source)
     verify_contents(dataset)
     print(f"ok: {len(dataset):,} rows in {len(dataset.manifest.shards)} shard(s) are as they were written")
+
+
+@app.command()
+def cache(
+    prune: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="Remove what was not used for so many days; 0: all.")
+    ] = None,
+) -> None:
+    """Show or prune this machine's copies of data sets from URIs; DR3_RAY_CACHE names another folder for them."""
+    import time
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from dr3_ray.data.cache import cache_folder, contents
+    from dr3_ray.data.cache import prune as remove
+
+    if prune is not None:
+        gone = remove(prune * 86_400)
+        print(f"removed {len(gone)} data sets, {sum(each.size for each in gone) / 1e6:,.1f} MB")
+    table = Table("data set", "fingerprint", "MB", "used", title=escape(str(cache_folder())), title_justify="left")
+    for each in contents():
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
+        table.add_row(escape(each.manifest.name), each.path.name[:16], f"{each.size / 1e6:,.1f}", used)
+    Console().print(table if table.row_count else f"{cache_folder()} is empty", soft_wrap=True, highlight=False)
 
 
 def _describe(space: "SpaceSpec") -> str:

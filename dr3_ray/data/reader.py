@@ -4,7 +4,6 @@ Nothing is copied on opening; processes on one machine share the pages. Only a g
 """
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -15,13 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
+from dr3_ray.data.cache import cached
 from dr3_ray.data.episodes import monte_carlo_returns
 from dr3_ray.data.schema import (
     EPISODE_SCHEMA,
-    FORMAT,
     MANIFEST,
     PARTIAL,
     Column,
@@ -30,9 +28,11 @@ from dr3_ray.data.schema import (
     Manifest,
     arrow_schema,
     columns_of,
+    damaged,
 )
 from dr3_ray.data.spaces import SpaceSpec, training_spaces
 from dr3_ray.errors import UserError
+from dr3_ray.stores import first_line, is_uri
 from dr3_ray.types import Spaces
 
 # Row b holds the bits of byte b, lowest first, as Arrow packs them.
@@ -91,10 +91,8 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the checksums of all files and the counts: the identity of the contents."""
-        manifest = self.manifest
-        identity = [[entry.sha256 for entry in (*manifest.shards, manifest.episodes)], manifest.counts.model_dump()]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        """The identity of the contents."""
+        return self.manifest.fingerprint
 
     @cached_property
     def episodes(self) -> Columns:
@@ -173,10 +171,10 @@ class Dataset:
         }
         for name, number in found.items():
             if number != getattr(counts, name):
-                raise _damaged(self.path, f"the manifest counts {getattr(counts, name)} {name}, the files {number}")
+                raise damaged(self.path, f"the manifest counts {getattr(counts, name)} {name}, the files {number}")
         offsets = np.cumsum(lengths) - lengths
         if (lengths < 0).any() or lengths.sum() != rows or (episodes["offsets"] != offsets).any():
-            raise _damaged(self.path, "the episodes do not add up to the rows")
+            raise damaged(self.path, "the episodes do not add up to the rows")
 
     def _count_true(self, name: str) -> int:
         return sum(int(np.bitwise_count(shard[name].numpy()).sum()) for shard in self._shards)
@@ -202,38 +200,30 @@ def read_manifest(path: Path) -> Manifest:
     if path.name.endswith(PARTIAL):
         raise UserError(f"{path} is what an interrupted write left behind: remove it, and write the data set again")
     try:
-        document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        content = (path / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{path} is not a data set (it has no {MANIFEST}): name a directory made by `dr3-ray data import`, "
             "or embedded:NAME"
         ) from None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, f"{MANIFEST} cannot be read ({error})") from None
-    found = document.get("format") if isinstance(document, dict) else None
-    if found != FORMAT:
-        raise UserError(
-            f"{path} has manifest format {found!r}, this version of dr3-ray reads {FORMAT}: "
-            "import the data again, or install the version that wrote them"
-        )
-    try:
-        return Manifest.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise _damaged(path, f"{MANIFEST} is wrong at {where or 'the top'} ({first['msg']})") from None
+    except OSError as error:
+        raise damaged(path, f"{MANIFEST} cannot be read ({error})") from None
+    return Manifest.parse(content, path)
 
 
 def verify(dataset: Dataset) -> None:
     """Read every file of an opened data set and compare its SHA-256 with the manifest's; UserError names the file."""
-    for entry in (*dataset.manifest.shards, dataset.manifest.episodes):
+    for entry in dataset.manifest.files:
         with open(dataset.path / entry.file, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                raise _damaged(dataset.path, f"the contents of {entry.file} have changed since they were written")
+                raise damaged(dataset.path, f"the contents of {entry.file} have changed since they were written")
 
 
 def load_dataset(source: str | os.PathLike[str], gamma: float | None = None) -> Dataset:
-    """Open `embedded:NAME` or the directory of a data set; `gamma` and errors as in `Dataset`."""
+    """Open `embedded:NAME`, the directory of a data set, or its URI; `gamma` and errors as in `Dataset`.
+
+    What is at a URI is copied to this machine once (`dr3_ray.data.cache`); UserError if it cannot be.
+    """
     source = os.fspath(source)
     if source.startswith("minari:"):
         raise UserError(f"{source} has to be imported first: dr3-ray data import {source} --out DIR")
@@ -241,31 +231,30 @@ def load_dataset(source: str | os.PathLike[str], gamma: float | None = None) -> 
         from dr3_ray.data.embedded import embedded_path
 
         return Dataset(embedded_path(source.removeprefix("embedded:")), gamma)
+    if is_uri(source):
+        try:
+            source = cached(source)
+        except OSError as error:
+            raise UserError(f"{source} cannot be read: {first_line(error)}") from error
     return Dataset(source, gamma)
-
-
-def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path} is damaged: {what}; copy or import it again")
 
 
 def _read_batch(path: Path, entry: FileEntry, schema: pa.Schema) -> pa.RecordBatch:
     try:
         size = path.stat().st_size
     except OSError:
-        raise _damaged(path.parent, f"{path.name} is missing") from None
+        raise damaged(path.parent, f"{path.name} is missing") from None
     if size != entry.bytes:
-        raise _damaged(path.parent, f"{path.name} has {size} bytes instead of {entry.bytes}")
+        raise damaged(path.parent, f"{path.name} has {size} bytes instead of {entry.bytes}")
     try:
         file = pa.ipc.open_file(pa.memory_map(str(path)))
         if file.num_record_batches != 1 or not file.schema.equals(schema):
-            raise _damaged(path.parent, f"{path.name} does not have the columns that the manifest's spaces ask for")
+            raise damaged(path.parent, f"{path.name} does not have the columns that the manifest's spaces ask for")
         batch = file.get_batch(0)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(
-            path.parent, f"{path.name} is not a readable Arrow file ({str(error).splitlines()[0]})"
-        ) from None
+        raise damaged(path.parent, f"{path.name} is not a readable Arrow file ({str(error).splitlines()[0]})") from None
     if batch.num_rows != entry.rows:
-        raise _damaged(path.parent, f"{path.name} has {batch.num_rows} rows, the manifest says {entry.rows}")
+        raise damaged(path.parent, f"{path.name} has {batch.num_rows} rows, the manifest says {entry.rows}")
     return batch
 
 
@@ -277,7 +266,7 @@ def _as_tensor(array: pa.Array, column: Column, rows: int, path: Path) -> Tensor
     try:
         values = np.frombuffer(array.buffers()[-1], dtype, count=int(np.prod(shape))).reshape(shape)
     except ValueError:
-        raise _damaged(path.parent, f"{path.name} holds fewer values than rows") from None
+        raise damaged(path.parent, f"{path.name} holds fewer values than rows") from None
     with warnings.catch_warnings():  # torch has no read-only tensors and says so; these never leave this file
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(values)

@@ -4,15 +4,19 @@ A data set is a directory: `manifest.json`, `shard-00000.arrow …` (Arrow IPC f
 each, no nulls) and `episodes.arrow` (one row per episode). Rows are transitions, in the order of their episodes.
 """
 
+import hashlib
+import json
 import math
+import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from dr3_ray.data.spaces import Array, Frozen, SpaceSpec
+from dr3_ray.errors import UserError
 
 Columns = dict[str, Array]
 
@@ -166,3 +170,39 @@ class Manifest(Frozen):
     episodes: FileEntry
     statistics: dict[str, Statistic]
     provenance: Provenance
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file of the data set but this one."""
+        return (*self.shards, self.episodes)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the checksums of all files and the counts: the identity of the contents."""
+        identity = [[entry.sha256 for entry in self.files], self.counts.model_dump()]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, content: bytes, where: str | os.PathLike[str]) -> Self:
+        """The manifest of the data set at `where`; UserError if this version cannot read it."""
+        try:
+            document = json.loads(content)
+        except ValueError as error:
+            raise damaged(where, f"{MANIFEST} cannot be read ({error})") from None
+        found = document.get("format") if isinstance(document, dict) else None
+        if found != FORMAT:
+            raise UserError(
+                f"{where} has manifest format {found!r}, this version of dr3-ray reads {FORMAT}: "
+                "import the data again, or install the version that wrote them"
+            )
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise damaged(where, f"{MANIFEST} is wrong at {name or 'the top'} ({first['msg']})") from None
+
+
+def damaged(where: str | os.PathLike[str], what: str) -> UserError:
+    """The one line about a data set that is not as it was written."""
+    return UserError(f"{os.fspath(where)} is damaged: {what}; copy or import it again")

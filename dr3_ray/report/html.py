@@ -14,10 +14,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from dr3_ray.data import load_dataset
+from dr3_ray.data.cache import find_cached
 from dr3_ray.errors import UserError
 from dr3_ray.report import tables
 from dr3_ray.report.figures import draw_facet, palette
 from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, load_run
+from dr3_ray.stores import is_uri
 
 _TROUBLE = ("diverged", "failed", "pending", "running", "finished")  # what needs attention comes first
 
@@ -132,7 +134,9 @@ def _provenance(run: Run, source: str) -> dict[str, str]:
     used = set(run.members.loc[run.members["dataset"] == source, "fingerprint"])
     facts = {"fingerprint": ", ".join(sorted(used))}
     try:
-        dataset = load_dataset(source)
+        if is_uri(source) and not find_cached(min(used)):  # it may be far away, and large
+            raise UserError("this machine has no copy")
+        dataset = load_dataset(f"{source}#{min(used)}" if is_uri(source) else source)
     except UserError as error:
         return facts | {"origin": f"unknown, as the data set cannot be opened here: {error}"}
     if used != {dataset.fingerprint}:

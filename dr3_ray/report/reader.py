@@ -76,7 +76,7 @@ def load_run(run_dir: str | Path) -> Run:
 
 def dataset_label(dataset: str) -> str:
     """Short name of a data set for headings: without its directory or scheme."""
-    return PurePath(dataset.rpartition(":")[2]).name or dataset
+    return PurePath(dataset.partition("?")[0].rpartition(":")[2]).name or dataset
 
 
 def _read_info(path: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Its manifest is written last and names every file with its digest, so that whate
 machine left half written is told from what is complete, on a local disk and in an object store alike.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -18,12 +17,11 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from dr3_ray.errors import UserError
-from dr3_ray.sweep.directory import open_storage
+from dr3_ray.stores import NO_ROOM, first_line, open_store, patiently
 
 FOLDER = "checkpoints"
 OWNER = "owner.json"
 MANIFEST = "manifest.json"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 KEPT = 2  # the last one, and the one before in case the last is damaged
 
 
@@ -37,7 +35,7 @@ def claim(storage: str, run: str, where: str) -> None:
             with filesystem.open_output_stream(f"{root}/{OWNER}") as file:
                 file.write(json.dumps({"run": run, "where": where}).encode())
     except (OSError, ValueError) as error:
-        raise UserError(f"storage {storage} cannot be used: {str(error).splitlines()[0]}") from error
+        raise UserError(f"storage {storage} cannot be used: {first_line(error)}") from error
     if owner is not None and owner["run"] != run:
         raise UserError(f"storage {storage} belongs to the sweep in {owner['where']}: give this one another --storage")
 
@@ -47,7 +45,7 @@ class Checkpoints:
 
     def __init__(self, storage: str, pack: str, run: str) -> None:
         self._filesystem, root = _open(storage)
-        owner = _read_json(self._filesystem, f"{root}/{OWNER}")
+        owner = patiently(lambda: _read_json(self._filesystem, f"{root}/{OWNER}"))
         if owner is None or owner["run"] != run:
             raise UserError(
                 f"{os.uname().nodename} does not see the sweep's storage {storage}: "
@@ -93,7 +91,8 @@ class Checkpoints:
         return sorted(self._inside("0"), reverse=True)
 
     def _inside(self, beginning: str) -> list[str]:
-        found = self._filesystem.get_file_info(pafs.FileSelector(self._folder, allow_not_found=True))
+        folder = pafs.FileSelector(self._folder, allow_not_found=True)
+        found = patiently(lambda: self._filesystem.get_file_info(folder))
         return [info.path for info in found if info.base_name.startswith(beginning)]
 
     def _delete(self, path: str) -> None:
@@ -123,9 +122,12 @@ class Checkpoints:
                 manifest = Path(partial) / MANIFEST
                 content = manifest.read_bytes()
                 manifest.unlink()
-                pafs.copy_files(partial, final, destination_filesystem=self._filesystem)
-                with self._filesystem.open_output_stream(f"{final}/{MANIFEST}") as file:
-                    file.write(content)
+                patiently(lambda: self._upload(partial, final, content))
+
+    def _upload(self, directory: str, final: str, manifest: bytes) -> None:
+        pafs.copy_files(directory, final, destination_filesystem=self._filesystem)
+        with self._filesystem.open_output_stream(f"{final}/{MANIFEST}") as file:
+            file.write(manifest)
 
     @contextmanager
     def _copy_of(self, path: str) -> Iterator[str]:
@@ -134,7 +136,7 @@ class Checkpoints:
             yield path
         else:
             with tempfile.TemporaryDirectory() as directory:
-                pafs.copy_files(path, directory, source_filesystem=self._filesystem)
+                patiently(lambda: pafs.copy_files(path, directory, source_filesystem=self._filesystem))
                 yield directory
 
     @property
@@ -143,7 +145,7 @@ class Checkpoints:
 
 
 def _open(storage: str) -> tuple[pafs.FileSystem, str]:
-    filesystem, root = open_storage(storage)
+    filesystem, root = open_store(storage)
     return filesystem, f"{root}/{FOLDER}"
 
 

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs as pafs
-
 from dr3_ray.errors import UserError
+from dr3_ray.stores import absolute
 from dr3_ray.sweep.index import Index
 from dr3_ray.sweep.resume import refuse_changes, versions
 from dr3_ray.sweep.spec import Config, SweepSpec
@@ -80,17 +79,6 @@ def spec_of(path: Path) -> SweepSpec:
     if asked is None:  # killed within the moment in which it was made
         raise UserError(f"{path} does not say what was asked for: give the whole command again")
     return SweepSpec(**asked | {"out": path})
-
-
-def absolute(source: str) -> str:
-    """A data set or storage path that means the same everywhere on this machine; URIs do already."""
-    return source if source.startswith("embedded:") or "://" in source else str(Path(source).resolve())
-
-
-def open_storage(storage: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a storage path or URI, and the path in it. OSError, ValueError: it cannot be used."""
-    filesystem, root = pafs.FileSystem.from_uri(absolute(storage))
-    return filesystem, root.rstrip("/")
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

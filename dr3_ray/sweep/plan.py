@@ -138,7 +138,7 @@ def differences(structures: Iterable[str]) -> dict[str, str]:
 
 def _setting(name: str, value: object) -> str:
     if name == "dataset":
-        return str(value).rstrip("/").rpartition("/")[2].removeprefix("embedded:")
+        return str(value).partition("?")[0].rstrip("/").rpartition("/")[2].removeprefix("embedded:")
     return str(value) if name == "algorithm" else f"{name} {value}"
 
 

@@ -18,11 +18,13 @@ from ray._private.services import canonicalize_bootstrap_address
 from rich.console import Console
 
 from dr3_ray.cluster.files import mirrored
-from dr3_ray.cluster.nodes import check_shared, wait_for_nodes
+from dr3_ray.cluster.nodes import wait_for_nodes
+from dr3_ray.cluster.sharing import share
 from dr3_ray.errors import UserError
+from dr3_ray.stores import NO_ROOM, absolute
 from dr3_ray.sweep.callbacks import MemberLog, Watch
-from dr3_ray.sweep.checkpoints import NO_ROOM, claim
-from dr3_ray.sweep.directory import absolute, axes, open_run, read_run
+from dr3_ray.sweep.checkpoints import claim
+from dr3_ray.sweep.directory import axes, open_run, read_run
 from dr3_ray.sweep.histories import Histories
 from dr3_ray.sweep.index import FINAL, Index
 from dr3_ray.sweep.loggers import Loggers, check_installed
@@ -95,15 +97,16 @@ def _train(
         with _stopped_alike(), progress:
             if not alone:
                 wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, progress.say)
-                check_shared(None if spec.checkpoint_every == 0 else _storage(spec), spec.datasets)
             elif spec.nodes > 1:
                 raise UserError(f"{spec.nodes} machines need a Ray cluster, and none is here: see docs/clusters.md")
             elif not slots(spec):
                 raise UserError(f"no machine has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial: ask for less")
+            datasets = {config["data_fingerprint"]: config["dataset"] for config in missing.values()}
+            sources = share(_storage(spec), spec.checkpoint_every != 0, datasets, progress.say)
             again, rest = begun_packs(missing, index.records)
             packs = [*again, *pack_members(rest, spec.pack, slots(spec))]
             log = MemberLog(packs, index, histories, progress)
-            _fit(spec, packs, log, progress.say)
+            _fit(spec, packs, sources, log, progress.say)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time
         pass
     finally:
@@ -115,14 +118,22 @@ def _train(
     return bool(left)
 
 
-def _fit(spec: SweepSpec, packs: list[Pack], log: MemberLog, say: Callable[[str], None]) -> None:
-    """One Tune trial for each pack."""
+def _fit(
+    spec: SweepSpec, packs: list[Pack], sources: dict[str, str], log: MemberLog, say: Callable[[str], None]
+) -> None:
+    """One Tune trial for each pack; `sources` says where trials find each data set."""
     from dr3_ray.sweep.trainable import PackTrainable  # RLlib takes seconds to import: only where something is trained
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints whatever `verbose` is
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what matters is said by the log, in one line
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the histories hold what they would write
-    trials = [{"name": pack.name, "members": list(pack.members.values())} for pack in packs]
+    trials = [
+        {
+            "name": pack.name,
+            "members": [config | {"dataset": sources[config["data_fingerprint"]]} for config in pack.members.values()],
+        }
+        for pack in packs
+    ]
     param_space = {
         "pack": tune.grid_search(trials),
         **{"cpus": spec.cpus, "gpus": spec.gpus},

@@ -27,6 +27,7 @@ from dr3_ray.data import Dataset, SpaceSpec, load_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.member import REGULARIZERS, Member, check_members
+from dr3_ray.stores import absolute
 from dr3_ray.sweep.mistakes import check_known, first_mistake
 from dr3_ray.sweep.objective import Objective, as_objectives
 from dr3_ray.sweep.space import MODELS, Axis, Condition, NonEmpty, Numbers, expand, meets, names_of, space_of
@@ -67,7 +68,7 @@ class SweepSpec(BaseModel):
     algorithms: NonEmpty[str] = ("DR3-CQL",)
     """Names, as in the registry."""
     datasets: NonEmpty[str]
-    """`embedded:NAME`, or directories."""
+    """`embedded:NAME`, directories, or URIs such as `s3://BUCKET/NAME`, copied once to every machine."""
     coefficients: Numbers = (0.0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Values of `dr3_coeff`; 0 is the base algorithm."""
     seeds: Annotated[
@@ -165,7 +166,7 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
             playable = _playable(form, environment, spec)
             about = {
                 "algorithm": algorithm,
-                "dataset": source if source.startswith("embedded:") else str(Path(source).resolve()),
+                "dataset": absolute(source),
                 "data_fingerprint": data.fingerprint,
                 "steps": spec.steps,
                 "evaluations": spec.evaluations,

@@ -9,7 +9,9 @@ import torch
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 
+from dr3_ray.data.cache import cached
 from dr3_ray.rllib import OfflineConfig, config_for
+from dr3_ray.stores import is_uri, patiently
 from dr3_ray.sweep.checkpoints import Checkpoints
 from dr3_ray.sweep.spec import Config
 
@@ -43,6 +45,8 @@ class PackTrainable(tune.Trainable):
         self.checkpoints = None
         if self.every != 0:
             self.checkpoints = Checkpoints(config["storage"], config["pack"]["name"], config["run"])
+        if is_uri(source := members[0]["dataset"]):
+            patiently(lambda: cached(source))
         self.algorithm = algorithm_config(members, config["gpus"]).build_algo()
         if self.checkpoints:
             self.checkpoints.load(self.load_checkpoint)

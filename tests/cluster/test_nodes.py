@@ -4,7 +4,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from dr3_ray.cluster.nodes import check_shared, wait_for_nodes
+from dr3_ray.cluster.nodes import wait_for_nodes
+from dr3_ray.cluster.sharing import share
+from dr3_ray.data.embedded import embedded_path
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.run import run_sweep
 from dr3_ray.sweep.spec import SweepSpec
@@ -58,9 +60,10 @@ def test_a_machine_without_what_a_trial_needs_does_not_count(cluster):
     assert said[0].startswith("waiting for 1 more of 1 machines with 1 CPUs and 0.5 GPUs")
 
 
-def test_data_that_are_not_everywhere_are_refused(cluster, tmp_path):
-    (tmp_path / "data").mkdir()
-    check_shared(str(tmp_path / "run"), ["embedded:breakout-replay", str(tmp_path / "data")])
-    with pytest.raises(UserError, match=r"none is not there on .*: copy it, or share its folder"):
-        check_shared(str(tmp_path / "run"), [str(tmp_path / "none")])
+def test_what_all_machines_see_is_used_where_it_is(cluster, tmp_path):
+    said: list[str] = []
+    data = {"a": "embedded:breakout-replay", "b": str(embedded_path("breakout-replay")), "c": "s3://bucket/data?x=y"}
+    found = share(str(tmp_path / "run"), True, data, said.append)
+    assert found == data | {"c": "s3://bucket/data?x=y#c"}
+    assert not said
     assert not list((tmp_path / "run").iterdir())

@@ -1,0 +1,98 @@
+"""What the machines of a cluster share: the storage of checkpoints, and the data, which reach those without them."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dr3_ray.cluster.nodes import alive, on_each
+from dr3_ray.data.cache import upload
+from dr3_ray.data.schema import MANIFEST
+from dr3_ray.errors import UserError
+from dr3_ray.stores import first_line, is_uri, open_store
+
+
+class View(NamedTuple):
+    """What one machine sees: why it cannot use the storage (None: it can), and the digests of manifests by folder."""
+
+    address: str
+    unusable: str | None
+    manifests: dict[str, str | None]
+
+
+def share(storage: str, needed: bool, datasets: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+    """Where trials find the data sets, given by their fingerprints as absolute paths or URIs.
+
+    A URI is the same everywhere. A folder that some machine does not see, or sees with other contents, is put into the
+    storage, from where every machine takes it once; `say` is told. The storage has to be shared if that is `needed`.
+
+    Raises:
+        UserError: a machine does not see the storage; says which, and what to do.
+    """
+    sources = {name: f"{at}#{name}" if is_uri(at) else at for name, at in datasets.items()}
+    folders = {name: at for name, at in datasets.items() if not (is_uri(at) or at.startswith("embedded:"))}
+    views = _views(storage, list(folders.values()))
+    apart = next((view for view in views if view.unusable), None)
+    if apart and needed:
+        raise UserError(
+            f"{apart.unusable} on {apart.address}: "
+            "give --storage a path or URI that all machines share, or --checkpoint-every 0"
+        )
+    for name, path in folders.items():
+        lacking = [view.address for view in views if view.manifests[path] != _digest(path)]
+        if lacking and apart:
+            raise UserError(
+                f"{path} is not there on {lacking[0]}: share its folder, or give a --storage that all machines share"
+            )
+        if lacking:
+            say(f"{path} is not there on {', '.join(lacking)}: machines take it from {storage}, each once")
+            sources[name] = _upload(path, storage)
+    return sources
+
+
+def _views(storage: str, paths: Sequence[str]) -> list[View]:
+    """What every machine sees; nothing is asked where there is only one."""
+    if len(alive()) < 2:
+        return []
+    mark = f".shared-{secrets.token_hex(4)}"
+    try:
+        filesystem, root = open_store(storage)
+        filesystem.create_dir(root, recursive=True)
+        with filesystem.open_output_stream(f"{root}/{mark}") as file:
+            file.write(b"")
+    except OSError as error:
+        raise UserError(f"storage {storage} cannot be used: {first_line(error)}") from error
+
+    def look() -> tuple[str | None, dict[str, str | None]]:
+        return _unusable(storage, mark), {path: _digest(path) for path in paths}
+
+    try:
+        return [View(address, *seen) for address, seen in on_each(alive(), look)]
+    finally:
+        filesystem.delete_file(f"{root}/{mark}")
+
+
+def _unusable(storage: str, mark: str) -> str | None:
+    """Why this machine cannot use the storage, in which there is a file of that name."""
+    try:
+        filesystem, root = open_store(storage)
+        found = filesystem.get_file_info(f"{root}/{mark}").is_file
+    except OSError as error:
+        return f"{storage} cannot be used ({first_line(error)})"
+    return None if found else f"{storage} is another directory"
+
+
+def _digest(folder: str) -> str | None:
+    """Of the manifest that names the digests of all other files; None: the data set is not there."""
+    try:
+        return hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _upload(path: str, storage: str) -> str:
+    try:
+        return upload(Path(path), storage)
+    except OSError as error:
+        raise UserError(f"{path} could not be copied to {storage}: {first_line(error)}") from error

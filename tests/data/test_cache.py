@@ -1,0 +1,142 @@
+"""Data sets at URIs: copied once, whole or not at all, and mapped from this machine ever after."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dr3_ray.data import load_dataset
+from dr3_ray.data.cache import CACHE, cache_folder, cached, contents, prune, upload
+from dr3_ray.data.embedded import embedded_path
+from dr3_ray.data.schema import MANIFEST
+from dr3_ray.errors import UserError
+from dr3_ray.stores import open_store
+
+NAME = "breakout-replay"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    return cache_folder()
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return Path(shutil.copytree(embedded_path(NAME), tmp_path / "a data set"))
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_ino for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_data_set_in_a_bucket_is_copied_once_and_then_needs_no_bucket(bucket, cache):
+    here = load_dataset(f"embedded:{NAME}")
+    pinned = upload(here.path, bucket("sweep"))
+    assert upload(here.path, bucket("sweep")) == pinned
+    assert pinned == bucket(f"sweep/data/{here.fingerprint}") + f"#{here.fingerprint}"
+    there = load_dataset(bucket(f"sweep/data/{here.fingerprint}"))
+    assert there.path == cache / here.fingerprint
+    assert (there.fingerprint, len(there)) == (here.fingerprint, len(here))
+    before = files(cache)
+    load_dataset(pinned)
+    filesystem, root = open_store(bucket("sweep"))
+    filesystem.delete_dir(root)
+    assert load_dataset(pinned).path == there.path
+    assert files(cache) == before
+
+
+def in_another_process(uri: str, start: "multiprocessing.synchronize.Barrier") -> tuple[str, int]:
+    start.wait()
+    path = cached(uri)
+    return str(path), (path / MANIFEST).stat().st_ino
+
+
+def test_of_many_that_ask_at_once_one_copies(data, cache):
+    with multiprocessing.Manager() as manager, multiprocessing.get_context("fork").Pool(4) as pool:
+        start = manager.Barrier(4)
+        found = pool.starmap(in_another_process, [(data.as_uri(), start)] * 4)
+    assert len(set(found)) == 1
+    assert sorted(path.name for path in Path(found[0][0]).iterdir()) == sorted(path.name for path in data.iterdir())
+    assert [each.path for each in contents()] == [Path(found[0][0])]
+
+
+def test_a_copy_that_was_cut_short_is_made_again(data, cache):
+    path = cached(data.as_uri())
+    shard = next(path.glob("shard-*"))
+    os.truncate(shard, 10)
+    assert cached(f"{data.as_uri()}#{path.name}") == path
+    assert shard.stat().st_size > 10
+    (cache / f".copy-{path.name}-killed").mkdir()
+    assert prune(unused=3600) == []
+    assert not list(cache.glob(".copy-*"))
+
+
+def test_other_contents_are_another_data_set_and_another_description_is_not(data, cache):
+    path = cached(data.as_uri())
+    manifest = json.loads((data / MANIFEST).read_text())
+    (data / MANIFEST).write_text(json.dumps(manifest | {"environment": None}))
+    assert load_dataset(data.as_uri()).manifest.environment is None
+    (data / MANIFEST).write_text(json.dumps(manifest | {"counts": manifest["counts"] | {"rows": 1}}))
+    with pytest.raises(UserError, match=f"holds other data: their fingerprint is .*, not {path.name}x"):
+        cached(f"{data.as_uri()}#{path.name}x")
+    with pytest.raises(UserError, match="counts 1 rows"):
+        load_dataset(data.as_uri())
+    assert len(contents()) == 2
+
+
+def test_what_was_not_used_for_long_is_pruned_and_what_is_open_stays_readable(data):
+    dataset = load_dataset(data.as_uri())
+    os.utime(dataset.path, (0, time.time() - 3600))
+    assert prune(unused=7200) == []
+    assert [each.path for each in prune(unused=3000)] == [dataset.path]
+    assert contents() == []
+    assert len(dataset.episodes["returns"])
+    assert load_dataset(data.as_uri()).path == dataset.path
+
+
+def test_mistakes_leave_nothing_behind(data, bucket, cache, tmp_path):
+    shard = next(data.glob("shard-*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    for source, message in {
+        data.as_uri(): "is damaged: it has another digest",
+        (tmp_path / "none").as_uri(): "is not a data set",
+        bucket("none"): "is not a data set",
+        "nowhere://x": "cannot be opened",
+        bucket("x").replace("results", "nothing"): "is not a data set",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            load_dataset(source)
+    shard.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        load_dataset(data.as_uri())
+    assert not [path for path in cache.rglob("*") if not path.name.startswith(".lock")]
+
+
+def test_a_full_disk_is_said(data, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
+    try:
+        monkeypatch.setenv(CACHE, str(disk))
+        with pytest.raises(UserError, match=r"no room left in .*/disk/data \(No space left on device\): dr3-ray data"):
+            load_dataset(data.as_uri())
+        assert not list(disk.rglob("*.arrow"))
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_the_command_line_shows_and_prunes(data, cli, tmp_path):
+    where = {CACHE: str(tmp_path / "shown")}
+    assert f"{where[CACHE]}/data is empty" in cli("cache", **where).stdout
+    assert cli("info", data.as_uri(), **where).returncode == 0
+    assert load_dataset(str(data)).fingerprint[:16] in cli("cache", **where).stdout
+    assert cli("cache", "--prune", "1", **where).stdout.startswith("removed 0 data sets")
+    assert cli("cache", "--prune", "0", **where).stdout.startswith("removed 1 data sets")
