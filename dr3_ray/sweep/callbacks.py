@@ -26,15 +26,20 @@ class MemberLog(tune.Callback):
     The index never runs ahead: a member is `finished` or `diverged` there once its rows are on disk.
     """
 
-    def __init__(self, packs: list[Pack], index: Index, histories: Histories, progress: SweepProgress) -> None:
-        self._packs = {pack.name: list(pack.members) for pack in packs}
+    def __init__(self, index: Index, histories: Histories, progress: SweepProgress) -> None:
+        self._packs: dict[str, list[str]] = {}
         self._index, self._histories, self._progress = index, histories, progress
         self._done: list[tuple[list[str], Status, str]] = []  # members, status and pack to record after the next flush
-        self._over = {member for pack in packs for member in pack.members if index.status(member) in FINAL}
+        self._over: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles callbacks to restore experiments from; a sweep is taken up from its index instead."""
         return {}
+
+    def expect(self, pack: Pack) -> None:
+        """A pack is about to be trained."""
+        self._packs[pack.name] = list(pack.members)
+        self._over |= {member for member in pack.members if self._index.status(member) in FINAL}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The members of the pack are running."""

@@ -28,10 +28,13 @@ from dr3_ray.sweep.directory import axes, open_run, read_run
 from dr3_ray.sweep.histories import Histories
 from dr3_ray.sweep.index import FINAL, Index
 from dr3_ray.sweep.loggers import Loggers, check_installed
-from dr3_ray.sweep.packing import Pack, pack_members
+from dr3_ray.sweep.pack_searcher import PackSearcher
+from dr3_ray.sweep.packing import pack_members
 from dr3_ray.sweep.progress import SHOWN, SweepProgress
 from dr3_ray.sweep.resume import begun_packs
 from dr3_ray.sweep.spec import Config, SweepSpec, members
+
+PENDING = 200  # trials that Tune asks for ahead of the machines, by which a cluster sees how far to grow
 
 
 class RunSummary(NamedTuple):
@@ -105,8 +108,8 @@ def _train(
             sources = share(_storage(spec), spec.checkpoint_every != 0, datasets, progress.say)
             again, rest = begun_packs(missing, index.records)
             packs = [*again, *pack_members(rest, spec.pack, slots(spec))]
-            log = MemberLog(packs, index, histories, progress)
-            _fit(spec, packs, sources, log, progress.say)
+            log = MemberLog(index, histories, progress)
+            _fit(spec, PackSearcher(packs, sources, log.expect), log, progress.say)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time
         pass
     finally:
@@ -118,24 +121,15 @@ def _train(
     return bool(left)
 
 
-def _fit(
-    spec: SweepSpec, packs: list[Pack], sources: dict[str, str], log: MemberLog, say: Callable[[str], None]
-) -> None:
-    """One Tune trial for each pack; `sources` says where trials find each data set."""
+def _fit(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[str], None]) -> None:
+    """One Tune trial for each pack."""
     from dr3_ray.sweep.trainable import PackTrainable  # RLlib takes seconds to import: only where something is trained
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints whatever `verbose` is
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what matters is said by the log, in one line
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the histories hold what they would write
-    trials = [
-        {
-            "name": pack.name,
-            "members": [config | {"dataset": sources[config["data_fingerprint"]]} for config in pack.members.values()],
-        }
-        for pack in packs
-    ]
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(PENDING))
     param_space = {
-        "pack": tune.grid_search(trials),
         **{"cpus": spec.cpus, "gpus": spec.gpus},
         **{"storage": _storage(spec), "run": read_run(spec.out)["id"], "checkpoint_every": spec.checkpoint_every},
     }
@@ -143,6 +137,8 @@ def _fit(
         PackTrainable,
         param_space=param_space,
         tune_config=tune.TuneConfig(
+            search_alg=packs,
+            num_samples=-1,  # as many as the searcher has
             max_concurrent_trials=spec.concurrent,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["pack"]["name"],

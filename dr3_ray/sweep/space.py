@@ -15,66 +15,17 @@ from pydantic import (
     PositiveInt,
     StrictFloat,
     Tag,
-    WithJsonSchema,
 )
 from pydantic import model_validator as check
 
 from dr3_ray.errors import UserError
+from dr3_ray.sweep.condition import Bounds, Condition, meets
 
 T = TypeVar("T")
 NonEmpty = Annotated[tuple[T, ...], Field(min_length=1)]
 Assignment = dict[str, Any]  # options by name
 
 DIGITS = 4  # of a drawn number: the same on every machine, and short enough to be typed again
-
-
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else (value,)
-
-
-class Bounds(BaseModel):
-    """What a number lies between, bounds included, or what a value is not."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True)
-
-    min: float | None = None
-    """The least value that meets the condition."""
-    max: float | None = None
-    """The largest."""
-    unlike: Annotated[tuple[Any, ...], BeforeValidator(_as_list, json_schema_input_type=Any)] = Field((), alias="not")
-    """A value, or a list of values, that do not meet it."""
-
-    def admit(self, value: Any) -> bool:
-        """Whether a value meets all of this. Only numbers lie between bounds."""
-        bounded = self.min is not None or self.max is not None
-        if bounded and (isinstance(value, bool) or not isinstance(value, int | float)):
-            return False
-        low, high = (-math.inf if self.min is None else self.min), (math.inf if self.max is None else self.max)
-        return (not bounded or low <= value <= high) and not is_among(value, self.unlike)
-
-
-def _condition_kind(value: Any) -> str:
-    return "bounds" if isinstance(value, dict | Bounds) else "value"
-
-
-_Value = Annotated[Any, Tag("value"), WithJsonSchema({"type": ["string", "number", "boolean", "null", "array"]})]
-Wanted = Annotated[Annotated[Bounds, Tag("bounds")] | _Value, Discriminator(_condition_kind)]
-Condition = dict[str, Wanted]
-"""Names with a value, a list of values, or bounds; met where all of them are."""
-
-
-def is_among(value: Any, wanted: Any) -> bool:
-    """Whether a value is the wanted one, or one of a list of them."""
-    plain = [list(each) if isinstance(each, tuple) else each for each in (value, wanted)]
-    return bool(plain[0] == plain[1] or (isinstance(plain[1], list) and plain[0] in plain[1]))
-
-
-def meets(condition: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    """Whether these values meet a condition; one that looks at what is not there is not met."""
-    return all(
-        name in values and (each.admit(values[name]) if isinstance(each, Bounds) else is_among(values[name], each))
-        for name, each in condition.items()
-    )
 
 
 class Space(BaseModel):
@@ -275,25 +226,32 @@ def names_of(name: str, axis: Any) -> tuple[str, ...]:
     return space_of(axis).names or (name,)
 
 
-def expand(axes: Mapping[str, Any], coefficients: Any | None, known: Mapping[str, Any], seed: int) -> list[Assignment]:
-    """Every combination of the axes and of `dr3_coeff`, if it has values; `known` is what conditions see besides.
+def ordered(axes: Mapping[str, Any], coefficients: Any | None) -> list[tuple[str, Space]]:
+    """The axes and `dr3_coeff`, if it has values. Those with a condition come last: they can look at all others."""
+    spaces = [(name, space_of(axis)) for name, axis in axes.items()]
+    regular = [] if coefficients is None else [("dr3_coeff", space_of(coefficients))]
+    return [each for each in spaces if not each[1].when] + regular + [each for each in spaces if each[1].when]
 
-    Axes with a condition come last, in their order, so that they can look at all others.
+
+def expand(spaces: Iterable[tuple[str, Space]], known: Mapping[str, Any], seed: int) -> list[Assignment]:
+    """Every combination of ordered spaces; `known` is what conditions see besides.
 
     Raises:
         UserError: an option is set twice in one combination.
     """
-    spaces = [(name, space_of(axis)) for name, axis in axes.items()]
-    regular = [] if coefficients is None else [("dr3_coeff", space_of(coefficients))]
-    ordered = [each for each in spaces if not each[1].when] + regular + [each for each in spaces if each[1].when]
     found: list[Assignment] = [{}]
-    for name, space in ordered:
+    for name, space in spaces:
         points = space.points(name, seed)
-        grown = []
-        for before in found:
-            for point in points if meets(space.when, {**known, **before}) else [{}]:
-                if twice := before.keys() & point.keys():
-                    raise UserError(f"axes.{name}: another axis has set {min(twice)!r} already: leave one out")
-                grown.append(before | point)
-        found = grown
+        found = [
+            joined(name, before, point)
+            for before in found
+            for point in (points if meets(space.when, {**known, **before}) else [{}])
+        ]
     return found
+
+
+def joined(name: str, before: Assignment, point: Assignment) -> Assignment:
+    """What an axis of this name sets, beside what is set already. UserError: both set the same option."""
+    if twice := before.keys() & point.keys():
+        raise UserError(f"axes.{name}: another axis has set {min(twice)!r} already: leave one out")
+    return before | point

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -21,16 +21,29 @@ from pydantic import (
     ValidationError,
 )
 
-from dr3_ray.algorithms.registry import find, kinds_of
+from dr3_ray.algorithms.registry import find
 from dr3_ray.algorithms.spec import AlgorithmSpec
-from dr3_ray.data import Dataset, SpaceSpec, load_dataset
+from dr3_ray.data import Dataset, load_dataset
 from dr3_ray.errors import UserError
-from dr3_ray.evaluation.environments import make_environment
-from dr3_ray.member import REGULARIZERS, Member, check_members
+from dr3_ray.member import Member, check_members
 from dr3_ray.stores import absolute
-from dr3_ray.sweep.mistakes import check_known, first_mistake
+from dr3_ray.sweep.condition import Condition, meets
+from dr3_ray.sweep.environment import environment_of, playable_in
+from dr3_ray.sweep.mistakes import first_mistake
+from dr3_ray.sweep.names import REGULAR, check_names, options_of
 from dr3_ray.sweep.objective import Objective, as_objectives
-from dr3_ray.sweep.space import MODELS, Axis, Condition, NonEmpty, Numbers, expand, meets, names_of, space_of
+from dr3_ray.sweep.space import (
+    MODELS,
+    Assignment,
+    Axis,
+    NonEmpty,
+    Numbers,
+    Space,
+    expand,
+    names_of,
+    ordered,
+    space_of,
+)
 
 LoggerName = Literal["tensorboard", "csv", "json", "mlflow", "wandb"]
 Config = dict[str, Any]  # the full configuration of a member
@@ -38,7 +51,6 @@ Config = dict[str, Any]  # the full configuration of a member
 CONFIG_FORMAT = 1  # enters every hash: another number redoes every run
 MAX_PACK = 1000  # members of a pack are called 000 to 999
 NOT_OPTIONS = {"seed": "seeds", "dr3_coeff": "coefficients"}
-REGULAR = {name for options in REGULARIZERS for name, _ in options()}
 
 
 def _as_seeds(seeds: Any) -> Any:
@@ -144,26 +156,67 @@ class SweepSpec(BaseModel):
             raise UserError("when: seeds are not looked at, so that every configuration has all of them")
 
 
-def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dict[str, Config]:
-    """All members of a sweep, by their hash: each its full configuration, with every option resolved.
+class Problem(NamedTuple):
+    """One algorithm on one data set: what the configurations of a sweep are made for."""
 
-    `say` is told where there are no rollouts for want of a package, and of conditions that nothing meets.
+    spec: SweepSpec
+    source: str
+    """The data set, as the specification names it."""
+    data: Dataset
+    form: AlgorithmSpec
+    about: Config
+    """What all members here have in common."""
+
+    def configs(self, options: Assignment) -> list[Config]:
+        """A configuration with every seed. UserError: one of the options is unknown or not acceptable here."""
+        known = options_of(self.form).keys() | REGULAR
+        for name in {**self.spec.options, **options}:
+            if name not in known:
+                raise UserError(
+                    f"{self.form.name} has no option {name!r}: "
+                    "make it an axis with when: {algorithm: ...} for those that do"
+                )
+        pack = [Member.from_dict(self.form, {**self.spec.options, **options, "seed": seed}) for seed in self.spec.seeds]
+        for member in pack:
+            check_members(self.form, self.data.spaces, [member])
+        return [self.about | member.to_dict() for member in pack]
+
+    def excluded_by(self, config: Config) -> list[int]:
+        """Which of the conditions of `exclude` a member meets."""
+        seen = config | {"dataset": self.source}
+        return [number for number, condition in enumerate(self.spec.exclude) if meets(condition, seen)]
+
+    def members(self, options: Assignment) -> dict[str, Config]:
+        """A configuration with the seeds that `exclude` leaves, by hash. UserError: as `configs`."""
+        return {member_id(config): config for config in self.configs(options) if not self.excluded_by(config)}
+
+    @property
+    def spaces(self) -> list[tuple[str, Space]]:
+        """The axes and `dr3_coeff`, in an order in which each has before it what its condition looks at."""
+        return ordered(self.spec.axes, self.spec.coefficients if self.form.has_critic else None)
+
+    @property
+    def known(self) -> Assignment:
+        """What conditions see besides the axes."""
+        return options_of(self.form) | self.spec.options | {"algorithm": self.form.name, "dataset": self.source}
+
+
+def problems(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> list[Problem]:
+    """Every algorithm on every data set. `say` is told where there are no rollouts for want of a package.
 
     Raises:
-        UserError: an algorithm, data set, option, seed or environment is unknown, unusable or does not fit another;
-            or nothing is left.
+        UserError: an algorithm, data set, option or environment is unknown, unusable or does not fit another.
     """
-    _check_names(spec)
-    found: dict[str, Config] = {}
-    idle = set(range(len(spec.exclude)))  # conditions that have left nothing out yet
-    for source in spec.datasets:
+    check_names(spec)
+    found = []
+    for source in dict.fromkeys(spec.datasets):
         data = load_dataset(source)
         if len(spec.seeds) > len(data):
             raise UserError(f"{len(spec.seeds)} seeds are more than {source} has rows ({len(data)}): use fewer seeds")
-        environment = _environment(spec.environment, data, say)
-        for algorithm in spec.algorithms:
+        environment = environment_of(spec.environment, data, say)
+        for algorithm in dict.fromkeys(spec.algorithms):
             form = find(algorithm, "discrete" if data.action_space.kind == "discrete" else "continuous")
-            playable = _playable(form, environment, spec)
+            playable = playable_in(environment, form, spec.environment)
             about = {
                 "algorithm": algorithm,
                 "dataset": absolute(source),
@@ -174,19 +227,31 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
                 "evaluation_episodes": spec.evaluation_episodes if playable else 0,
                 "dr3_coeff": 0.0,  # of an algorithm that has nothing to regularise
             }
-            here: dict[str, list[Config]] = {}  # every configuration with all its seeds
-            for options in _configurations(spec, form, source):
-                for seed in spec.seeds:
-                    member = Member.from_dict(form, options | {"seed": seed})
-                    check_members(form, data.spaces, [member])
-                    config = about | member.to_dict()
-                    met = [n for n, each in enumerate(spec.exclude) if meets(each, config | {"dataset": source})]
-                    if not met:
-                        drawn_by = member_id(member.to_dict() | {"seed": spec.sample_seed})  # on all data sets alike
-                        here.setdefault(drawn_by, []).append(config)
-                    idle -= set(met)
-            for key in here if spec.budget is None else sorted(here)[: spec.budget]:
-                found |= {member_id(config): config for config in here[key]}
+            found.append(Problem(spec, source, data, form, about))
+    return found
+
+
+def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dict[str, Config]:
+    """All members of a sweep, by their hash: each its full configuration, with every option resolved.
+
+    `say` is told where there are no rollouts for want of a package, and of conditions that nothing meets.
+
+    Raises:
+        UserError: an algorithm, data set, option, seed or environment is unknown, unusable or does not fit another;
+            or nothing is left.
+    """
+    found: dict[str, Config] = {}
+    idle = set(range(len(spec.exclude)))  # conditions that have left nothing out yet
+    for problem in problems(spec, say):
+        here: dict[str, list[Config]] = {}  # every configuration with all its seeds
+        for options in expand(problem.spaces, problem.known, spec.sample_seed):
+            for config in problem.configs(options):
+                met = problem.excluded_by(config)
+                if not met:
+                    here.setdefault(_drawn_by(problem, config), []).append(config)
+                idle -= set(met)
+        for key in here if spec.budget is None else sorted(here)[: spec.budget]:
+            found |= {member_id(config): config for config in here[key]}
     for number in sorted(idle):
         say(f"exclude.{number} leaves nothing out: no member meets it")
     if not found:
@@ -194,46 +259,12 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
     return found
 
 
-def _configurations(spec: SweepSpec, form: AlgorithmSpec, source: str) -> list[dict[str, Any]]:
-    """All options of one algorithm on one data set, without the seed."""
-    defaults = _options_of(form)
-    known = defaults | spec.options | {"algorithm": form.name, "dataset": source}
-    found = [
-        spec.options | each
-        for each in expand(spec.axes, spec.coefficients if form.has_critic else None, known, spec.sample_seed)
-    ]
-    for name in {name: None for each in found for name in each}:
-        if name not in defaults and name not in REGULAR:
-            raise UserError(
-                f"{form.name} has no option {name!r}: make it an axis with when: {{algorithm: ...}} for those that do"
-            )
-    return found
-
-
-def _options_of(form: AlgorithmSpec) -> dict[str, Any]:
-    """Every option that an algorithm has, with its default."""
-    options = (form.options, *(REGULARIZERS if form.has_critic else ()))
-    return {name: value for each in options for name, value in each().to_dict().items()}
-
-
-def _check_names(spec: SweepSpec) -> None:
-    """UserError: an option or a condition has a name that none of the algorithms knows."""
-    forms = [form for algorithm in spec.algorithms for form in kinds_of(algorithm).values()]
-    known = REGULAR.union(*map(_options_of, forms))
-    spaces = {name: space_of(axis) for name, axis in spec.axes.items()}
-    set_by = {name: names_of(name, axis) for name, axis in spec.axes.items()}
-    check_known("option", [*spec.options, *(name for names in set_by.values() for name in names)], known)
-    seen = known | {"algorithm", "dataset"}
-    for name, space in spaces.items():
-        check_known(f"name in axes.{name}.when", space.when, seen)
-    for condition in spec.exclude:
-        check_known("name in exclude", condition, seen | {"seed"})
-    later = [name for name, space in spaces.items() if space.when]
-    while later:
-        name = later.pop(0)
-        for other in later:
-            if both := set(spaces[name].when) & set(set_by[other]):
-                raise UserError(f"axes.{name} depends on {min(both)!r}, which is set after it: move axes.{other} up")
+def _drawn_by(problem: Problem, config: Config) -> str:
+    """The same for all seeds, and on all data sets."""
+    own = {name: value for name, value in config.items() if name not in problem.about}
+    if problem.form.has_critic:
+        own["dr3_coeff"] = config["dr3_coeff"]
+    return member_id(own | {"seed": problem.spec.sample_seed})
 
 
 def member_id(config: Config) -> str:
@@ -245,34 +276,3 @@ def member_id(config: Config) -> str:
 def canonical(value: Any) -> str:
     """The one JSON text of a value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _environment(wanted: str, data: Dataset, say: Callable[[str], None]) -> str | None:
-    """The name of the environment to roll out in, after making one and comparing its spaces with the data's."""
-    automatic = wanted == "auto"
-    name = data.manifest.environment if automatic else wanted
-    if name is None or name == "none":
-        return None
-    try:
-        environment = make_environment(name)
-    except UserError as error:
-        if not automatic:
-            raise
-        say(f"no rollouts in {name}: {error}")
-        return None
-    played = [SpaceSpec.from_gymnasium(space) for space in (environment.observation_space, environment.action_space)]
-    environment.close()
-    for space, stored, what in zip(played, (data.observation_space, data.action_space), ("observ", "act"), strict=True):
-        if (space.kind, space.shapes, space.n) != (stored.kind, stored.shapes, stored.n):
-            raise UserError(
-                f"environment {name} has other {what}ions than the data set {data.manifest.name}: "
-                "name the environment the data come from, or none"
-            )
-    return name
-
-
-def _playable(form: AlgorithmSpec, environment: str | None, spec: SweepSpec) -> str | None:
-    """The environment, unless the algorithm has no policy of its own to play."""
-    if form.act is None and environment is not None and spec.environment != "auto":
-        raise UserError(f"{form.name} on {form.action_kind} actions has no policy to roll out: use environment none")
-    return environment if form.act is not None else None

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dr3_ray.errors import UserError
-from dr3_ray.sweep.space import Bounds, Choice, LogUniform, Uniform, expand, meets
+from dr3_ray.sweep.condition import Bounds, meets
+from dr3_ray.sweep.space import Choice, LogUniform, Uniform, expand, ordered
 from dr3_ray.sweep.spec import SweepSpec, members
 from dr3_ray.sweep.specfile import read_spec
 
@@ -135,9 +136,9 @@ def test_two_conditional_axes_that_set_one_option_exclude_each_other():
         "small": SweepSpec(datasets=["x"], axes={"a": {"zip": {"tau": [1]}, "when": {"algorithm": "A"}}}).axes["a"],
         "large": SweepSpec(datasets=["x"], axes={"a": {"zip": {"tau": [2]}, "when": {"algorithm": "B"}}}).axes["a"],
     }
-    assert expand(axes, None, {"algorithm": "B"}, 0) == [{"tau": 2}]
+    assert expand(ordered(axes, None), {"algorithm": "B"}, 0) == [{"tau": 2}]
     with pytest.raises(UserError, match=r"axes\.large: another axis has set 'tau' already"):
-        expand(axes | {"small": (1,), "large": axes["large"], "tau": (3,)}, None, {"algorithm": "B"}, 0)
+        expand(ordered(axes | {"small": (1,), "large": axes["large"], "tau": (3,)}, None), {"algorithm": "B"}, 0)
 
 
 def test_a_file_is_read_as_people_mean_it(tmp_path):
