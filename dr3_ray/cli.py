@@ -73,6 +73,19 @@ def sweep(
         int | None,
         typer.Option(help="Configurations to draw for each algorithm and data set.", show_default="all of them"),
     ] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Who proposes configurations: tpe, random, gp, nsga2.", show_default="nobody")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Configurations to propose for each algorithm and data set.", show_default="none")
+    ] = None,
+    point: Annotated[
+        list[str], typer.Option(metavar="JSON", help='To try first, as in {"dr3_coeff": 0}; several times.')
+    ] = [],  # noqa: B006
+    study: Annotated[
+        str | None, typer.Option(help="URL of Optuna studies, or a journal file.", show_default="SQLite in OUT")
+    ] = None,
+    objective: Annotated[list[str], typer.Option(help="Metric to search by; two for nsga2.")] = ["episode_return_mean"],  # noqa: B006
     pack: Annotated[int, typer.Option(help="Members trained together in one trial, at most.")] = 16,
     cpus: Annotated[float, typer.Option(help="CPUs of a trial.")] = 1.0,
     gpus: Annotated[float, typer.Option(help="GPUs of a trial; a fraction shares one.")] = 0.0,

@@ -23,14 +23,22 @@ NOT_MEASURED = ("diverged", "seed", "dr3_coeff")  # of a member's result: they s
 class MemberLog(tune.Callback):
     """Writes index and histories while Tune runs packs, and moves the progress display.
 
-    The index never runs ahead: a member is `finished` or `diverged` there once its rows are on disk.
+    The index never runs ahead: a member is `finished` or `diverged` there once its rows are on disk. `ended` is told at
+    once.
     """
 
-    def __init__(self, index: Index, histories: Histories, progress: SweepProgress) -> None:
+    def __init__(
+        self,
+        index: Index,
+        histories: Histories,
+        progress: SweepProgress,
+        ended: Callable[[list[str], Status], None] = lambda members, status: None,
+    ) -> None:
         self._packs: dict[str, list[str]] = {}
         self._index, self._histories, self._progress = index, histories, progress
         self._done: list[tuple[list[str], Status, str]] = []  # members, status and pack to record after the next flush
         self._over: set[str] = set()
+        self._ended = ended
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles callbacks to restore experiments from; a sweep is taken up from its index instead."""
@@ -69,6 +77,7 @@ class MemberLog(tune.Callback):
         members, error = self._alive(trial), reason(trial)
         self._index.write(members, "failed", error=error, pack=self._pack(trial))
         self._progress.status(members, "failed", error)
+        self._ended(members, "failed")
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Keep the files and the display up to date, at little cost."""
@@ -101,6 +110,7 @@ class MemberLog(tune.Callback):
         self._histories.settle(members)
         self._done.append((members, status, self._pack(trial)))
         self._progress.status(members, status)
+        self._ended(members, status)
 
     def _alive(self, trial: Trial) -> list[str]:
         return [member for member in self._members(trial) if member not in self._over]

@@ -25,7 +25,8 @@ def open_run(spec: SweepSpec, planned: dict[str, Config], command: list[str], fo
     """Create the run directory of a sweep, or take up the one that is there; other writers are kept out meanwhile.
 
     `run.json` then describes this command (all commands so far are in its `history`), and every planned member is in
-    the index. Members that a sweep left `running` when it was killed become `pending`.
+    the index, but for those of a search, which are examples of what it may propose. Members that a sweep left `running`
+    when it was killed become `pending`.
 
     Raises:
         UserError: the directory holds something else, is damaged, in use by another sweep, or cannot be written; or,
@@ -43,8 +44,10 @@ def open_run(spec: SweepSpec, planned: dict[str, Config], command: list[str], fo
             refuse_changes(path, read_run(path), planned, index)
         left = [member for member, record in index.records.items() if record["status"] == "running"]
         index.write(left, "pending", error="interrupted")
-        index.write([member for member in planned if member not in index.records], "pending", configs=planned)
-        configs = [record["config"] for record in index.records.values()]
+        known = {member: record["config"] for member, record in index.records.items()}
+        if spec.search is None:
+            index.write([member for member in planned if member not in known], "pending", configs=planned)
+        configs = list({**known, **planned}.values())
         write_json(path / RUN, _document(spec, command, configs, read_run(path)))
         yield index
 

@@ -11,6 +11,8 @@ from dr3_ray.sweep.specfile import read_spec
 
 FIELDS = {"algorithm": "algorithms", "dataset": "datasets", "episodes": "evaluation_episodes"}  # other names there
 
+SEARCH = {"search": "method", "trials": "trials", "point": "points", "study": "study"}  # options of its mapping
+
 
 def spec_from(file: Path | None, given: Mapping[str, Any]) -> SweepSpec:
     """The specification in a file, if there is one, with the options that were given, by their names, above it.
@@ -24,9 +26,15 @@ def spec_from(file: Path | None, given: Mapping[str, Any]) -> SweepSpec:
         before = values.get(key, {})
         if (new or other) and isinstance(before, dict):
             values[key] = {name: value for name, value in before.items() if name not in other} | new
+    search = {key: given[name] for name, key in SEARCH.items() if name in given}
+    if "points" in search:
+        search["points"] = [_value(text) for text in search["points"]]
+    if search:
+        before = values.get("search")
+        values["search"] = (before if isinstance(before, dict) else {}) | search
     texts: dict[str, Callable[[str], Any]] = {"coefficients": _coefficients, "seeds": _seeds}
     for name, value in given.items():
-        if name not in dict(SETTINGS):
+        if name not in dict(SETTINGS) and name not in SEARCH:
             values[FIELDS.get(name, name)] = texts[name](value) if name in texts else value
     if "datasets" not in values:
         raise UserError("Missing option '--dataset': name the data, a SPEC file, or a run directory after --resume")

@@ -20,8 +20,8 @@ from dr3_ray.sweep.index import FINAL, read_index
 from dr3_ray.sweep.loggers import check_installed
 from dr3_ray.sweep.packing import Pack, pack_members, structure
 from dr3_ray.sweep.progress import duration
-from dr3_ray.sweep.run import connect, slots
-from dr3_ray.sweep.spec import Config, SweepSpec, members
+from dr3_ray.sweep.run import connect, planned_members, slots
+from dr3_ray.sweep.spec import Config, SweepSpec
 
 ROW = 150  # bytes of a member's evaluation in the histories, compressed
 
@@ -90,7 +90,7 @@ def plan_sweep(spec: SweepSpec, calibrate: bool = True, say: Callable[[str], Non
         UserError: the sweep cannot be done as asked.
     """
     check_installed(spec.log)
-    planned = members(spec, say)
+    planned = planned_members(spec, say)
     records = read_index(spec.out) if is_run(spec.out) else []
     over = {record["member"] for record in records if record["status"] in FINAL}
     missing = {member: config for member, config in planned.items() if member not in over}
@@ -187,6 +187,8 @@ def _sentences(plan: Plan, calibrated: bool) -> list[str]:
         f"{kinds} structure{'s' * (kinds > 1)}; {len(plan.packs)} packs, each a trial of {spec.cpus:g} CPUs and "
         f"{spec.gpus:g} GPUs; {min(plan.slots, len(plan.packs))} trials at a time on {plan.where}."
     )
+    if spec.search:
+        said.append(f"What {spec.search.method} has still to propose was drawn here by chance: an estimate.")
     updates = sum(config["steps"] for pack in plan.packs for config in pack.members.values())
     if calibrated:
         memory = max(kind.cost.state for kind in plan.kinds if kind.cost)

@@ -20,10 +20,13 @@ SHOWN: tuple[Status, ...] = ("finished", "running", "pending", "diverged", "fail
 class SweepProgress:
     """Members by status, updates a second over all members, and time left. Lines go to `console`."""
 
-    def __init__(self, console: Console, statuses: dict[str, Status], steps: dict[str, int]) -> None:
-        """`statuses` of all members of the sweep; `steps` of those that are still to be trained."""
+    def __init__(self, console: Console, statuses: dict[str, Status], steps: dict[str, int], ahead: int = 0) -> None:
+        """`statuses` of all members of the sweep; `steps` of those that are still to be trained.
+
+        `ahead` are the updates of members that a search has still to propose.
+        """
         self.console = console
-        self._statuses, self._steps = dict(statuses), steps
+        self._statuses, self._steps, self._ahead = dict(statuses), dict(steps), ahead
         self._reached = dict.fromkeys(steps, 0)
         self._skipped = dict.fromkeys(steps, 0)
         self._bar = Progress(
@@ -34,7 +37,7 @@ class SweepProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("starting", total=sum(steps.values()))
+        self._task = self._bar.add_task("starting", total=sum(steps.values()) + ahead)
         self._next_line = time.monotonic() + PLAIN_EVERY
         self._started: float | None = None  # when the first member started to train
 
@@ -50,6 +53,15 @@ class SweepProgress:
     def say(self, text: str) -> None:
         """One line that stays."""
         self.console.print(escape(text), soft_wrap=True, highlight=False)
+
+    def add(self, steps: dict[str, int], ahead: int) -> None:
+        """Members that were proposed, with the updates to make; so many are still ahead."""
+        self._steps |= steps
+        self._ahead = ahead
+        self._reached |= dict.fromkeys(steps, 0)
+        self._skipped |= dict.fromkeys(steps, 0)
+        self._statuses |= dict.fromkeys(steps, "pending")
+        self._bar.update(self._task, total=sum(self._steps.values()) + ahead)
 
     def status(self, members: Iterable[str], status: Status, error: str | None = None) -> None:
         """These members now have this status; a failure is said at once."""
@@ -84,7 +96,7 @@ class SweepProgress:
         made = reached - sum(self._skipped.values())
         if self._started and made > 0:
             speed = made / (time.monotonic() - self._started)
-            left = sum(self._steps.values()) - reached
+            left = sum(self._steps.values()) + self._ahead - reached
             parts += [f"{speed:,.0f} updates/s", f"{duration(left / speed)} left"]
         return " · ".join(parts)
 

@@ -24,15 +24,17 @@ from dr3_ray.errors import UserError
 from dr3_ray.stores import NO_ROOM, absolute
 from dr3_ray.sweep.callbacks import MemberLog, Watch
 from dr3_ray.sweep.checkpoints import claim
-from dr3_ray.sweep.directory import axes, open_run, read_run
+from dr3_ray.sweep.directory import is_run, open_run, read_run
 from dr3_ray.sweep.histories import Histories
-from dr3_ray.sweep.index import FINAL, Index
+from dr3_ray.sweep.index import FINAL, Index, read_index
 from dr3_ray.sweep.loggers import Loggers, check_installed
 from dr3_ray.sweep.pack_searcher import PackSearcher
 from dr3_ray.sweep.packing import pack_members
 from dr3_ray.sweep.progress import SHOWN, SweepProgress
+from dr3_ray.sweep.proposals import Proposals, Searches
 from dr3_ray.sweep.resume import begun_packs
-from dr3_ray.sweep.spec import Config, SweepSpec, members
+from dr3_ray.sweep.scores import Scores
+from dr3_ray.sweep.spec import Config, SweepSpec, members, problems
 
 PENDING = 200  # trials that Tune asks for ahead of the machines, by which a cluster sees how far to grow
 
@@ -62,38 +64,86 @@ def run_sweep(spec: SweepSpec, command: list[str] | None = None, force: bool = F
     """
     console = Console(stderr=True)
     check_installed(spec.log)
-    planned = members(spec, say=lambda text: console.print(text, soft_wrap=True, markup=False, highlight=False))
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    planned = planned_members(spec, say)
     with open_run(spec, planned, command or sys.argv, force) as index:
+        searches = Searches([], Scores(spec.objective))
+        if spec.search:
+            searches = _take_up(spec, index, say)
+            planned = searches.members
+            index.write([member for member in planned if member not in index.records], "pending", configs=planned)
         left = [member for member, record in index.records.items() if record["status"] not in FINAL]
         missing = {member: planned[member] for member in left if member in planned}  # in the order that names packs
         if finished := len(planned) - len(missing):
             console.print(f"{finished} of {len(planned)} runs were done before", highlight=False)
         claim(_storage(spec), read_run(spec.out)["id"], str(spec.out.resolve()))
         try:
-            with mirrored(spec.out, spec.storage, lambda text: console.print(text, soft_wrap=True, markup=False)):
-                interrupted = bool(missing) and _train(spec, planned, missing, index, console)
+            with mirrored(spec.out, spec.storage, say):
+                interrupted = bool(missing or searches.left) and _train(spec, searches, missing, index, console)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
             raise UserError(
                 f"no room left in {spec.out} ({os.strerror(error.errno)}): make some, and resume"
             ) from error
-        counts = Counter(index.records[member]["status"] for member in planned)
+        counts = Counter(index.records[member]["status"] for member in {**planned, **searches.members})
     return RunSummary(spec.out, {status: counts[status] for status in SHOWN if counts[status]}, interrupted)
 
 
-def _train(
-    spec: SweepSpec, planned: dict[str, Config], missing: dict[str, Config], index: Index, console: Console
-) -> bool:
-    """Train the missing members; whether it was stopped before all were done."""
+def planned_members(spec: SweepSpec, say: Callable[[str], None]) -> dict[str, Config]:
+    """All members of a sweep; those of a search as far as they are known, and examples of what it may propose.
+
+    Raises:
+        UserError: the sweep cannot be done as asked.
+    """
+    if spec.search is None:
+        return members(spec, say)
+    from dr3_ray.sweep.studies import foreseen  # Optuna takes a second to import
+
+    return foreseen(spec, problems(spec, say), read_index(spec.out) if is_run(spec.out) else [])
+
+
+def _take_up(spec: SweepSpec, index: Index, say: Callable[[str], None]) -> Searches:
+    """The searches of a sweep, where they were left."""
+    from dr3_ray.sweep.studies import open_studies
+
+    assert spec.search is not None
+    scores = Scores(spec.objective, index.records.values(), spec.out)
+    proposals = []
+    for searcher in open_studies(spec, problems(spec), read_run(spec.out)["id"]):
+        proposals.append(Proposals(searcher.problem, searcher, spec.search.trials, scores, say))
+        for trial, options in searcher.resume():
+            proposals[-1].know(options, trial)
+    return Searches(proposals, scores)
+
+
+def _train(spec: SweepSpec, searches: Searches, missing: dict[str, Config], index: Index, console: Console) -> bool:
+    """Train the missing members, and what is proposed; whether it was stopped before all were done."""
     configs = {member: record["config"] for member, record in index.records.items()}
-    histories = Histories(spec.out, configs, ("algorithm", "dataset", "seed", *axes(configs.values())))
+    histories = Histories(spec.out, configs, ("algorithm", "dataset", "seed", *read_run(spec.out)["axes"]))
     histories.load(again=missing)
     index.write([member for member in missing if index.status(member) == "failed"], "pending")
-    statuses = {member: index.records[member]["status"] for member in planned}
-    progress = SweepProgress(console, statuses, {member: config["steps"] for member, config in missing.items()})
+    ahead = spec.steps * len(spec.seeds)  # updates of what a search has still to propose, for each configuration
+    progress = SweepProgress(
+        console,
+        {member: record["status"] for member, record in index.records.items()},
+        {member: config["steps"] for member, config in missing.items()},
+        searches.left * ahead,
+    )
     loggers = Loggers(spec.log, spec.out, configs, progress.say)
-    histories.listeners.append(loggers)
+    histories.listeners += [loggers, searches.scores]
+
+    def enrol(proposed: dict[str, Config]) -> dict[str, Config]:
+        index.write([member for member in proposed if member not in index.records], "pending", configs=proposed)
+        fresh = {member: config for member, config in proposed.items() if index.status(member) not in FINAL}
+        configs.update(proposed)
+        missing.update(fresh)
+        progress.add({member: config["steps"] for member, config in fresh.items()}, searches.left * ahead)
+        return fresh
+
     log = None
     try:
         alone = connect()  # first, because Ray handles SIGTERM in its own way
@@ -104,12 +154,15 @@ def _train(
                 raise UserError(f"{spec.nodes} machines need a Ray cluster, and none is here: see docs/clusters.md")
             elif not slots(spec):
                 raise UserError(f"no machine has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial: ask for less")
-            datasets = {config["data_fingerprint"]: config["dataset"] for config in missing.values()}
+            about = [*missing.values(), *(each.problem.about for each in searches.proposals)]
+            datasets = {config["data_fingerprint"]: config["dataset"] for config in about}
             sources = share(_storage(spec), spec.checkpoint_every != 0, datasets, progress.say)
             again, rest = begun_packs(missing, index.records)
             packs = [*again, *pack_members(rest, spec.pack, slots(spec))]
-            log = MemberLog(index, histories, progress)
-            _fit(spec, PackSearcher(packs, sources, log.expect), log, progress.say)
+            log = MemberLog(index, histories, progress, searches.ended)
+            room = spec.concurrent or slots(spec)
+            searcher = PackSearcher(packs, sources, log.expect, searches, enrol, limit=spec.pack, slots=room)
+            _fit(spec, searcher, log, progress.say)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time
         pass
     finally:
@@ -118,7 +171,7 @@ def _train(
         left = [member for member in missing if index.status(member) in ("pending", "running")]
         index.write([member for member in left if index.status(member) == "running"], "pending", error="interrupted")
         loggers.close()
-    return bool(left)
+    return bool(left or searches.left)
 
 
 def _fit(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[str], None]) -> None:

@@ -44,6 +44,10 @@ class Space(BaseModel):
         """The values of one option."""
         raise NotImplementedError
 
+    def options(self, name: str, seed: int) -> list[Assignment]:
+        """All that a search may choose from; none of a range."""
+        return self.points(name, seed)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The options that are set, where these have other names than the axis."""
@@ -65,26 +69,36 @@ class Choice(Space):
 
     choice: NonEmpty[Any]
     """What to draw from; each draw has all of them before it."""
-    samples: PositiveInt
-    """How many draws."""
+    samples: PositiveInt | None = None
+    """How many draws; a search needs no number."""
 
     def values(self, source: random.Random) -> Iterable[Any]:
         # from random() alone, whose sequence Python promises to keep
-        return [self.choice[int(source.random() * len(self.choice))] for _ in range(self.samples)]
+        return [self.choice[int(source.random() * len(self.choice))] for _ in range(self.samples or 0)]
+
+    def options(self, name: str, seed: int) -> list[Assignment]:
+        return [{name: value} for value in self.choice]
 
 
-class _Range(Space):
-    samples: PositiveInt
-    """How many numbers to draw; more of them keep those before."""
+class Range(Space):
+    """Numbers between two others."""
+
+    samples: PositiveInt | None = None
+    """How many numbers to draw; more of them keep those before. A search needs no number."""
     also: tuple[StrictFloat, ...] = ()
     """Numbers that come before the drawn ones, such as a baseline of 0."""
 
     def draw(self, source: random.Random, low: float, high: float) -> Iterator[float]:
         """Uniformly distributed numbers."""
-        return (low + source.random() * (high - low) for _ in range(self.samples))
+        return (low + source.random() * (high - low) for _ in range(self.samples or 0))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest number."""
+        raise NotImplementedError
 
 
-class Uniform(_Range):
+class Uniform(Range):
     """Numbers that are drawn uniformly, rounded to four digits."""
 
     uniform: tuple[StrictFloat, StrictFloat]
@@ -95,10 +109,14 @@ class Uniform(_Range):
         return _increasing(self, self.uniform)
 
     def values(self, source: random.Random) -> Iterable[Any]:
-        return [*self.also, *(_rounded(number, *self.uniform) for number in self.draw(source, *self.uniform))]
+        return [*self.also, *(rounded(number, *self.uniform) for number in self.draw(source, *self.uniform))]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.uniform
 
 
-class LogUniform(_Range):
+class LogUniform(Range):
     """Numbers whose logarithms are drawn uniformly, rounded to four digits."""
 
     log_uniform: tuple[StrictFloat, StrictFloat]
@@ -112,7 +130,11 @@ class LogUniform(_Range):
 
     def values(self, source: random.Random) -> Iterable[Any]:
         logarithms = self.draw(source, *map(math.log, self.log_uniform))
-        return [*self.also, *(_rounded(math.exp(each), *self.log_uniform) for each in logarithms)]
+        return [*self.also, *(rounded(math.exp(each), *self.log_uniform) for each in logarithms)]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.log_uniform
 
 
 def _increasing(space: T, bounds: tuple[float, float]) -> T:
@@ -122,7 +144,8 @@ def _increasing(space: T, bounds: tuple[float, float]) -> T:
     return space
 
 
-def _rounded(number: float, low: float, high: float) -> float:
+def rounded(number: float, low: float, high: float) -> float:
+    """A drawn number with as many digits as members have."""
     return min(max(float(f"{number:.{DIGITS}g}"), low), high)
 
 
@@ -182,6 +205,9 @@ class Zip(Space):
     def _equal(self) -> Self:
         if any(getattr(each, "when", None) for each in self.zip.values()):
             raise ValueError("what goes together has one condition: give the zip itself the `when`")
+        for name, values in self.zip.items():
+            if isinstance(values, Range | Choice) and values.samples is None:
+                raise ValueError(f"{name}: samples is missing: say how many to draw")
         counts = {name: len(self._column(name, 0)) for name in self.zip}
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{name} has {count}" for name, count in counts.items())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ from dr3_ray.sweep.environment import environment_of, playable_in
 from dr3_ray.sweep.mistakes import first_mistake
 from dr3_ray.sweep.names import REGULAR, check_names, options_of
 from dr3_ray.sweep.objective import Objective, as_objectives
+from dr3_ray.sweep.search import Search, check_axes
 from dr3_ray.sweep.space import (
     MODELS,
     Assignment,
@@ -105,6 +107,8 @@ class SweepSpec(BaseModel):
     """What is left out: members that meet one of these conditions."""
     budget: PositiveInt | None = None
     """Configurations of each algorithm on each data set, drawn from all; each is trained with all seeds. None: all."""
+    search: Search | None = None
+    """Who proposes configurations; None: all combinations are trained, or a `budget` of them."""
     sample_seed: NonNegativeInt = 0
     """Decides what is drawn."""
     objective: Annotated[
@@ -138,7 +142,7 @@ class SweepSpec(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise first_mistake(error, type(self), MODELS | {"objective": Objective}) from None
+            raise first_mistake(error, type(self), MODELS | {"objective": Objective, "search": Search}) from None
         if self.steps % self.evaluations:
             below = self.steps // self.evaluations * self.evaluations
             near = " or ".join(str(steps) for steps in (below, below + self.evaluations) if steps)
@@ -146,6 +150,9 @@ class SweepSpec(BaseModel):
                 f"{self.steps} steps cannot be cut into {self.evaluations} equal parts: "
                 f"use {near} steps, or another number of evaluations"
             )
+        check_axes(self.search, self.coefficients, self.axes)
+        if self.search and self.budget:
+            raise UserError("a search has trials instead of a budget: leave out budget")
         axes = {name for axis, values in self.axes.items() for name in names_of(axis, values)}
         if twice := sorted(set(self.options) & axes):
             raise UserError(f"option {twice[0]!r} is both set and an axis: leave one out")
@@ -189,6 +196,11 @@ class Problem(NamedTuple):
     def members(self, options: Assignment) -> dict[str, Config]:
         """A configuration with the seeds that `exclude` leaves, by hash. UserError: as `configs`."""
         return {member_id(config): config for config in self.configs(options) if not self.excluded_by(config)}
+
+    @property
+    def name(self) -> str:
+        """`DR3-CQL on breakout-replay`."""
+        return f"{self.form.name} on {re.split('[/:]', self.source.rstrip('/'))[-1]}"
 
     @property
     def spaces(self) -> list[tuple[str, Space]]:

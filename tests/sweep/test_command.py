@@ -33,7 +33,8 @@ def test_every_option_arrives(asked):
     arguments = (
         "sweep --algorithm DR3-CQL --algorithm BC --dataset a,b --dataset c --coefficients 0,1e-3 --seeds 4,7 "
         "--steps 60 --evaluations 6 --environment none --episodes 3 --set hidden_sizes=[8,8] --set loss=squared "
-        "--axis cql_alpha=0.1,1 --axis batch_size=32 --axis dr3_form=dot,abs --axis hidden=[8],[8,8] --budget 7 "
+        "--axis cql_alpha=0.1,1 --axis batch_size=32 --axis dr3_form=dot,abs --axis hidden=[8],[8,8] "
+        '--search gp --trials 9 --study x.journal --point {"dr3_coeff":0} --objective dot_product '
         "--pack 5 --cpus 2 --gpus 0.5 --nodes 2 --concurrent 3 --retries 1 --checkpoint-every 2 "
         "--out x/y --storage s3://bucket/x --log csv --log wandb"
     )
@@ -50,9 +51,10 @@ def test_every_option_arrives(asked):
         "options": {"hidden_sizes": [8, 8], "loss": "squared"},
         "axes": {"cql_alpha": (0.1, 1), "batch_size": (32,), "dr3_form": ("dot", "abs"), "hidden": ([8], [8, 8])},
         "exclude": (),
-        "budget": 7,
+        "budget": None,
+        "search": {"method": "gp", "trials": 9, "points": ({"dr3_coeff": 0},), "study": "x.journal"},
         "sample_seed": 0,
-        "objective": ({"metric": "episode_return_mean", "mode": "max", "over_seeds": "iqm"},),
+        "objective": ({"metric": "dot_product", "mode": "min", "over_seeds": "iqm"},),
         "pack": 5,
         "cpus": 2.0,
         "gpus": 0.5,
@@ -68,7 +70,8 @@ def test_every_option_arrives(asked):
 
 def test_what_is_not_given_has_the_defaults_of_the_spec(asked):
     assert run("sweep", "--dataset", "d") == 0
-    assert asked == [SweepSpec(datasets=["d"])]
+    assert run("sweep", "--dataset", "d", "--budget", "7") == 0
+    assert asked == [SweepSpec(datasets=["d"]), SweepSpec(datasets=["d"], budget=7)]
 
 
 def test_ranges_can_be_typed(asked):

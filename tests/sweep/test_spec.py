@@ -153,7 +153,7 @@ def test_an_environment_that_is_not_installed_costs_the_rollouts_only(cartpole, 
         ({"axes": {"critic_lr": 3}}, "axes.critic_lr: a list, or a mapping with one of grid, choice"),
         ({"axes": {"critic_lr": {"grdi": [3]}}}, "axes.critic_lr: unknown key 'grdi': did you mean 'grid'?"),
         ({"axes": {"critic_lr": {"grid": []}}}, "axes.critic_lr.grid: without a value the sweep has no members"),
-        ({"axes": {"critic_lr": {"uniform": [0, 1]}}}, "axes.critic_lr.uniform.samples: Field required"),
+        ({"axes": {"critic_lr": {"uniform": [0, 1]}}}, "axes.critic_lr: samples is missing: say how many to draw"),
         ({"axes": {"critic_lr": {"uniform": [1, 0], "samples": 2}}}, "1 to 0 is no range"),
         ({"axes": {"critic_lr": {"log_uniform": [0, 1], "samples": 2}}}, "give also: [0]"),
         (

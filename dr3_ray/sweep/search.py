@@ -1,0 +1,44 @@
+"""Searches in a specification: who proposes configurations, how many, and where they are kept."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+from dr3_ray.errors import UserError
+from dr3_ray.sweep.mistakes import check_known
+from dr3_ray.sweep.space import Assignment, Choice, Range, names_of, space_of
+
+Method = Literal["tpe", "random", "gp", "nsga2"]
+
+
+class Search(BaseModel):
+    """Configurations that are proposed one after another, from the results of those before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    method: Method = "tpe"
+    """Tree-structured Parzen estimators, chance, a Gaussian process, or NSGA-II for several objectives."""
+    trials: PositiveInt
+    """Configurations of each algorithm on each data set; each is trained with all seeds."""
+    points: tuple[Assignment, ...] = ()
+    """Configurations to try first. Options that a point does not name are drawn."""
+    study: str | None = None
+    """URL of a database for the studies, or the path of a journal file; None: SQLite in the run directory."""
+
+
+def check_axes(search: Search | None, coefficients: Any, axes: Mapping[str, Any]) -> None:
+    """UserError: a range does not say how many numbers to draw, or what only drawing needs is there in a search."""
+    spaces = {f"axes.{name}": space_of(axis) for name, axis in axes.items()}
+    for where, space in {"coefficients": space_of(coefficients), **spaces}.items():
+        if search and isinstance(space, Range) and space.also:
+            raise UserError(f"{where}: a search knows no `also`: give such numbers in search.points")
+        if not search and isinstance(space, Range | Choice) and space.samples is None:
+            raise UserError(f"{where}: samples is missing: say how many to draw, or give a search")
+    if search is None:
+        return
+    known = {"dr3_coeff"}.union(*(names_of(name, axis) for name, axis in axes.items()))
+    for point in search.points:
+        check_known("axis in search.points", point, known)
+    if len(search.points) > search.trials:
+        raise UserError(f"search: {len(search.points)} points are more than {search.trials} trials: ask for more")
