@@ -26,9 +26,10 @@ class SweepProgress:
         `ahead` are the updates of members that a search has still to propose.
         """
         self.console = console
-        self._statuses, self._steps, self._ahead = dict(statuses), dict(steps), ahead
-        self._reached = dict.fromkeys(steps, 0)
-        self._skipped = dict.fromkeys(steps, 0)
+        self._statuses = dict(statuses)
+        self._counts = Counter(statuses.values())
+        self._steps, self._ahead = sum(steps.values()), ahead
+        self._reached, self._skipped = _Sum(steps), _Sum(steps)
         self._bar = Progress(
             TextColumn("[bold]{task.percentage:>3.0f}%"),
             BarColumn(bar_width=12),
@@ -37,7 +38,7 @@ class SweepProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("starting", total=sum(steps.values()) + ahead)
+        self._task = self._bar.add_task("starting", total=self._steps + ahead)
         self._next_line = time.monotonic() + PLAIN_EVERY
         self._started: float | None = None  # when the first member started to train
 
@@ -56,29 +57,33 @@ class SweepProgress:
 
     def add(self, steps: dict[str, int], ahead: int) -> None:
         """Members that were proposed, with the updates to make; so many are still ahead."""
-        self._steps |= steps
+        self._steps += sum(steps.values())
         self._ahead = ahead
-        self._reached |= dict.fromkeys(steps, 0)
-        self._skipped |= dict.fromkeys(steps, 0)
+        for each in (self._reached, self._skipped):
+            each.add(steps)
+        self._counts["pending"] += len(steps)
         self._statuses |= dict.fromkeys(steps, "pending")
-        self._bar.update(self._task, total=sum(self._steps.values()) + ahead)
+        self._bar.update(self._task, total=self._steps + ahead)
 
     def status(self, members: Iterable[str], status: Status, error: str | None = None) -> None:
         """These members now have this status; a failure is said at once."""
         members = list(members)
         self._started = self._started or time.monotonic()
-        self._statuses |= dict.fromkeys(members, status)
+        for member in members:
+            self._counts[self._statuses[member]] -= 1
+            self._counts[status] += 1
+            self._statuses[member] = status
         if status in ("failed", "diverged") and members:
             self.say(f"{len(members)} {status}: {error}" if error else f"{len(members)} {status}")
 
     def skip(self, members: Iterable[str], step: int) -> None:
         """The first `step` updates of these members were made before."""
-        self._skipped |= {member: step for member in members if member in self._steps}
+        self._skipped.set(members, step)
 
     def advance(self, members: Iterable[str], step: int) -> None:
         """These members have made `step` updates."""
-        self._reached |= {member: step for member in members if member in self._steps}
-        self._bar.update(self._task, completed=sum(self._reached.values()))
+        self._reached.set(members, step)
+        self._bar.update(self._task, completed=self._reached.total)
 
     def refresh(self) -> None:
         """Bring what is shown up to date."""
@@ -90,15 +95,34 @@ class SweepProgress:
 
     def text(self) -> str:
         """`3 finished, 12 running · 10,240 updates/s · 1:23 left`."""
-        counts = Counter(self._statuses.values())
-        parts = [", ".join(f"{counts[status]} {status}" for status in SHOWN if counts[status])]
-        reached = sum(self._reached.values())
-        made = reached - sum(self._skipped.values())
+        parts = [", ".join(f"{self._counts[status]} {status}" for status in SHOWN if self._counts[status])]
+        reached = self._reached.total
+        made = reached - self._skipped.total
         if self._started and made > 0:
             speed = made / (time.monotonic() - self._started)
-            left = sum(self._steps.values()) + self._ahead - reached
+            left = self._steps + self._ahead - reached
             parts += [f"{speed:,.0f} updates/s", f"{duration(left / speed)} left"]
         return " · ".join(parts)
+
+
+class _Sum:
+    """A number for each of these members, and their total, asked for more often than it could be summed."""
+
+    def __init__(self, members: Iterable[str]) -> None:
+        self._values: dict[str, int] = {}
+        self.total = 0
+        self.add(members)
+
+    def add(self, members: Iterable[str]) -> None:
+        """These count, from 0 on."""
+        self._values |= dict.fromkeys(members, 0)
+
+    def set(self, members: Iterable[str], value: int) -> None:
+        """The new number of those of these members that count."""
+        for member in members:
+            if member in self._values:
+                self.total += value - self._values[member]
+                self._values[member] = value
 
 
 def duration(seconds: float) -> str:
