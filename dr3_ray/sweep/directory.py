@@ -17,7 +17,7 @@ from dr3_ray.sweep.resume import refuse_changes, versions
 from dr3_ray.sweep.spec import Config, SweepSpec
 
 RUN = "run.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @contextmanager

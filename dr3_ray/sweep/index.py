@@ -1,6 +1,7 @@
 """The index of a run directory: what is known of each member, one JSON line for every change.
 
-Lines are only ever appended; the last one of a member holds. A line that a crash cut short is ignored.
+Lines are only ever appended; the last one of a member holds, and the first one alone has its configuration. A line that
+a crash cut short is ignored.
 """
 
 import fcntl
@@ -33,7 +34,8 @@ def read_index(run: str | os.PathLike[str]) -> list[Record]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            records[record["member"]] = record
+            known = records.get(record["member"])
+            records[record["member"]] = record | {"config": known["config"] if known else record["config"]}
         except (ValueError, TypeError, KeyError):
             if number < len(lines):
                 raise UserError(f"{path} is damaged at line {number}: remove that line, or the directory") from None
@@ -80,22 +82,18 @@ class Index:
         Without `pack` it stays in the one that it was in.
         """
         now = round(time.time(), 3)
-        records = []
+        lines: list[str] = []
+        records: dict[str, Record] = {}
         for member in members:
-            known = self.records.get(member, {"pack": None})
-            config = configs[member] if configs else known["config"]
-            records.append(
-                {
-                    "member": member,
-                    "status": status,
-                    "config": config,
-                    "error": error,
-                    "pack": pack or known["pack"],
-                    "time": now,
-                }
-            )
-        self._append("".join(json.dumps(record) + "\n" for record in records).encode())
-        self.records |= {record["member"]: record for record in records}
+            known = self.records.get(member)
+            line: Record = {"member": member, "status": status}
+            if known is None:
+                line["config"] = (configs or {})[member]
+            line |= {"error": error, "pack": pack or (known or {}).get("pack"), "time": now}
+            lines.append(json.dumps(line) + "\n")
+            records[member] = {"config": known["config"], **line} if known else line
+        self._append("".join(lines).encode())
+        self.records |= records
 
     def _append(self, lines: bytes) -> None:
         """All of it or nothing: a full disk must not leave half a line in the middle of the file."""

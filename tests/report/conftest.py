@@ -74,7 +74,7 @@ class RunWriter:
     def write(self) -> Path:
         self.path.mkdir(parents=True)
         info = {
-            "format": 1,
+            "format": 2,
             "name": self.path.name,
             "command": ["dr3-ray", "sweep", "--algorithm", "DR3-CQL", "--name", "it's a <run>"],
             "created": "2026-01-02T03:04:05+00:00",

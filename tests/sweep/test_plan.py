@@ -63,7 +63,7 @@ def test_members_that_are_done_are_not_planned_again(cartpole, tmp_path):
         )
     ]
     sweep.out.mkdir()
-    (sweep.out / "run.json").write_text(json.dumps({"format": 1}))
+    (sweep.out / "run.json").write_text(json.dumps({"format": 2}))
     (sweep.out / "index.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     before = {path.name: path.stat().st_mtime_ns for path in sweep.out.iterdir()}
     plan = plan_sweep(sweep, calibrate=False)

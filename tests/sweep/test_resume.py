@@ -153,7 +153,7 @@ def test_mistakes_with_resume(tiny, arguments, message, tmp_path, monkeypatch, c
     document = json.loads(changed.read_text())
     changed.write_text(json.dumps(document | {"versions": document["versions"] | {"numpy": "1.0"}}))
     (tmp_path / "cut").mkdir()
-    (tmp_path / "cut" / RUN).write_text('{"format": 1}')
+    (tmp_path / "cut" / RUN).write_text('{"format": 2}')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
         cli.main(["sweep", *arguments.split()])
