@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,14 +20,14 @@ PAUSE = 2.0  # and it is not done more often than so many seconds
 Row = dict[str, Any]
 
 
-def read_histories(run: str | os.PathLike[str]) -> pa.Table:
-    """All rows of a run directory, also while its sweep is running.
+def read_histories(run: str | os.PathLike[str], columns: Collection[str] | None = None) -> pa.Table:
+    """All rows of a run directory, also while its sweep is running; of `columns` those that there are, or else of all.
 
     The file is opened once: `pq.read_table(path)` and `pd.read_parquet(path)` open it twice, and may find another one
     the second time. Raises what pyarrow raises for a missing or damaged file.
     """
     with pq.ParquetFile(Path(run) / HISTORIES) as file:
-        return file.read()
+        return file.read(columns and [name for name in file.schema_arrow.names if name in columns])
 
 
 class Listener(Protocol):
@@ -109,7 +109,10 @@ class Histories:
         partial = self._path.with_name(f".{self._path.name}.partial")
         try:
             full = self._with_configs(table).replace_schema_metadata({WRITTEN: str(time.time())})
-            pq.write_table(full, partial, compression="zstd")
+            floats = [field.name for field in full.schema if pa.types.is_floating(field.type)]
+            others = [name for name in full.column_names if name not in floats]
+            # measured numbers hardly repeat, and have their bytes in common by place: a dictionary would take longer
+            pq.write_table(full, partial, compression="zstd", use_byte_stream_split=floats, use_dictionary=others)
             os.replace(partial, self._path)
         finally:
             partial.unlink(missing_ok=True)
@@ -120,9 +123,10 @@ class Histories:
 
     def _with_configs(self, table: pa.Table) -> pa.Table:
         """`member`, the columns of its configuration, `step` and `time_s`, then the measurements by name."""
-        configs = [self._configs[member] for member in table["member"].to_pylist()]
-        first = {"member": table["member"]}
-        first |= {name: pa.array([config.get(name) for config in configs]) for name in self._columns}
+        members = table["member"].combine_chunks().dictionary_encode()
+        configs = [self._configs[member] for member in members.dictionary.to_pylist()]
+        columns = {name: pa.array([config.get(name) for config in configs]) for name in self._columns}
+        first = {"member": table["member"]} | {name: each.take(members.indices) for name, each in columns.items()}
         leading = [name for name in ("step", "time_s", "episode_return_mean", "episodes") if name in table.column_names]
         others = sorted(set(table.column_names) - {"member", *leading})
         return pa.table(first | {name: table[name] for name in (*leading, *others)})

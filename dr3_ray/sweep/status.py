@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.directory import is_run, read_run
-from dr3_ray.sweep.histories import HISTORIES, WRITTEN
+from dr3_ray.sweep.histories import HISTORIES, WRITTEN, read_histories
 from dr3_ray.sweep.index import Record, read_index
 from dr3_ray.sweep.progress import SHOWN, duration
 
@@ -98,8 +97,7 @@ def read_status(run: Path) -> RunStatus:
 def _read(run: Path) -> tuple[dict[str, list], float]:
     """Member, step and time of every row, and when they were written; without a file there are none."""
     try:
-        with pq.ParquetFile(run / HISTORIES) as file:
-            table = file.read(columns=["member", "step", "time_s"])
+        table = read_histories(run, ("member", "step", "time_s"))
     except FileNotFoundError:
         return {"member": [], "step": [], "time_s": []}, 0.0
     except (pa.ArrowException, OSError) as error:
