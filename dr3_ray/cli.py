@@ -233,11 +233,11 @@ def _foresee(spec: Any, calibrate: bool) -> None:
 def _report(run: Path) -> None:
     from rich.console import Console
 
-    from dr3_ray.report import summary_table, write_report
+    from dr3_ray.report import write_report
 
-    page = write_report(run)
-    Console().print(summary_table(run))
-    print(f"report: {page}")
+    report = write_report(run)
+    Console().print(report.table)
+    print(f"report: {report.page}")
 
 
 def _fail(message: str) -> None:

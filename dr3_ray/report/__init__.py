@@ -1,6 +1,5 @@
 """What people look at: tables, figures and the page of a sweep."""
 
-from dr3_ray.report.html import write_report
-from dr3_ray.report.tables import summary_table
+from dr3_ray.report.html import Report, write_report
 
-__all__ = ["summary_table", "write_report"]
+__all__ = ["Report", "write_report"]

@@ -7,11 +7,12 @@ import shlex
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
+from rich.console import Group
 
 from dr3_ray.data import load_dataset
 from dr3_ray.data.cache import find_cached
@@ -21,14 +22,24 @@ from dr3_ray.report.figures import draw_facet, palette
 from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, load_run
 from dr3_ray.stores import is_uri
 
+DRAWN = 12  # tables come with their pictures, at most, which take seconds and half a megabyte each,
+LISTED = 1000  # and so many runs stand on the page
 _TROUBLE = ("diverged", "failed", "pending", "running", "finished")  # what needs attention comes first
 
 
-def write_report(run_dir: str | Path) -> Path:
-    """Write `report/` of a run directory, also of a sweep that is still running, and return the path of the page.
+class Report(NamedTuple):
+    """Where the page of a run is, and its tables for the terminal."""
 
-    Beside `report.html`: `summary.csv`, the table at full precision, and each figure as PNG. Files are replaced one by
-    one and never half-written.
+    page: Path
+    table: Group
+
+
+def write_report(run_dir: str | Path) -> Report:
+    """Write `report/` of a run directory, also of a sweep that is still running.
+
+    Beside `report.html`: `summary.csv`, the table at full precision, `runs.csv` with a row for each member, and each
+    figure as PNG. Files are replaced one by one and never half-written. Of a large sweep the page has the figures of
+    the `DRAWN` tables with the highest returns, and `LISTED` runs.
 
     Raises:
         UserError: it is not a run directory, one of its files is damaged, or the report cannot be written.
@@ -37,13 +48,16 @@ def write_report(run_dir: str | Path) -> Path:
     out = run.path / "report"
     summary, outcomes = tables.summarize(run), tables.outcomes(run)
     colours = palette(run.coefficients)
+    drawn = _drawn(run, summary)
     facets: list[dict[str, Any]] = []
     prefixes: set[str] = set()
     for heading, rows in tables.facets_of(run, summary):
         prefix = re.sub(r"[^a-z0-9.]+", "-", heading.lower()).strip("-")
         prefix += f"-{len(facets)}" * (prefix in prefixes)
         prefixes.add(prefix)
-        pictures = draw_facet(prefix, _of(rows, run, run.histories), _of(rows, run, outcomes), rows, colours)
+        pictures = []
+        if tuple(rows[run.facets].iloc[0]) in drawn:
+            pictures = draw_facet(prefix, _of(rows, run, run.histories), _of(rows, run, outcomes), rows, colours)
         for picture in pictures:
             _replace(out / f"{picture.name}.png", picture.png)
         figures = [{"svg": Markup(picture.svg), "file": f"{picture.name}.png"} for picture in pictures]
@@ -51,15 +65,18 @@ def write_report(run_dir: str | Path) -> Path:
             {"heading": heading, "finding": _finding(rows), "table": _table(rows, colours), "figures": figures}
         )
     _replace(out / "summary.csv", summary.to_csv(index=False).encode())
+    _replace(out / "runs.csv", outcomes.drop(columns="counted").to_csv().encode())
     ordered = outcomes.sort_values("status", key=lambda status: status.map(_TROUBLE.index), kind="stable")
+    finished = ordered["status"] == "finished"
     page = _template().render(
         run=run,
         facets=facets,
         colours=_css_colours(run.coefficients),
         counts={status: int((run.members["status"] == status).sum()) for status in STATUSES},
         notes=tables.notes(run, summary),
-        trouble=[_member(run, row) for _, row in ordered[ordered["status"] != "finished"].iterrows()],
-        finished=[_member(run, row) for _, row in ordered[ordered["status"] == "finished"].iterrows()],
+        left_out=len(facets) - len(drawn),
+        trouble=_listed(run, ordered[~finished]),
+        finished=_listed(run, ordered[finished]),
         axes=run.facets[2:],
         commands=_commands(run.info),
         versions=run.info.get("versions", {}),
@@ -68,7 +85,14 @@ def write_report(run_dir: str | Path) -> Path:
         created=_moment(run.info.get("created")),
         written=_moment(datetime.now(UTC).isoformat()),
     )
-    return _replace(out / "report.html", page.encode())
+    return Report(_replace(out / "report.html", page.encode()), tables.summary_table(run, summary))
+
+
+def _drawn(run: Run, summary: pd.DataFrame) -> set[tuple[Any, ...]]:
+    """The facets with pictures: those whose best setting comes first on its data set, from every data set alike."""
+    best = summary.groupby(run.facets, sort=False)["return_final"].max()
+    place = best.groupby(level="dataset").rank(method="first", ascending=False, na_option="bottom")
+    return set(place.sort_values(kind="stable").index[:DRAWN])
 
 
 def _template() -> jinja2.Template:
@@ -116,6 +140,11 @@ def _finding(rows: pd.DataFrame) -> str:
             text += f"; better in {best['improvement'] * pairs:g} of {pairs} pairs of equal seeds"
     text += f". It was picked among {len(measured)} settings by these same runs: expect less from new seeds."
     return text.replace("c₀ = ", "c₀\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+
+
+def _listed(run: Run, outcomes: pd.DataFrame) -> dict[str, Any]:
+    rows = [_member(run, row) for _, row in outcomes[:LISTED].iterrows()]
+    return {"rows": rows, "count": len(outcomes), "more": len(outcomes) - len(rows)}
 
 
 def _member(run: Run, row: pd.Series) -> dict[str, Any]:

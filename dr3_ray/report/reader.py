@@ -9,11 +9,12 @@ import pandas as pd
 import pyarrow as pa
 
 from dr3_ray.errors import UserError
+from dr3_ray.sweep.directory import FORMAT
 from dr3_ray.sweep.histories import read_histories
 from dr3_ray.sweep.index import read_index
 
-FORMAT = 1
 COEFFICIENT = "dr3_coeff"
+MEASURED = ("episode_return_mean", "dot_product", "effective_rank", "q_mean", "cosine")
 STATUSES = ("finished", "running", "diverged", "failed", "pending")
 
 
@@ -24,7 +25,8 @@ class Run:
     `info` is `run.json`. `facets` are the axes that separate one set of curves from another: algorithm, data set, and
     every other axis but the coefficient. `members` has one row per member (index: its hash) with the facets,
     `dr3_coeff`, `seed`, `status`, `error`, `fingerprint` of its data, and `last_step` (gradient updates, 0 without a
-    history). `histories` has one row per member and evaluation, in order of `step`, with the members' columns joined.
+    history). `histories` has one row per member and evaluation with what there is of `MEASURED`, in order of `member`
+    and `step`, with the members' columns joined.
     """
 
     path: Path
@@ -65,9 +67,7 @@ def load_run(run_dir: str | Path) -> Run:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}/index.jsonl has a record that is not a member's ({error!r})") from error
     histories = _read_histories(path)
-    # The index says what a member is; of the histories only what was measured is taken.
-    measured = histories.columns.difference(members.columns)
-    histories = histories[histories["member"].isin(members.index)][measured]
+    histories = histories[histories["member"].isin(members.index)]
     histories = histories.drop_duplicates(["member", "step"], keep="last").sort_values(["member", "step"])
     members["last_step"] = histories.groupby("member")["step"].max().reindex(members.index).fillna(0).astype(int)
     members = members.sort_values([*facets, COEFFICIENT, "seed"], key=_numbers_in_order)
@@ -120,7 +120,7 @@ def _read_histories(path: Path) -> pd.DataFrame:
     if not file.exists():
         return pd.DataFrame({"member": pd.Series(dtype=str), "step": pd.Series(dtype="int64")})
     try:
-        histories: pd.DataFrame = read_histories(path).to_pandas()
+        histories: pd.DataFrame = read_histories(path, ("member", "step", *MEASURED)).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file} is damaged ({reason}): move it away and run the sweep's command again") from error

@@ -1,18 +1,18 @@
 """The numbers of a sweep: one row per setting, for a file, the terminal and the page."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, dataset_label, load_run
-from dr3_ray.stats import Estimate, bootstrap_estimate, mean, median, probability_of_improvement, training_average
+from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, dataset_label
+from dr3_ray.stats import Estimate, bootstrap_band, mean, median, probability_of_improvement, training_average
 
 MEASURES = {
     "return": "episode_return_mean",
@@ -22,6 +22,9 @@ MEASURES = {
 }
 """What the summary holds, and the column of the histories it is made from."""
 _OUTCOMES = [f"{measure}_{when}" for measure in MEASURES for when in ("final", "average")]
+_NOTHING = {
+    f"{key}{bound}": 0 if bound == "_n" else np.nan for key in _OUTCOMES for bound in ("", "_low", "_high", "_n")
+}
 
 
 class Cell(NamedTuple):
@@ -44,20 +47,21 @@ def summarize(run: Run) -> pd.DataFrame:
     is the probability that a run's final return beats that of coefficient 0 with the same seed at the same step.
     """
     rows: list[dict[str, Any]] = []
-    for facet, members in outcomes(run).groupby(run.facets, sort=False):
-        counted = members[members["counted"]]
-        for coefficient, setting in members.groupby(COEFFICIENT):
-            runs = counted[counted[COEFFICIENT] == coefficient]
+    members = outcomes(run)
+    estimates = _estimates(members[members["counted"]], [*run.facets, COEFFICIENT])
+    for facet, settings in members.groupby(run.facets, sort=False):
+        baseline = _pairable(settings[settings["counted"] & (settings[COEFFICIENT] == 0)])
+        for coefficient, setting in settings.groupby(COEFFICIENT):
+            runs = setting[setting["counted"]]
             row = dict(zip(run.facets, facet, strict=True)) | {COEFFICIENT: coefficient, "members": len(setting)}
             row |= {status: int((setting["status"] == status).sum()) for status in STATUSES}
             row |= {"runs": len(runs), "interim": bool((runs["status"] == "running").any())}
             row["step"] = int(runs["last_step"].min()) if len(runs) else 0
-            for key in _OUTCOMES:
-                row |= _flat(key, bootstrap_estimate(runs[key]))
+            row |= estimates.get((*facet, coefficient), _NOTHING)
             finals = runs["return_final"][np.isfinite(runs["return_final"])]
             row |= {f"return_final_{f.__name__}": f(finals) if len(finals) else np.nan for f in (mean, median)}
-            baseline = counted[(counted[COEFFICIENT] == 0) & (coefficient != 0)]
-            rows.append(row | _flat("improvement", probability_of_improvement(_pairable(runs), _pairable(baseline))))
+            better = probability_of_improvement(_pairable(runs), baseline if coefficient else {})
+            rows.append(row | _flat("improvement", better))
     return pd.DataFrame(rows)
 
 
@@ -66,20 +70,39 @@ def outcomes(run: Run) -> pd.DataFrame:
 
     A NaN in a history is "not measured"; a member without a measurement has NaN.
     """
-    values: dict[str, dict[str, float]] = {}
-    for member, history in run.histories.groupby("member"):
-        values[str(member)] = {}
-        for measure, column in MEASURES.items():
-            curve = history.get(column, pd.Series(np.nan, index=history.index))
-            measured = curve.dropna()
-            values[str(member)][f"{measure}_final"] = measured.iloc[-1] if len(measured) else np.nan
-            values[str(member)][f"{measure}_average"] = training_average(history["step"], curve)
+    starts = np.flatnonzero(~run.histories["member"].duplicated())
+    steps = np.split(run.histories["step"].to_numpy(), starts[1:])
+    measured = pd.DataFrame(np.nan, run.histories["member"].iloc[starts], _OUTCOMES)
+    for measure, column in MEASURES.items():
+        if column in run.histories:
+            curves = np.split(run.histories[column].to_numpy(float), starts[1:])
+            measured[f"{measure}_final"] = [_last(curve) for curve in curves]
+            measured[f"{measure}_average"] = [training_average(*each) for each in zip(steps, curves, strict=True)]
     finished = run.members["status"] == "finished"
     settings = [run.members[key] for key in (*run.facets, COEFFICIENT)]
     stand_in = (run.members["status"] == "running") & (run.members["last_step"] > 0)
     counted = finished | (stand_in & ~finished.groupby(settings).transform("any"))
-    measured = pd.DataFrame.from_dict(values, orient="index", columns=_OUTCOMES, dtype=float)
     return run.members.assign(counted=counted).join(measured)
+
+
+def _last(curve: NDArray[np.float64]) -> float:
+    measured = curve[~np.isnan(curve)]
+    return float(measured[-1]) if measured.size else np.nan
+
+
+def _estimates(runs: pd.DataFrame, setting: list[str]) -> dict[tuple[Any, ...], dict[str, float]]:
+    """Of each setting all outcomes over its runs: made together, which takes a tenth of the time."""
+    if runs.empty:
+        return {}
+    number, names = pd.factorize(pd.MultiIndex.from_frame(runs[setting]))
+    place = runs.groupby(number).cumcount().to_numpy()
+    values = np.full((place.max() + 1, len(names), len(_OUTCOMES)), np.nan)
+    values[place, number] = runs[_OUTCOMES]
+    band = bootstrap_band(values.reshape(len(values), -1))
+    table = pd.DataFrame(index=range(len(names)))
+    for bound, numbers in zip(("", "_low", "_high", "_n"), (band.value, band.low, band.high, band.n), strict=True):
+        table[[f"{key}{bound}" for key in _OUTCOMES]] = numbers.reshape(len(names), -1)
+    return dict(zip(names, table.to_dict("records"), strict=True))
 
 
 def columns(summary: pd.DataFrame) -> dict[str, str]:
@@ -147,14 +170,8 @@ def notes(run: Run, summary: pd.DataFrame) -> list[str]:
     return said
 
 
-def summary_table(run_dir: str | Path) -> Group:
-    """The summary of a run directory for the terminal: a table per facet, and what has to be known to read them.
-
-    Raises:
-        UserError: it is not a run directory, or one of its files is damaged.
-    """
-    run = load_run(run_dir)
-    summary = summarize(run)
+def summary_table(run: Run, summary: pd.DataFrame) -> Group:
+    """The summary of a run for the terminal: a table per facet, and what has to be known to read them."""
     tables = [_terminal_table(heading, rows) for heading, rows in facets_of(run, summary)]
     said = [Text(f"• {note}", style="dim") for note in notes(run, summary)]
     return Group(*tables, *said)

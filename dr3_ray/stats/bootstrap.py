@@ -16,7 +16,8 @@ from dr3_ray.stats.estimators import Estimator, iqm
 
 CONFIDENCE = 0.95
 RESAMPLES = 5_000
-_BATCH = 500  # resamples held in memory at once
+_BATCH = 500  # resamples held in memory at once,
+_VALUES = 10_000_000  # of so many values in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,9 @@ def bootstrap_band(curves: ArrayLike, estimator: Estimator = iqm, seed: int = 0)
     n = np.isfinite(values).sum(axis=0)
     value, low, high = np.full((3, len(n)), np.nan)
     for runs in set(n.tolist()) - {0}:
-        at = n == runs
-        value[at], low[at], high[at] = _percentiles([values[:runs, at]], estimator, seed)
+        columns = np.flatnonzero(n == runs)
+        for at in np.array_split(columns, -(-columns.size * runs * _BATCH // _VALUES)):
+            value[at], low[at], high[at] = _percentiles([values[:runs, at]], estimator, seed)
     return Band(value, low, high, n)
 
 

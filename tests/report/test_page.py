@@ -14,7 +14,7 @@ from PIL import Image
 
 from dr3_ray.data import Provenance, SpaceSpec, episode_columns, load_dataset, write_dataset
 from dr3_ray.errors import UserError
-from dr3_ray.report import write_report
+from dr3_ray.report import html, write_report
 from dr3_ray.report.figures import palette
 from dr3_ray.report.reader import load_run
 from dr3_ray.report.tables import cell, columns, summarize
@@ -65,12 +65,12 @@ def messy(tmp_path_factory, run_writer):
 
 @pytest.fixture(scope="module")
 def page(messy):
-    return Page(write_report(messy))
+    return Page(write_report(messy).page)
 
 
 @pytest.fixture(scope="module")
 def demo_page(demo):
-    return write_report(demo)
+    return write_report(demo).page
 
 
 def test_the_page_needs_nothing_but_itself(page):
@@ -152,18 +152,18 @@ def test_a_second_command_in_the_same_directory_is_shown_too(new_run):
     info = json.loads((writer.write() / "run.json").read_text())
     info["history"] = [{"command": ["dr3-ray", each]} for each in ("demo", "sweep", "demo")]
     (writer.path / "run.json").write_text(json.dumps(info))
-    assert "dr3-ray demo dr3-ray sweep Versions" in Page(write_report(writer.path)).text
+    assert "dr3-ray demo dr3-ray sweep Versions" in Page(write_report(writer.path).page).text
 
 
 def test_the_page_follows_a_sweep_that_goes_on(new_run):
     writer = new_run()
     writer.add("running", upto=-1)
-    path = write_report(writer.write())
+    path = write_report(writer.write()).page
     assert "none of these runs has been evaluated" in Page(path).text
     shutil.rmtree(writer.path)
     writer.records.clear()
     writer.add("running", upto=3_000)
-    text = Page(write_report(writer.write())).text
+    text = Page(write_report(writer.write()).page).text
     assert "0*" in text
     assert "3,000" in text
 
@@ -182,7 +182,7 @@ def dataset(tmp_path):
 def test_the_data_are_described_where_they_are_still_the_same(new_run, dataset):
     writer = new_run()
     writer.add(dataset=str(dataset), data_fingerprint=load_dataset(dataset).fingerprint)
-    text = Page(write_report(writer.write())).text
+    text = Page(write_report(writer.write()).page).text
     for fact in ("5 steps of 1 episodes", "made up", "CC0-1.0", "make data", "Five steps only."):
         assert fact in text
 
@@ -190,7 +190,7 @@ def test_the_data_are_described_where_they_are_still_the_same(new_run, dataset):
 def test_other_data_in_the_same_place_are_not_passed_off_as_the_ones_used(new_run, dataset):
     writer = new_run()
     writer.add(dataset=str(dataset), data_fingerprint="0123")
-    text = Page(write_report(writer.write())).text
+    text = Page(write_report(writer.write()).page).text
     assert "fingerprint 0123" in text
     assert "other data lie there now" in text
     assert "made up" not in text
@@ -198,6 +198,23 @@ def test_other_data_in_the_same_place_are_not_passed_off_as_the_ones_used(new_ru
 
 def test_data_that_are_gone_are_said_to_be_gone(page):
     assert page.text.count("unknown, as the data set cannot be opened here") == 2
+
+
+def test_a_large_sweep_has_figures_for_its_highest_returns_and_the_rest_in_files(new_run, monkeypatch):
+    monkeypatch.setattr(html, "DRAWN", 2)
+    monkeypatch.setattr(html, "LISTED", 3)
+    writer = new_run(axes=("dr3_coeff", "tau"))
+    for dataset, tau, level in (("/data/a", 0.1, 5), ("/data/a", 0.2, 6), ("/data/b", 0.1, 1), ("/data/b", 0.2, 0)):
+        returns = {"episode_return_mean": np.full(21, float(level))}
+        writer.add(dataset=dataset, tau=tau, override=returns)
+    page = Page(write_report(writer.write()).page)
+    assert page.source.count("<svg ") == 2 * 5
+    assert {link.partition("-return")[0] for link in page.links if link.endswith("-return.png")} == {
+        "dr3-cql-a-tau-0.2", "dr3-cql-b-tau-0.1",
+    }  # fmt: skip
+    assert "2 of 4 tables have no figures" in page.text
+    assert "4 finished runs" in page.text and "1 more are in runs.csv" in page.text
+    assert sorted(pd.read_csv(writer.path / "report" / "runs.csv")["return_final"]) == [0, 1, 5, 6]
 
 
 def test_a_directory_that_is_no_run_gets_no_report(tmp_path):

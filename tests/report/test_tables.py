@@ -7,15 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from dr3_ray.errors import UserError
-from dr3_ray.report import summary_table
 from dr3_ray.report.reader import load_run
-from dr3_ray.report.tables import cell, notes, number, outcomes, summarize
+from dr3_ray.report.tables import cell, notes, number, outcomes, summarize, summary_table
 
 
 def terminal(run_dir, width=80):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(summary_table(run_dir))
+    run = load_run(run_dir)
+    console.print(summary_table(run, summarize(run)))
     return console.export_text()
 
 
@@ -160,11 +159,6 @@ def test_without_an_environment_there_are_no_return_columns(new_run):
     text = terminal(writer.write())
     assert "return" not in text.split("•")[0]
     assert "No returns" in text
-
-
-def test_a_directory_that_is_no_run_has_no_table(tmp_path):
-    with pytest.raises(UserError, match="not a run directory"):
-        summary_table(tmp_path)
 
 
 @pytest.mark.parametrize(
