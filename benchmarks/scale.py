@@ -1,0 +1,285 @@
+"""Sweeps of up to 10,000 members on up to 100 machines: what the driver, its files and its readers take.
+
+    python benchmarks/scale.py [--members 100 1000 10000] [--slots 100] [--nodes 4] [--repeats 1] [--json FILE]
+    python benchmarks/scale.py --smoke
+
+The sweep is real: specification, packs, Ray Tune's driver, index, histories, `--resume` after `kill -9` at half done,
+`dr3-ray status`, `dr3-ray report`. Two things are not. Trials train nothing: they return at once what a pack of DR3-CQL
+returns, of the same names and sizes. And the machines are as many Ray nodes as fit on this one (`--nodes`), which
+declare CPUs for all `--slots` trials that machines with one CPU each would train at a time.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+import numpy as np
+from ray import tune
+from ray.cluster_utils import Cluster
+
+from dr3_ray.sweep.index import read_index
+from dr3_ray.sweep.spec import SweepSpec
+
+METRICS = (
+    "cosine", "cql_gap", "dot_product", "dot_product_abs", "dr3_penalty", "effective_rank", "loss_cql", "loss_critic",
+    "loss_dr3", "phi_norm", "q_data", "q_mean", "target", "td_error",
+)  # fmt: skip
+COEFFICIENTS, SEEDS, GRID = 10, 10, 10
+UPDATES = 1000  # between two evaluations,
+SECONDS = 0.2  # which are so far apart
+
+
+class FakePack(tune.Trainable):
+    """Returns what `PackTrainable` does, without training."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.pack, self.results = config["pack"]["members"], 0
+
+    def step(self) -> dict[str, Any]:
+        time.sleep(SECONDS)
+        self.results += 1
+        done = self.results == self.pack[0]["evaluations"]
+        return {
+            "members": [self.measured(config) for config in self.pack],
+            "num_updates": self.results * UPDATES,
+            "updates_per_second": 1234.5,
+            "time_s": float(self.results),
+            "earlier": [],
+            "done": done,
+        }
+
+    def measured(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Numbers as hard to compress as measured ones."""
+        options = [config["seed"], *(round(1e9 * config[name]) for name in ("dr3_coeff", "critic_lr", "cql_alpha"))]
+        source = np.random.default_rng([self.results, *options])
+        row: dict[str, Any] = dict(zip(METRICS, source.standard_normal(len(METRICS), np.float32).tolist(), strict=True))
+        row |= {"episode_return_mean": source.integers(200) / 20, "episodes": 20}
+        return row | {"diverged": False, "seed": config["seed"], "dr3_coeff": config["dr3_coeff"]}
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        self.setup(config)
+        return True
+
+
+class Usage(NamedTuple):
+    """What a process took."""
+
+    seconds: float
+    cpu: float
+    memory: int  # bytes, at its peak
+    code: int
+
+
+def spec_of(members: int, out: Path, pack: int, evaluations: int) -> SweepSpec:
+    """A grid of two options, ten coefficients and ten seeds; cut down to so many members by its seeds."""
+    points = max(1, members // (COEFFICIENTS * SEEDS))
+    rates = min(points, GRID)
+    return SweepSpec(
+        datasets=["embedded:breakout-replay"],
+        coefficients=[0.0] + [1e-3 * 2**power for power in range(COEFFICIENTS - 1)],
+        seeds=max(1, min(SEEDS, members // COEFFICIENTS)),
+        steps=UPDATES * evaluations,
+        evaluations=evaluations,
+        environment="none",
+        axes={
+            "critic_lr": [1e-5 * (rate + 1) for rate in range(rates)],
+            "cql_alpha": [0.1 * (place + 1) for place in range(points // rates)],
+        },
+        pack=pack,
+        out=out,
+    )
+
+
+@contextmanager
+def machines(nodes: int, slots: int) -> Iterator[str]:
+    """The address of a Ray cluster of so many nodes with room for so many trials."""
+    shares = [slots // nodes + (node < slots % nodes) for node in range(nodes)]
+    common = {"include_dashboard": False, "object_store_memory": 100_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args=common | {"num_cpus": shares[0]})
+    try:
+        for share in shares[1:]:
+            cluster.add_node(num_cpus=share, object_store_memory=common["object_store_memory"])
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def sweep(spec: Path) -> None:
+    """What a driver does, with packs that train nothing."""
+    import dr3_ray.sweep.trainable
+    from dr3_ray.sweep.run import run_sweep
+
+    dr3_ray.sweep.trainable.PackTrainable = FakePack  # type: ignore[assignment, misc]
+    summary = run_sweep(SweepSpec(**json.loads(spec.read_text())))
+    assert summary.exit_code == 0, summary
+
+
+def take_up(spec: Path) -> None:
+    """What a driver does before Ray, in CPU-seconds: members, run directory, packs, rows of earlier drivers."""
+    from dr3_ray.sweep.directory import axes, open_run
+    from dr3_ray.sweep.histories import Histories
+    from dr3_ray.sweep.index import FINAL
+    from dr3_ray.sweep.packing import pack_members
+    from dr3_ray.sweep.resume import begun_packs
+    from dr3_ray.sweep.spec import members
+
+    sweep = SweepSpec(**json.loads(spec.read_text()))
+    started = time.process_time()
+    planned = members(sweep)
+    with open_run(sweep, planned, ["benchmark"]) as index:
+        missing = {member: config for member, config in planned.items() if index.status(member) not in FINAL}
+        _, rest = begun_packs(missing, index.records)
+        pack_members(rest, sweep.pack, 100)
+        configs = {member: record["config"] for member, record in index.records.items()}
+        Histories(sweep.out, configs, ("algorithm", "dataset", "seed", *axes(configs.values()))).load(missing)
+        print(time.process_time() - started)
+
+
+class Process:
+    """A command that runs in the background."""
+
+    def __init__(self, command: list[str], **environment: str) -> None:
+        self.started, self.memory = time.time(), 0
+        self._process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
+
+    def is_over(self, seconds: float = 0.1) -> bool:
+        """Whether it is, after so much time."""
+        time.sleep(seconds)
+        # what the system says at the end would count the memory of this process in, from before the exec
+        said = Path(f"/proc/{self._process.pid}/status").read_text()
+        self.memory = max(
+            [self.memory, *(1024 * int(line.split()[1]) for line in said.splitlines() if "VmHWM" in line)]
+        )
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def usage(self) -> Usage:
+        """What it took, once it is over."""
+        while not self.is_over():
+            pass
+        _, status, usage = os.wait4(self._process.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        seconds, cpu = time.time() - self.started, usage.ru_utime + usage.ru_stime
+        return Usage(seconds, cpu, self.memory, self._process.returncode)
+
+
+def measure(spec: SweepSpec, slots: int, nodes: int) -> dict[str, float]:
+    """One sweep, killed at half done and resumed, then read."""
+    asked = spec.out.with_suffix(".json")
+    asked.write_text(spec.model_dump_json())
+    command = [sys.executable, __file__, "--sweep", str(asked)]
+    before = [sys.executable, __file__, "--take-up", str(asked)]
+    figures: dict[str, float] = {"members": 0, "CPU before the first trial, s": said_by(before)}
+    with machines(nodes, slots) as address:
+        first = Process(command, RAY_ADDRESS=address)
+        while not first.is_over(0.5) and not is_half_done(spec.out):
+            pass
+        first.kill()
+        until_half = first.usage()
+        figures["the same after kill -9 at half done, s"] = said_by(before)
+        second = Process(command, RAY_ADDRESS=address)
+        whole = second.usage()
+    if whole.code:
+        raise SystemExit(f"the sweep in {spec.out} failed")
+    figures |= {
+        "members": len(read_index(spec.out)),
+        "both drivers, s": until_half.seconds + whole.seconds,
+        "CPU of both drivers, s": until_half.cpu + whole.cpu,
+        "driver memory, MB": max(until_half.memory, whole.memory) / 1e6,
+    }
+    for name in ("index.jsonl", "histories.parquet", "run.json"):
+        figures[f"{name}, kB"] = (spec.out / name).stat().st_size / 1e3
+    for name in ("status", "report"):
+        usage = Process([sys.executable, "-m", "dr3_ray.cli", name, str(spec.out)]).usage()
+        figures |= {f"{name} CPU, s": usage.cpu, f"{name} memory, MB": usage.memory / 1e6}
+    figures["report.html, kB"] = (spec.out / "report" / "report.html").stat().st_size / 1e3
+    return figures
+
+
+def is_half_done(run: Path) -> bool:
+    records = read_index(run)
+    return sum(record["status"] == "finished" for record in records) > len(records) / 2
+
+
+def said_by(command: list[str]) -> float:
+    """The number that a command prints."""
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def exponent(sizes: list[float], values: list[float]) -> float:
+    """Of the power law through the last two sizes."""
+    return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
+
+
+def table(columns: list[dict[str, float]]) -> list[list[str]]:
+    """A row for each figure, with its exponent."""
+    sizes = [column["members"] for column in columns]
+    rows = [["", *(f"{size:,.0f} members" for size in sizes), "exponent"]]
+    for name in list(columns[0])[1:]:
+        values = [column[name] for column in columns]
+        grows = f"{exponent(sizes, values):.2f}" if len(values) > 1 else ""
+        rows.append([name, *(f"{value:,.1f}" for value in values), grows])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--members", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--evaluations", type=int, default=20)
+    parser.add_argument("--pack", type=int, default=16)
+    parser.add_argument("--slots", type=int, default=100, help="trials at a time")
+    parser.add_argument("--nodes", type=int, default=4, help="Ray nodes that share them")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--smoke", action="store_true", help="seconds: 40 members on two nodes")
+    parser.add_argument("--out", type=Path, help="keep the run directories here")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--sweep", type=Path, help=argparse.SUPPRESS)  # this process is the driver of a sweep,
+    parser.add_argument("--take-up", type=Path, help=argparse.SUPPRESS)  # or what comes before Ray
+    options = parser.parse_args()
+    if options.sweep:
+        return sweep(options.sweep)
+    if options.take_up:
+        return take_up(options.take_up)
+    if options.smoke:
+        options.members, options.evaluations, options.pack, options.slots, options.nodes = [40], 4, 2, 2, 2
+    columns = []
+    with tempfile.TemporaryDirectory() as directory:
+        for members in options.members:
+            turns = []
+            for turn in range(options.repeats):
+                out = (options.out or Path(directory)) / f"{members}-{turn}"
+                out.parent.mkdir(parents=True, exist_ok=True)
+                spec = spec_of(members, out, options.pack, options.evaluations)
+                turns.append(measure(spec, options.slots, options.nodes))
+            columns.append({name: statistics.median(turn[name] for turn in turns) for name in turns[0]})
+            print(columns[-1], file=sys.stderr)
+    rows = table(columns)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print(
+            "  ".join(
+                text.rjust(width) if place else text.ljust(width)
+                for place, (text, width) in enumerate(zip(row, widths, strict=True))
+            )
+        )
+    if options.json:
+        options.json.write_text(json.dumps(columns, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
