@@ -57,22 +57,18 @@ class SweepProgress:
 
     def add(self, steps: dict[str, int], ahead: int) -> None:
         """Members that were proposed, with the updates to make; so many are still ahead."""
-        self._steps += sum(steps.values())
+        self._steps += sum(made for member, made in steps.items() if member not in self._reached)
         self._ahead = ahead
         for each in (self._reached, self._skipped):
             each.add(steps)
-        self._counts["pending"] += len(steps)
-        self._statuses |= dict.fromkeys(steps, "pending")
+        self._count(steps, "pending")
         self._bar.update(self._task, total=self._steps + ahead)
 
     def status(self, members: Iterable[str], status: Status, error: str | None = None) -> None:
         """These members now have this status; a failure is said at once."""
         members = list(members)
         self._started = self._started or time.monotonic()
-        for member in members:
-            self._counts[self._statuses[member]] -= 1
-            self._counts[status] += 1
-            self._statuses[member] = status
+        self._count(members, status)
         if status in ("failed", "diverged") and members:
             self.say(f"{len(members)} {status}: {error}" if error else f"{len(members)} {status}")
 
@@ -104,6 +100,13 @@ class SweepProgress:
             parts += [f"{speed:,.0f} updates/s", f"{duration(left / speed)} left"]
         return " · ".join(parts)
 
+    def _count(self, members: Iterable[str], status: Status) -> None:
+        for member in members:
+            if member in self._statuses:
+                self._counts[self._statuses[member]] -= 1
+            self._counts[status] += 1
+            self._statuses[member] = status
+
 
 class _Sum:
     """A number for each of these members, and their total, asked for more often than it could be summed."""
@@ -114,8 +117,11 @@ class _Sum:
         self.add(members)
 
     def add(self, members: Iterable[str]) -> None:
-        """These count, from 0 on."""
-        self._values |= dict.fromkeys(members, 0)
+        """These count too, new ones from 0 on."""
+        self._values = dict.fromkeys(members, 0) | self._values
+
+    def __contains__(self, member: str) -> bool:
+        return member in self._values
 
     def set(self, members: Iterable[str], value: int) -> None:
         """The new number of those of these members that count."""
