@@ -32,6 +32,7 @@ from dr3_ray.rllib.algorithms import (
 )
 from dr3_ray.rllib.config import OfflineConfig
 from dr3_ray.rllib.drop_in import DQNWithFeatures, SACWithFeatures, penultimate, with_dr3_learner
+from dr3_ray.rllib.reuse import Reusable
 
 __all__ = [
     "BC",
@@ -62,6 +63,7 @@ __all__ = [
     "DR3TD3BCConfig",
     "DR3TDConfig",
     "OfflineConfig",
+    "Reusable",
     "SACWithFeatures",
     "config_for",
     "penultimate",

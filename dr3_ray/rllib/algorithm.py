@@ -16,9 +16,10 @@ from dr3_ray.evaluation.environments import is_ours, make_environment
 from dr3_ray.rllib.checkpoint import check_fits, read_metadata
 from dr3_ray.rllib.config import OfflineConfig
 from dr3_ray.rllib.learner import PopulationLearner
+from dr3_ray.rllib.reuse import Reusable
 
 
-class OfflineAlgorithm(Algorithm):
+class OfflineAlgorithm(Reusable):
     """One `train()` is `updates_per_iteration` gradient steps of every member, diagnostics, and rollouts if asked for.
 
     The result holds `members`: {"000": {metric: number}, …}, `num_updates` and `updates_per_second`.
