@@ -1,0 +1,144 @@
+"""What trained policies are worth, by the data alone.
+
+Fitted Q evaluation (Le et al., arXiv 1903.08738; as a criterion for offline choices: Paine et al., arXiv 2007.09055):
+a critic Q of its own for each policy π is fitted to y = r + γ Q̄(s', π(s')), and its mean at the data's start states
+stands for the discounted return. It is no bound: where π leaves the data, Q says what the network makes up.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dr3_ray.algorithms import dqn
+from dr3_ray.algorithms.iql import q_at
+from dr3_ray.algorithms.sarsa import regression
+from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
+from dr3_ray.errors import UserError
+from dr3_ray.losses import td
+from dr3_ray.member import Member
+from dr3_ray.networks.architecture import Architecture
+from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic, MultiHeadCritic
+from dr3_ray.networks.encoders import Generators
+from dr3_ray.networks.targets import target_of
+from dr3_ray.normalization import normalized
+from dr3_ray.observations import Observations, each_part
+from dr3_ray.options import per_row
+from dr3_ray.population import Population
+from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
+
+BLOCK = 256  # start states at a time
+
+
+@dataclass(frozen=True)
+class FQEOptions(CriticOptions):
+    """Options of the fitted critic."""
+
+
+class Policies(NamedTuple):
+    """K trained policies of one structure: the algorithm, and its networks with their K members."""
+
+    spec: AlgorithmSpec
+    networks: nn.Module
+
+
+def fitted_q_evaluation(
+    policies: Policies, data: Any, options: FQEOptions, steps: int, execution: Any = "auto"
+) -> Tensor:
+    """V(π_k) of K policies, [K]: the mean of Q_k(s, π_k(s)) at the data's start states; NaN where Q_k diverged.
+
+    All critics have the same first weights and see the same minibatches, so that policies are compared on equal draws.
+    `options.normalize_observations` has to be that of the policies. UserError: the data have no start states.
+    """
+    spec = _evaluation_of(policies)
+    members = [Member(options, None, seed=0) for _ in range(n_members(policies))]
+    device = next(policies.networks.parameters()).device
+    population = Population.of(spec, members, data, data.spaces, execution, device)
+    population.update(steps)
+    networks = population.networks
+
+    def values(seen: Observations) -> Tensor:
+        actions = policies.spec.act(networks.target_policy, seen)  # type: ignore[misc]
+        return q_at(networks.critic, seen, actions)[0].amin(1)  # type: ignore[arg-type]
+
+    found = _at_starts(data, networks, len(members), values)
+    return torch.where(population.diverged, torch.nan, found)
+
+
+def own_start_value(policies: Policies, data: Any) -> Tensor:
+    """What the policies' own critics promise, [K]: the mean of Q_k(s, π_k(s)) at the data's start states.
+
+    The least of several critics, the mean of heads or quantiles; NaN for an algorithm without a critic. UserError:
+    the data have no start states.
+    """
+    count = n_members(policies)
+    if not policies.spec.has_critic:
+        return torch.full((count,), torch.nan)
+    critic = policies.networks.critic
+
+    def values(seen: Observations) -> Tensor:
+        actions = policies.spec.act(policies.networks, seen)  # type: ignore[misc]
+        if isinstance(critic, MultiHeadCritic):
+            return td.value_of(critic(seen)[0].mean(-1), actions)
+        return q_at(critic, seen, actions)[0].amin(1)  # type: ignore[arg-type]
+
+    return _at_starts(data, policies.networks, count, values)
+
+
+def n_members(policies: Policies) -> int:
+    """K."""
+    return len(next(policies.networks.parameters()))
+
+
+def start_rows(data: Any) -> Tensor:
+    """The rows that begin an episode. UserError: there is none, in a subsample that has lost them all."""
+    lengths = torch.as_tensor(data.episodes["lengths"])
+    first = torch.as_tensor(data.episodes["offsets"])[lengths > 0]
+    starts = first[data.gather(first, ("timesteps",))["timesteps"] == 0]
+    if not len(starts):
+        raise UserError("the data set has no first row of an episode, where a policy could be evaluated")
+    return starts
+
+
+@torch.no_grad()
+def _at_starts(data: Any, networks: nn.Module, members: int, values: Any) -> Tensor:
+    """The mean over start states of `values`, [K, B] of normalised observations [K, B, *observation]."""
+    device = next(networks.parameters()).device
+    found = []
+    for rows in torch.split(start_rows(data), BLOCK):
+        observations = data.gather(rows, ("observations",))["observations"]
+        seen = each_part(lambda part: part.to(device).expand(members, *part.shape), observations)
+        found.append(values(normalized(networks, seen)))
+    return torch.cat(found, dim=1).mean(1)
+
+
+def _evaluation_of(policies: Policies) -> AlgorithmSpec:
+    """FQE as an algorithm. The policy stands among the networks as a target that nothing moves."""
+    act = policies.spec.act
+    if act is None:
+        raise UserError(f"{policies.spec.name} on {policies.spec.action_kind} actions has no policy to evaluate")
+
+    def build(options: FQEOptions, spaces: Spaces, generators: Generators) -> nn.Module:
+        architecture = Architecture.of(options, spaces)
+        if spaces.action_kind == "discrete":
+            critic: nn.Module = DiscreteCritic(generators, architecture, spaces.n_actions)
+        else:
+            critic = ContinuousCritic(generators, architecture, spaces.n_actions, n_critics=1)
+        # without the statistics of its own: a batch comes normalised
+        policy = nn.ModuleDict(dict(policies.networks.named_children())).requires_grad_(False)
+        return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic), "target_policy": policy})
+
+    def objective(options: FQEOptions) -> Objective:
+        def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup | None]:
+            assert batch.rewards is not None and batch.terminateds is not None and batch.next_observations is not None
+            with torch.no_grad():
+                next_actions = act(networks.target_policy, batch.next_observations)
+                next_values = q_at(networks.target_critic, batch.next_observations, next_actions)[0].amin(1)
+            targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
+            q, phi = q_at(networks.critic, batch.observations, batch.actions)
+            return regression(q, targets), Backup(phi, next_actions, 1.0 - batch.terminateds)
+
+        return loss
+
+    return AlgorithmSpec("FQE", policies.spec.action_kind, FQEOptions, build, objective, dqn.COLUMNS, None)

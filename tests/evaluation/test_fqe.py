@@ -1,0 +1,99 @@
+"""Fitted Q evaluation where the values of policies are known in closed form."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dr3_ray import UserError
+from dr3_ray.algorithms.registry import find
+from dr3_ray.evaluation.fqe import FQEOptions, Policies, fitted_q_evaluation, own_start_value, start_rows
+from dr3_ray.member import Member, build_networks
+from dr3_ray.types import Spaces
+from tests.algorithms.test_closed_form import GAMMA, SPACES, N, chain
+from tests.conftest import TableData
+
+EXACT = FQEOptions(hidden_sizes=(), gamma=GAMMA, batch_size=64, critic_lr=0.02, tau=0.2)
+
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
+
+class Started(TableData):
+    """A table whose rows of these numbers begin episodes."""
+
+    def __init__(self, columns: dict[str, Tensor], spaces: Spaces, starts: list[int]):
+        super().__init__(columns | {"timesteps": torch.ones(len(columns["actions"]), dtype=torch.int64)})
+        self.spaces, self.starts = spaces, torch.tensor(starts)
+        self.columns["timesteps"][self.starts] = 0
+
+    @property
+    def episodes(self) -> dict[str, Tensor]:
+        return {"offsets": self.starts, "lengths": torch.full_like(self.starts, 1)}
+
+
+def greedy(tables: list[list[list[float]]]) -> Policies:
+    """DQNs whose Q(s, ·) are these tables [K, states, actions]."""
+    spec = find("DR3-DQN", "discrete")
+    members = [Member.from_dict(spec, {"hidden_sizes": ()}) for _ in tables]
+    networks = build_networks(spec, SPACES, members)
+    with torch.no_grad():
+        networks.critic.head.weight.copy_(torch.tensor(tables).view_as(networks.critic.head.weight))
+        networks.critic.head.bias.zero_()
+    return Policies(spec, networks)
+
+
+LEFT, RIGHT = [1.0, 0.0], [0.0, 1.0]
+
+
+@pytest.mark.parametrize("execution", ["in_turn", "stacked"])
+def test_policies_on_a_chain_have_the_values_that_the_bellman_equation_gives(execution: str) -> None:
+    """Always right: γ^(steps to the end); always left: nothing; left of state 2 only: nothing from state 1."""
+    policies = greedy([[RIGHT] * N, [LEFT] * N, [LEFT, LEFT, RIGHT, RIGHT, RIGHT]])
+    data = Started(chain(), SPACES, starts=[10, 30])  # ten rows a state: states 1 and 3
+    values = fitted_q_evaluation(policies, data, EXACT, 2_000, execution)
+    expected = [(GAMMA**3 + GAMMA) / 2, 0.0, GAMMA / 2]
+    assert values.tolist() == pytest.approx(expected, abs=2e-3)
+
+
+def test_what_a_critic_promises_of_itself_is_its_greedy_value_at_the_start() -> None:
+    policies = greedy([[[0.1, 0.4]] * N, [[0.3, 0.2], [0.5, -1.0], *[[7.0, 7.0]] * 3]])
+    data = Started(chain(), SPACES, starts=[0, 10])
+    assert own_start_value(policies, data).tolist() == pytest.approx([0.4, (0.3 + 0.5) / 2])
+
+
+def test_continuous_policies_whose_reward_is_their_action() -> None:
+    """Two steps, r = a in both: V(s0) = π(s0) + γ π(s1), and a linear critic on [s, a] can say so."""
+    spaces = Spaces((2,), "continuous", 1)
+    spec = find("DR3-TD3BC", "continuous")
+    networks = build_networks(
+        spec, spaces, [Member.from_dict(spec, {"hidden_sizes": (), "normalize_observations": False})] * 2
+    )
+    wanted = torch.tensor([[0.5, -0.25], [-0.5, 0.75]])  # π_k(s0), π_k(s1)
+    actor: Any = networks.actor
+    layer = [each for each in actor.modules() if hasattr(each, "weight")][-1]
+    with torch.no_grad():
+        layer.weight.copy_(torch.atanh(wanted).view_as(layer.weight))
+        layer.bias.zero_()
+    actions = torch.linspace(-1, 1, 50).repeat(2).unsqueeze(-1)
+    state = torch.arange(100) // 50
+    columns = {
+        "observations": torch.eye(2)[state],
+        "actions": actions,
+        "rewards": actions[:, 0],
+        "next_observations": torch.eye(2)[torch.ones_like(state)],
+        "terminateds": state.float(),
+    }
+    values = fitted_q_evaluation(Policies(spec, networks), Started(columns, spaces, [0]), EXACT, 2_000)
+    assert values.tolist() == pytest.approx([0.5 - 0.25 * GAMMA, -0.5 + 0.75 * GAMMA], abs=2e-3)
+
+
+def test_data_without_a_start_and_algorithms_without_a_policy_are_refused() -> None:
+    lost = Started(chain(), SPACES, [0])
+    lost.columns["timesteps"][0] = 4
+    with pytest.raises(UserError, match="no first row of an episode"):
+        start_rows(lost)
+    sarsa = find("DR3-SARSA", "continuous")
+    networks = build_networks(sarsa, Spaces((2,), "continuous", 1), [Member.from_dict(sarsa, {})])
+    with pytest.raises(UserError, match="DR3-SARSA on continuous actions has no policy to evaluate"):
+        fitted_q_evaluation(Policies(sarsa, networks), lost, EXACT, 1)
