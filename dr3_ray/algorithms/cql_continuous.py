@@ -7,6 +7,7 @@ Where public code disagrees (the authors' on one side; JaxCQL, CORL and d3rlpy o
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,10 +18,12 @@ from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import cql, soft_actor_critic, td
 from dr3_ray.networks.actors import LogTemperature, SquashedGaussianActor, squashed_log_prob, squashed_sample
 from dr3_ray.networks.architecture import Architecture
+from dr3_ray.networks.blocks import mean_in_blocks
 from dr3_ray.networks.critics import ContinuousCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.members import frozen
 from dr3_ray.networks.targets import target_of
+from dr3_ray.observations import Observations
 from dr3_ray.options import Number, choice, number, per_row
 from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
 
@@ -87,35 +90,44 @@ def backup_of(
     return actions.take_along_dim(best[..., None, None], dim=2).squeeze(2), values
 
 
+def sampled_actions(
+    policies: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]], noise: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Actions [K, B, N, A] from π(·|s), π(·|s') and the uniform distribution, as far as there is noise for each.
+
+    With their log densities [K, B, N]; `policies` are mean and log_std at s and s'.
+    """
+    draws = (noise["sampled_at_s"], noise.get("sampled_at_next_s"))
+    samples = [
+        squashed_sample(mean.unsqueeze(2), log_std.unsqueeze(2), draw)
+        for (mean, log_std), draw in zip(policies, draws, strict=True)
+        if draw is not None
+    ]
+    if "sampled_uniform" in noise:
+        uniform = noise["sampled_uniform"]
+        samples.append((uniform, torch.full_like(uniform[..., 0], cql.uniform_log_density(uniform.shape[-1]))))
+    actions, log_density = (torch.cat(parts, dim=2) for parts in zip(*samples, strict=True))
+    return actions, log_density
+
+
 def gap_of(
     options: ContinuousCQLOptions,
-    networks: Any,
-    batch: Transition,
-    q: Tensor,
-    policies: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
-    noise: dict[str, Tensor],
+    critic: Any,
+    observations: Observations,
+    data_actions: Tensor,
+    actions: Tensor,
+    log_density: Tensor,
 ) -> Tensor:
-    """The conservative gap of each row and critic, clipped, [K, C, B]; `policies` are mean and log_std at s and s'."""
-    with torch.no_grad():
-        draws = (noise["sampled_at_s"], noise.get("sampled_at_next_s"))
-        samples = [
-            squashed_sample(mean.unsqueeze(2), log_std.unsqueeze(2), draw)
-            for (mean, log_std), draw in zip(policies, draws, strict=True)
-            if draw is not None
-        ]
-        if "sampled_uniform" in noise:
-            uniform = noise["sampled_uniform"]
-            samples.append((uniform, torch.full_like(uniform[..., 0], cql.uniform_log_density(uniform.shape[-1]))))
-        actions, log_density = (torch.cat(parts, dim=2) for parts in zip(*samples, strict=True))
-    sampled_q, _ = networks.critic(batch.observations, actions)
+    """The conservative gap of each row and critic, clipped, [K, C, B], from the samples at s."""
+    q, _ = critic(observations, torch.cat([actions, data_actions.unsqueeze(2)], dim=2))
+    sampled_q, data_q = q[..., :-1], q[..., -1]
     temperature = torch.as_tensor(options.cql_temperature).view(-1, 1, 1, 1)
     if options.cql_form == "rho":
-        gap = cql.rho_gap(sampled_q, q, temperature)
+        gap = cql.rho_gap(sampled_q, data_q, temperature)
     elif options.cql_form == "H":
-        gap = cql.continuous_gap(sampled_q, log_density.unsqueeze(1), q, temperature)
+        gap = cql.continuous_gap(sampled_q, log_density.unsqueeze(1), data_q, temperature)
     else:
-        bare = torch.cat([sampled_q, q.unsqueeze(-1)], dim=-1)
-        gap = cql.continuous_gap(bare, torch.zeros_like(bare), q, temperature)
+        gap = cql.continuous_gap(q, torch.zeros_like(q), data_q, temperature)
     below, above = (torch.as_tensor(each).view(-1, 1, 1) for each in (options.cql_clip_below, options.cql_clip_above))
     return gap.clamp(-below, above)
 
@@ -143,10 +155,12 @@ def objective(options: ContinuousCQLOptions) -> Objective:
         with torch.no_grad():
             next_policy = networks.actor(batch.next_observations)
             next_actions, next_values = backup_of(options, networks, batch, next_policy, noise["next_action"])
+            samples = sampled_actions(((mean, log_std), next_policy), noise)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         q, phi = networks.critic(batch.observations, batch.actions)
-        policies = ((mean.detach(), log_std.detach()), next_policy)
-        gap = td.mean_over_batch(gap_of(options, networks, batch, q, policies, noise))  # [K, C]
+        columns = (batch.observations, batch.actions, *samples)
+        rows = partial(gap_of, options, networks.critic)
+        gap = mean_in_blocks(rows, networks.critic, columns, evaluated=samples[0].shape[2] + 1)  # [K, C]
 
         with frozen(networks.critic):
             value = networks.critic(batch.observations, actions)[0].amin(1)

@@ -1,0 +1,74 @@
+"""Means over rows, found in blocks of rows that stay in a CPU's cache: the same value and gradient up to rounding."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dr3_ray.networks.encoders import SpectralLinear
+from dr3_ray.networks.stochastic import Stochastic
+from dr3_ray.observations import Observations, each_part
+
+CACHED = 2**19  # floats in the widest layer of a block: 2 MiB, the L2 cache of a server's core
+Columns = Sequence[Observations]  # each [K, B, …]
+
+
+def mean_in_blocks(
+    values: Callable[..., Float[Tensor, "member critic batch"]], critic: Any, columns: Columns, evaluated: int
+) -> Float[Tensor, "member critic"]:
+    """The mean over rows of `values(*columns)`, which evaluates the critic `evaluated` times at each row.
+
+    A row's value depends on no other row, and on nothing that needs a gradient but the critic, whose parameters
+    [K, C, …] each belong to one member and copy.
+    """
+    block = rows_in_cache(critic, evaluated)
+    parameters = [each for each in critic.parameters() if each.requires_grad]
+    if block is None or not (torch.is_grad_enabled() and parameters):
+        return values(*columns).mean(-1)
+    mean: Tensor = _MeanInBlocks.apply(values, columns, block, *parameters)  # type: ignore[no-untyped-call]
+    return mean
+
+
+def rows_in_cache(critic: Any, evaluated: int) -> int | None:
+    """How many rows, evaluated so many times each, pass one member's critics without leaving the cache.
+
+    None, all of them, on a GPU and where a pass changes the critic's state or draws noise.
+    """
+    weights = list(critic.encoder.parameters())
+    passive = not any(isinstance(layer, Stochastic | SpectralLinear) for layer in critic.modules())
+    if not weights or weights[0].device.type != "cpu" or not passive:
+        return None
+    widest = max(each.shape[-1] for each in weights)
+    return int(max(1, CACHED // (evaluated * critic.encoder.copies * widest)))
+
+
+class _MeanInBlocks(torch.autograd.Function):
+    """The gradient of a block is found with its value, so that no block's activations outlive it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Any, columns: Columns, block: int, *parameters: nn.Parameter) -> Tensor:
+        sums, gradients, rows = [], [torch.zeros_like(each) for each in parameters], 0
+        for some in _blocks(columns, block):
+            with torch.enable_grad():
+                found = values(*some)
+                rows += found.shape[-1]
+                sums.append(found.detach().sum(-1))
+                torch._foreach_add_(gradients, torch.autograd.grad(found.sum(), parameters))
+        ctx.save_for_backward(*gradients)
+        ctx.rows = rows
+        return torch.stack(sums).sum(0) / rows
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        scale = upstream[0] / ctx.rows  # [K, C]
+        scaled = [each * scale.view(*scale.shape, *[1] * (each.ndim - 2)) for each in ctx.saved_tensors]
+        return None, None, None, *scaled
+
+
+def _blocks(columns: Columns, block: int) -> Iterator[list[Observations]]:
+    """The columns of so many rows after the other."""
+    rows = next(column for column in columns if isinstance(column, Tensor)).shape[1]
+    for start in range(0, rows, block):
+        yield [each_part(lambda part, at=start: part[:, at : at + block], column) for column in columns]
