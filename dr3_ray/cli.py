@@ -123,7 +123,7 @@ def sweep(
         raise UserError(f"--resume goes on with what was asked for: leave out --{option}, or give no --resume")
     asked = spec_of(resume) if resume else spec_from(spec, {name: given[name] for name in given.keys() - how})
     if dry_run:
-        return _foresee(asked, calibration)
+        return foresee(asked, calibration)
     return _run(asked, force)
 
 
@@ -193,10 +193,10 @@ def doctor() -> None:
     raise typer.Exit(show(examine()))
 
 
-def main(arguments: list[str] | None = None, name: str = "dr3-ray") -> None:
-    """Run the command line. A user's mistake is one line on stderr and exit code 2."""
+def main(arguments: list[str] | None = None, name: str = "dr3-ray", commands: typer.Typer = app) -> None:
+    """Run a command line. A user's mistake is one line on stderr and exit code 2."""
     try:
-        code = app(arguments, standalone_mode=False, prog_name=name)
+        code = commands(arguments, standalone_mode=False, prog_name=name)
     except UserError as error:
         _fail(str(error))
     except _UsageError as error:
@@ -208,21 +208,26 @@ def main(arguments: list[str] | None = None, name: str = "dr3-ray") -> None:
 
 
 def _run(spec: Any, force: bool = False) -> None:
+    failed = train(spec, force, shlex.join(["dr3-ray", "sweep", "--resume", str(spec.out)]))
+    _report(spec.out)
+    raise typer.Exit(failed)
+
+
+def train(spec: Any, force: bool, again: str) -> int:
+    """Sweep; the exit code, 1 if members failed. After Ctrl-C it says that `again` goes on, and ends the process."""
     from dr3_ray.sweep.run import run_sweep
 
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     summary = run_sweep(spec, command, force)
-    counts = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
     if summary.interrupted:
-        again = shlex.join(["dr3-ray", "sweep", "--resume", str(spec.out)])
+        counts = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
         print(f"stopped with {counts}; this goes on: {again}", file=sys.stderr, flush=True)
         os._exit(summary.exit_code)  # Ray would wait for a minute for processes that the same signal has ended
-    else:
-        _report(spec.out)
-    raise typer.Exit(summary.exit_code)
+    return summary.exit_code
 
 
-def _foresee(spec: Any, calibrate: bool) -> None:
+def foresee(spec: Any, calibrate: bool) -> None:
+    """Print what a sweep would do."""
     from rich.console import Console
 
     from dr3_ray.sweep.plan import plan_sweep, plan_table

@@ -126,7 +126,7 @@ def cell(row: pd.Series, key: str) -> Cell:
     value, low, high, n = row[key], row[f"{key}_low"], row[f"{key}_high"], row[f"{key}_n"]
     if n == 0:
         return Cell("\N{EN DASH}")
-    decimals = _decimals(value or low or high) if value == 0 or 1e-3 <= abs(value) < 1e6 else None
+    decimals = decimals_of(value or low or high) if value == 0 or 1e-3 <= abs(value) < 1e6 else None
     interval = f"[{number(low, decimals)},\N{NO-BREAK SPACE}{number(high, decimals)}]" if low == low else "1 run"
     runs = f" of {n:.0f} runs" if n != row["runs"] and n > 1 and key != "improvement" else ""
     return Cell(number(value, decimals), interval + runs)
@@ -196,10 +196,11 @@ def number(value: float, decimals: int | None = None) -> str:
         return "\N{EN DASH}" if np.isnan(value) else str(value)
     if value != 0 and not 1e-3 <= abs(value) < 1e6 and decimals is None:
         return f"{value:.2g}"
-    return f"{value:,.{_decimals(value) if decimals is None else decimals}f}"
+    return f"{value:,.{decimals_of(value) if decimals is None else decimals}f}"
 
 
-def _decimals(value: float) -> int:
+def decimals_of(value: float) -> int:
+    """Decimals of three significant digits, at most five."""
     return 2 if value == 0 or np.isnan(value) else int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 5))
 
 

@@ -20,7 +20,16 @@ def spec_from(file: Path | None, given: Mapping[str, Any]) -> SweepSpec:
     Raises:
         UserError: an option or the file is not acceptable.
     """
-    values: dict[str, Any] = read_spec(file) if file else {}
+    return spec_above(read_spec(file) if file else {}, given)
+
+
+def spec_above(values: dict[str, Any], given: Mapping[str, Any]) -> SweepSpec:
+    """The specification of these fields, with the options that were given on a command line above them.
+
+    Raises:
+        UserError: an option or a field is not acceptable.
+    """
+    values = dict(values)
     fixed, axes = ({name: read(text) for name, text in map(_split, given.get(key, ()))} for key, read in SETTINGS)
     for key, new, other in (("options", fixed, axes), ("axes", axes, fixed)):
         before = values.get(key, {})
@@ -32,7 +41,7 @@ def spec_from(file: Path | None, given: Mapping[str, Any]) -> SweepSpec:
     if search:
         before = values.get("search")
         values["search"] = (before if isinstance(before, dict) else {}) | search
-    texts: dict[str, Callable[[str], Any]] = {"coefficients": _coefficients, "seeds": _seeds}
+    texts: dict[str, Callable[[str], Any]] = {"coefficients": read_coefficients, "seeds": _seeds}
     for name, value in given.items():
         if name not in dict(SETTINGS) and name not in SEARCH:
             values[FIELDS.get(name, name)] = texts[name](value) if name in texts else value
@@ -66,7 +75,8 @@ def _values(text: str) -> Any:
         return [_value(part) for part in text.split(",")]
 
 
-def _coefficients(text: str) -> Any:
+def read_coefficients(text: str) -> Any:
+    """Numbers with commas between them, or a space as JSON. UserError: something else."""
     space = _value(text)
     return space if isinstance(space, dict) else [_number(part, "--coefficients") for part in text.split(",")]
 

@@ -14,7 +14,7 @@ from dr3_ray.sweep.packing import Pack, pack_name
 from dr3_ray.sweep.spec import Config
 
 VERSIONS = ("dr3-ray", "ray", "torch", "numpy", "pyarrow")
-NO_PART_OF_TRAINING = ("cli.py", "doctor.py", "report", "stats", "sweep", "cluster")
+NO_PART_OF_TRAINING = ("cli.py", "script.py", "doctor.py", "report", "stats", "sweep", "cluster")
 
 
 @cache
