@@ -1,21 +1,30 @@
 """The RLlib Algorithm around a population, and the restoring that RLlib 2.60 lacks for offline algorithms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from ray.exceptions import RayTaskError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import (
+    COMPONENT_LEARNER,
+    COMPONENT_LEARNER_GROUP,
+    COMPONENT_METRICS_LOGGER,
+    COMPONENT_OPTIMIZER,
+    COMPONENT_RL_MODULE,
+    DEFAULT_MODULE_ID,
+)
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, LEARNER_RESULTS
 from ray.tune.registry import register_env
 
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.environments import is_ours, make_environment
+from dr3_ray.population import state_of
 from dr3_ray.rllib.checkpoint import check_fits, read_metadata
 from dr3_ray.rllib.config import OfflineConfig
 from dr3_ray.rllib.learner import PopulationLearner
+from dr3_ray.rllib.module import module_state_of
 from dr3_ray.rllib.reuse import Reusable
 
 
@@ -78,6 +87,25 @@ class OfflineAlgorithm(Reusable):
                 }
             results["members"][key] = row
         return results
+
+    def keep(self, rows: Sequence[int]) -> Self:
+        """An algorithm of these members alone, which goes on as they would have gone on here; this one is stopped.
+
+        It is one that could have been built with these members: so are its checkpoints.
+        """
+        config = self.config.copy(copy_frozen=False).population([self.config.members[row] for row in rows])
+        state = self.get_state()
+        self.stop()  # first, because learners and runners of both may not fit
+        kept: Self = config.build_algo()
+        learner = state[COMPONENT_LEARNER_GROUP][COMPONENT_LEARNER]
+        learner[COMPONENT_RL_MODULE] = {
+            name: module_state_of(module, rows) for name, module in learner[COMPONENT_RL_MODULE].items()
+        }
+        learner[COMPONENT_OPTIMIZER] = state_of(learner[COMPONENT_OPTIMIZER], rows)
+        for logged in (state, learner):
+            del logged[COMPONENT_METRICS_LOGGER]  # by places in the pack
+        kept.set_state(state | {"structure": kept.structure})
+        return kept
 
     def _ask(self, question: Callable[[PopulationLearner], Any]) -> list[Any]:
         """Every learner's answer."""

@@ -1,5 +1,6 @@
 """The RLModule: the stacked networks of all members."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -24,6 +25,11 @@ from dr3_ray.types import Spaces
 def spaces_of(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
     """What the training core needs to know of two Gymnasium spaces; UserError for those it cannot learn in."""
     return training_spaces(SpaceSpec.from_gymnasium(observation_space), SpaceSpec.from_gymnasium(action_space))
+
+
+def module_state_of(state: StateDict, rows: Sequence[int]) -> StateDict:
+    """These members' part of a module's state; the buffers of `networks` itself are everybody's."""
+    return {name: values[list(rows)] if name.count(".") > 1 else values for name, values in state.items()}
 
 
 class PopulationModule(TorchRLModule, InferenceOnlyAPI):
