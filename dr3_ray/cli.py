@@ -85,7 +85,11 @@ def sweep(
     study: Annotated[
         str | None, typer.Option(help="URL of Optuna studies, or a journal file.", show_default="SQLite in OUT")
     ] = None,
-    objective: Annotated[list[str], typer.Option(help="Metric to search by; two for nsga2.")] = ["episode_return_mean"],  # noqa: B006
+    objective: Annotated[list[str], typer.Option(help="Metric to judge by; two for nsga2.")] = ["episode_return_mean"],  # noqa: B006
+    halving: Annotated[
+        int | None,
+        typer.Option(help="Keep one of so many configurations of a pack, again and again.", show_default="all of them"),
+    ] = None,
     pack: Annotated[int, typer.Option(help="Members trained together in one trial, at most.")] = 16,
     cpus: Annotated[float, typer.Option(help="CPUs of a trial.")] = 1.0,
     gpus: Annotated[float, typer.Option(help="GPUs of a trial; a fraction shares one.")] = 0.0,

@@ -82,16 +82,20 @@ def draw_facet(
 ) -> list[Picture]:
     """The pictures of one facet from its rows of each table; a quantity that was not measured has none.
 
-    `prefix` begins their names, `colours` is the `palette` of the whole run.
+    `prefix` begins their names, `colours` is the `palette` of the whole run. Settings that were cut short have curves
+    that end there, and no place among final returns.
     """
     pictures = []
+    beside = outcomes.index[(outcomes["status"] == "cut") & ~outcomes["counted"]]
+    histories = histories[~histories["member"].isin(beside)]
+    summary = summary[~summary["cut_short"]]
     with mpl.rc_context(_STYLE):
         for column, (name, title) in CURVES.items():
             measured = histories[np.isfinite(histories[column])] if column in histories else histories[:0]
             if len(measured):
                 pictures.append(_curves(f"{prefix}-{name}", title, column, measured, colours))
             if name == "return" and (summary["return_final_n"] > 0).sum() > 1:
-                runs = outcomes[outcomes["counted"]]
+                runs = outcomes[outcomes["counted"] & (outcomes["status"] != "cut")]
                 pictures.append(_against_coefficient(f"{prefix}-return-by-coefficient", runs, summary, colours))
     return pictures
 
@@ -99,7 +103,7 @@ def draw_facet(
 def _curves(name: str, title: str, column: str, measured: pd.DataFrame, colours: dict[float, str]) -> Picture:
     """Interquartile mean with its interval against gradient updates, one curve per coefficient."""
     figure, axes = _canvas()
-    curves = measured[measured["status"].isin(["finished", "running"])]
+    curves = measured[measured["status"].isin(["finished", "running", "cut"])]
     ends, least, counts = [], np.inf, set()
     for coefficient, runs in curves.groupby(COEFFICIENT):
         table = runs.pivot(index="member", columns="step", values=column)

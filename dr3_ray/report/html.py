@@ -24,7 +24,7 @@ from dr3_ray.stores import is_uri
 
 DRAWN = 12  # tables come with their pictures, at most, which take seconds and half a megabyte each,
 LISTED = 1000  # and so many runs stand on the page
-_TROUBLE = ("diverged", "failed", "pending", "running", "finished")  # what needs attention comes first
+_TROUBLE = ("diverged", "failed", "pending", "running", "cut", "finished")  # what needs attention comes first
 
 
 class Report(NamedTuple):
@@ -90,7 +90,8 @@ def write_report(run_dir: str | Path) -> Report:
 
 def _drawn(run: Run, summary: pd.DataFrame) -> set[tuple[Any, ...]]:
     """The facets with pictures: those whose best setting comes first on its data set, from every data set alike."""
-    best = summary.groupby(run.facets, sort=False)["return_final"].max()
+    returns = summary["return_final"].where(~summary["cut_short"])
+    best = returns.groupby([summary[facet] for facet in run.facets], sort=False).max()
     place = best.groupby(level="dataset").rank(method="first", ascending=False, na_option="bottom")
     return set(place.sort_values(kind="stable").index[:DRAWN])
 
@@ -115,7 +116,7 @@ def _table(rows: pd.DataFrame, colours: dict[float, str]) -> dict[str, Any]:
         {
             "coefficient": f"{row[COEFFICIENT]:g}",
             "colour": "--ink" if row[COEFFICIENT] == 0 else f"--c{order.index(row[COEFFICIENT])}",
-            "interim": row["interim"],
+            "mark": tables.mark(row),
             "runs": tables.runs_cell(row),
             "step": f"{row['step']:,}",
             "cells": [tables.cell(row, key) for key in shown],
@@ -127,7 +128,7 @@ def _table(rows: pd.DataFrame, colours: dict[float, str]) -> dict[str, Any]:
 
 def _finding(rows: pd.DataFrame) -> str:
     """The best setting in words, with what has to be held against it."""
-    measured = rows[rows["return_final_n"] > 0]
+    measured = rows[(rows["return_final_n"] > 0) & ~rows["cut_short"]]
     if len(measured) < 2:
         return ""
     best = measured.loc[measured["return_final"].idxmax()]

@@ -15,7 +15,7 @@ from dr3_ray.sweep.index import read_index
 
 COEFFICIENT = "dr3_coeff"
 MEASURED = ("episode_return_mean", "dot_product", "effective_rank", "q_mean", "cosine")
-STATUSES = ("finished", "running", "diverged", "failed", "pending")
+STATUSES = ("finished", "running", "cut", "diverged", "failed", "pending")
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ def summarize(run: Run) -> pd.DataFrame:
     """One row per facet and coefficient.
 
     `members` are planned, counted again by status; `runs` of them make the numbers. These are the finished ones; while
-    a setting has none, its running ones stand in with what they have measured so far (`interim`). `step` is the last
-    evaluation of the least advanced of them, in gradient updates.
+    a setting has none, its running ones stand in with what they have measured so far (`interim`), and where halving cut
+    all of it those that came furthest (`cut_short`). `step` is the last evaluation of the least advanced of them, in
+    gradient updates.
 
     Every measure comes twice: `_final`, the last evaluation of each run, and `_average`, each run's average over its
     training (area under the curve by gradient updates). Over runs it is an interquartile mean, with the bounds `_low`
@@ -56,6 +57,7 @@ def summarize(run: Run) -> pd.DataFrame:
             row = dict(zip(run.facets, facet, strict=True)) | {COEFFICIENT: coefficient, "members": len(setting)}
             row |= {status: int((setting["status"] == status).sum()) for status in STATUSES}
             row |= {"runs": len(runs), "interim": bool((runs["status"] == "running").any())}
+            row["cut_short"] = bool((runs["status"] == "cut").any())
             row["step"] = int(runs["last_step"].min()) if len(runs) else 0
             row |= estimates.get((*facet, coefficient), _NOTHING)
             finals = runs["return_final"][np.isfinite(runs["return_final"])]
@@ -78,10 +80,13 @@ def outcomes(run: Run) -> pd.DataFrame:
             curves = np.split(run.histories[column].to_numpy(float), starts[1:])
             measured[f"{measure}_final"] = [_last(curve) for curve in curves]
             measured[f"{measure}_average"] = [training_average(*each) for each in zip(steps, curves, strict=True)]
-    finished = run.members["status"] == "finished"
     settings = [run.members[key] for key in (*run.facets, COEFFICIENT)]
-    stand_in = (run.members["status"] == "running") & (run.members["last_step"] > 0)
-    counted = finished | (stand_in & ~finished.groupby(settings).transform("any"))
+    evaluated, counted = run.members["last_step"] > 0, run.members["status"] == "finished"
+    for stand_in in ("running", "cut"):
+        here = evaluated & (run.members["status"] == stand_in)
+        furthest = run.members["last_step"].where(here).groupby(settings).transform("max")
+        here &= (stand_in == "running") | (run.members["last_step"] == furthest)
+        counted |= here & ~counted.groupby(settings).transform("any")
     return run.members.assign(counted=counted).join(measured)
 
 
@@ -132,6 +137,11 @@ def cell(row: pd.Series, key: str) -> Cell:
     return Cell(number(value, decimals), interval + runs)
 
 
+def mark(row: pd.Series) -> str:
+    """What tells a setting whose numbers are not those of finished runs; `notes` says what it means."""
+    return "*" * int(row["interim"]) + "\N{DAGGER}" * int(row["cut_short"])
+
+
 def runs_cell(row: pd.Series) -> Cell:
     """How many of the planned runs count, and what became of the others."""
     others = [f"{row[status]} {status}" for status in STATUSES[1:] if row[status]]
@@ -163,6 +173,14 @@ def notes(run: Run, summary: pd.DataFrame) -> list[str]:
     if lost := {status: int(summary[status].sum()) for status in ("diverged", "failed") if summary[status].any()}:
         parts = " and ".join(f"{count} {status}" for status, count in lost.items())
         said.append(f"{parts} of {len(run.members)} runs are left out, which flatters the settings that lost them.")
+    cut = summary["cut"] - summary["runs"].where(summary["cut_short"], 0)
+    if cut.any():
+        said.append(f"{int(cut.sum())} runs that were cut are left out, which flatters the settings that lost them.")
+    if summary["cut_short"].any():
+        said.append(
+            "Halving cut all runs of the settings marked \N{DAGGER}: their numbers are those of the last evaluation "
+            "before, after fewer updates, and no match for those of finished runs."
+        )
     if run.unfinished:
         still = f"{run.unfinished} of {len(run.members)} runs are not finished."
         interim = " Settings marked * show unfinished runs at their latest evaluation."
@@ -186,7 +204,7 @@ def _terminal_table(heading: str, rows: pd.DataFrame) -> Table:
     for _, row in rows.iterrows():
         cells = {key: cell(row, key) for key in shown}
         texts = [Text(" ".join(text) if key.startswith("return") else text.value) for key, text in cells.items()]
-        table.add_row(f"{row[COEFFICIENT]:g}" + "*" * row["interim"], runs_cell(row).value, *texts)
+        table.add_row(f"{row[COEFFICIENT]:g}" + mark(row), runs_cell(row).value, *texts)
     return table
 
 

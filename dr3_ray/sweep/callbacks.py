@@ -23,8 +23,8 @@ NOT_MEASURED = ("diverged", "seed", "dr3_coeff")  # of a member's result: they s
 class MemberLog(tune.Callback):
     """Writes index and histories while Tune runs packs, and moves the progress display.
 
-    The index never runs ahead: a member is `finished` or `diverged` there once its rows are on disk. `ended` is told at
-    once.
+    The index never runs ahead: a member is `finished`, `diverged` or `cut` there once its rows are on disk. `ended` is
+    told at once.
     """
 
     def __init__(
@@ -58,19 +58,23 @@ class MemberLog(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """One row for each member; the row of a member's divergence is its last.
+        """One row for each member; the row of a member's divergence, or of its cut, is its last.
 
         A pack that goes on from a checkpoint first repeats what it had found by then, of which rows may have been lost.
         """
         for each in (*result["earlier"], result):
+            rows = zip(self._members(trial), each["members"], strict=True)
+            trained = [member for member, measured in rows if measured is not None]
+            self._progress.advance(trained, each["num_updates"])
+            if each is not result:
+                self._progress.skip(trained, each["num_updates"])
             self._add(each, trial)
-        if result["earlier"]:
-            self._progress.skip(self._members(trial), result["earlier"][-1]["num_updates"])
-        self._progress.advance(self._members(trial), result["num_updates"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """The members of the pack are finished."""
-        self._finish(self._alive(trial), "finished", trial)
+        """The members of the pack are finished; those that the scheduler stopped are cut."""
+        whole = trial.last_result["num_updates"] >= trial.config["pack"]["members"][0]["steps"]
+        self._progress.end(self._alive(trial), trial.last_result["num_updates"])
+        self._finish(self._alive(trial), "finished" if whole else "cut", trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The members of the pack failed; the other packs go on."""
@@ -94,7 +98,7 @@ class MemberLog(tune.Callback):
     def _add(self, result: dict[str, Any], trial: Trial) -> None:
         lost = []
         for member, measured in zip(self._members(trial), result["members"], strict=True):
-            if member in self._over:
+            if measured is None or member in self._over:
                 continue
             if measured["diverged"]:
                 lost.append(member)
@@ -104,6 +108,9 @@ class MemberLog(tune.Callback):
             self._histories.add(member, result["num_updates"], row)
         if lost:
             self._finish(lost, "diverged", trial)
+        if cut := [self._members(trial)[place] for place in result["cut"]]:
+            self._progress.end(cut, result["num_updates"])
+            self._finish([member for member in cut if member not in self._over], "cut", trial)
 
     def _finish(self, members: list[str], status: Status, trial: Trial) -> None:
         self._over.update(members)

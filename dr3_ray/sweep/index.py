@@ -17,8 +17,8 @@ from dr3_ray.errors import UserError
 
 INDEX = "index.jsonl"
 
-Status = Literal["pending", "running", "finished", "failed", "diverged"]
-FINAL = ("finished", "diverged")  # training is deterministic: what diverged would diverge again
+Status = Literal["pending", "running", "finished", "failed", "diverged", "cut"]
+FINAL = ("finished", "diverged", "cut")  # training is deterministic: what diverged would diverge again
 Record = dict[str, Any]
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from dr3_ray.algorithms.registry import kinds_of
 from dr3_ray.member import REGULARIZERS
+from dr3_ray.sweep.halving import Race, configuration
 from dr3_ray.sweep.spec import Config, canonical
 
 
@@ -25,24 +26,31 @@ def structure(config: Config) -> str:
 def pack_members(members: dict[str, Config], limit: int, slots: int) -> list[Pack]:
     """Packs of at most `limit` members each, for `slots` trials at a time.
 
-    Packs of one structure differ in size by one at most. The fewest packs that respect the limit are cut further until
-    the number of packs is a multiple of `slots`, so that no slot is idle while another works, or every pack has one
-    member.
+    Packs of one structure differ in size by one unit at most: a member or, where packs are halved, a configuration with
+    all its seeds. The fewest packs that respect the limit are cut further until the number of packs is a multiple of
+    `slots`, so that no slot is idle while another works, or no pack can be cut further. Packs that are halved begin
+    with `factor` configurations or more, whatever the limit.
     """
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, list[str]]] = {}
     for member, config in members.items():
-        groups.setdefault(structure(config), []).append(member)
-    cuts = {key: -(-len(group) // limit) for key, group in groups.items()}
-    while sum(cuts.values()) % slots and any(cuts[key] < len(group) for key, group in groups.items()):
-        largest = max(groups, key=lambda key: len(groups[key]) / cuts[key])
-        cuts[largest] += 1
+        together = configuration(config) if "halving" in config and limit > 1 else member
+        groups.setdefault(structure(config), {}).setdefault(together, []).append(member)
+    most, cuts = {}, {}  # packs of each structure: at most, and to begin with
+    for key, units in groups.items():
+        race = Race.of(members[next(iter(units.values()))[0]]) if limit > 1 else None
+        least = race.factor if race else 1
+        most[key] = max(1, len(units) // least)
+        cuts[key] = min(most[key], -(-len(units) // max(limit // max(map(len, units.values())), 1)))
+    while sum(cuts.values()) % slots and (further := [key for key in groups if cuts[key] < most[key]]):
+        cuts[max(further, key=lambda key: sum(map(len, groups[key].values())) / cuts[key])] += 1
     packs = []
-    for key, group in groups.items():
+    for key, units in groups.items():
+        group = list(units.values())
         size, larger = divmod(len(group), cuts[key])
         for number in range(cuts[key]):
             start = number * size + min(number, larger)
             chosen = group[start : start + size + (number < larger)]
-            pack = {each: members[each] for each in chosen}
+            pack = {each: members[each] for unit in chosen for each in unit}
             packs.append(Pack(pack_name(pack), pack))
     return packs
 

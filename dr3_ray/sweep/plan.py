@@ -16,6 +16,7 @@ from rich.table import Table
 from dr3_ray.sweep.calibration import Cost, measure
 from dr3_ray.sweep.checkpoints import KEPT
 from dr3_ray.sweep.directory import is_run
+from dr3_ray.sweep.halving import Race, configuration, configurations
 from dr3_ray.sweep.index import FINAL, read_index
 from dr3_ray.sweep.loggers import check_installed
 from dr3_ray.sweep.packing import Pack, pack_members, structure
@@ -46,7 +47,17 @@ class Kind(NamedTuple):
         """How long a pack trains and evaluates."""
         assert self.cost is not None
         whole = self.first["steps"] * self.cost.update + self.first["evaluations"] * self.cost.evaluation
-        return whole * len(pack.members) / len(self.largest)
+        return whole * len(pack.members) / len(self.largest) * made(pack)
+
+
+def made(pack: Pack) -> float:
+    """Of the updates of a pack, the share that halving leaves to be made; of a pack of one, what it is in the mean."""
+    members = list(pack.members.values())
+    race, evaluations = Race.of(members[0]), members[0]["evaluations"]
+    if race is None:
+        return 1.0
+    alone = race.factor ** len(race.rungs(evaluations))  # as many as are halved without a rest
+    return race.share(alone if len(members) == 1 else len(configurations(members)), evaluations)
 
 
 class Plan(NamedTuple):
@@ -180,7 +191,7 @@ def _sentences(plan: Plan, calibrated: bool) -> list[str]:
     said = [f"{plan.done} of {len(plan.members)} members were done before, {todo} are left."] if plan.done else []
     if not todo:
         return [*said, "Nothing is left to train."]
-    configurations = len({json.dumps(config | {"seed": 0}, sort_keys=True) for config in plan.members.values()})
+    configurations = len(set(map(configuration, plan.members.values())))
     kinds = len(plan.kinds)
     said.append(
         f"{configurations} configurations with up to {len(spec.seeds)} seeds; "
@@ -189,18 +200,23 @@ def _sentences(plan: Plan, calibrated: bool) -> list[str]:
     )
     if spec.search:
         said.append(f"What {spec.search.method} has still to propose was drawn here by chance: an estimate.")
-    updates = sum(config["steps"] for pack in plan.packs for config in pack.members.values())
+    whole = sum(config["steps"] for pack in plan.packs for config in pack.members.values())
+    updates = sum(made(pack) * config["steps"] for pack in plan.packs for config in pack.members.values())
+    if plan.spec.halving:
+        rungs = ", ".join(map(str, plan.spec.halving.rungs(plan.spec.evaluations)))
+        saved = f"saves {1 - updates / whole:.0%} of {whole:,} updates"
+        said.append(f"Halving by {plan.spec.halving.factor} after evaluation {rungs} {saved}.")
     if calibrated:
         memory = max(kind.cost.state for kind in plan.kinds if kind.cost)
         said += [
-            f"About {duration(plan.seconds)} for {updates:,} updates, by a few made here; start-up comes on top.",
+            f"About {duration(plan.seconds)} for {updates:,.0f} updates, by a few made here; start-up comes on top.",
             f"Memory of a pack: up to {size(memory)} and its activations, beside the process with its libraries. "
             "Data are mapped: trials of a machine share them.",
             f"Room in {spec.storage or spec.out}: about {size(plan.storage)}"
             + (", of which most are checkpoints." if spec.checkpoint_every != 0 else "."),
         ]
     else:
-        said.append(f"{updates:,} updates in all. Not calibrated: no time and memory.")
+        said.append(f"{updates:,.0f} updates in all. Not calibrated: no time and memory.")
     return [*said, "Nothing was written."]
 
 

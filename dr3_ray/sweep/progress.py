@@ -14,7 +14,7 @@ from rich.table import Column
 from dr3_ray.sweep.index import Status
 
 PLAIN_EVERY = 15.0  # seconds between two plain lines
-SHOWN: tuple[Status, ...] = ("finished", "running", "pending", "diverged", "failed")
+SHOWN: tuple[Status, ...] = ("finished", "running", "pending", "cut", "diverged", "failed")
 
 
 class SweepProgress:
@@ -28,7 +28,7 @@ class SweepProgress:
         self.console = console
         self._statuses = dict(statuses)
         self._counts = Counter(statuses.values())
-        self._steps, self._ahead = sum(steps.values()), ahead
+        self._each, self._steps, self._ahead = dict(steps), sum(steps.values()), ahead
         self._reached, self._skipped = _Sum(steps), _Sum(steps)
         self._bar = Progress(
             TextColumn("[bold]{task.percentage:>3.0f}%"),
@@ -58,7 +58,7 @@ class SweepProgress:
     def add(self, steps: dict[str, int], ahead: int) -> None:
         """Members that were proposed, with the updates to make; so many are still ahead."""
         self._steps += sum(made for member, made in steps.items() if member not in self._reached)
-        self._ahead = ahead
+        self._each, self._ahead = steps | self._each, ahead
         for each in (self._reached, self._skipped):
             each.add(steps)
         self._count(steps, "pending")
@@ -80,6 +80,11 @@ class SweepProgress:
         """These members have made `step` updates."""
         self._reached.set(members, step)
         self._bar.update(self._task, completed=self._reached.total)
+
+    def end(self, members: Iterable[str], step: int) -> None:
+        """These members are not trained beyond this step."""
+        self._steps -= sum(self._each.pop(member) - step for member in members if member in self._each)
+        self._bar.update(self._task, total=self._steps + self._ahead)
 
     def refresh(self) -> None:
         """Bring what is shown up to date."""

@@ -22,6 +22,7 @@ from dr3_ray.cluster.nodes import wait_for_nodes
 from dr3_ray.cluster.sharing import share
 from dr3_ray.errors import UserError
 from dr3_ray.stores import NO_ROOM, absolute
+from dr3_ray.sweep.asha import Races
 from dr3_ray.sweep.callbacks import MemberLog, Watch
 from dr3_ray.sweep.checkpoints import claim
 from dr3_ray.sweep.directory import is_run, open_run, read_run
@@ -191,6 +192,7 @@ def _fit(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[st
         param_space=param_space,
         tune_config=tune.TuneConfig(
             search_alg=packs,
+            scheduler=Races() if spec.halving and spec.pack == 1 else None,
             num_samples=-1,  # as many as the searcher has
             max_concurrent_trials=spec.concurrent,
             reuse_actors=True,

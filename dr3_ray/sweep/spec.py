@@ -30,9 +30,10 @@ from dr3_ray.member import Member, check_members
 from dr3_ray.stores import absolute
 from dr3_ray.sweep.condition import Condition, meets
 from dr3_ray.sweep.environment import environment_of, playable_in
+from dr3_ray.sweep.halving import Halving, Race, as_halving
 from dr3_ray.sweep.mistakes import first_mistake
 from dr3_ray.sweep.names import REGULAR, check_names, options_of
-from dr3_ray.sweep.objective import Objective, as_objectives
+from dr3_ray.sweep.objective import Objective, as_objectives, check_measured
 from dr3_ray.sweep.search import Search, check_axes
 from dr3_ray.sweep.space import (
     MODELS,
@@ -52,6 +53,7 @@ Config = dict[str, Any]  # the full configuration of a member
 
 CONFIG_FORMAT = 1  # enters every hash: another number redoes every run
 MAX_PACK = 1000  # members of a pack are called 000 to 999
+PARTS = MODELS | {"objective": Objective, "search": Search, "halving": Halving}
 NOT_OPTIONS = {"seed": "seeds", "dr3_coeff": "coefficients"}
 
 
@@ -116,6 +118,8 @@ class SweepSpec(BaseModel):
         BeforeValidator(as_objectives, json_schema_input_type=str | Objective | NonEmpty[str | Objective]),
     ] = (Objective(),)
     """What makes one configuration better than another: a metric's name, a mapping, or a list of these."""
+    halving: Annotated[Halving | None, BeforeValidator(as_halving, json_schema_input_type=int | Halving | None)] = None
+    """Cut the worse configurations of every pack, by the first objective: a factor, or a mapping. None: train all."""
     pack: Annotated[int, Field(ge=1, le=MAX_PACK)] = 16
     """Members that train together in one trial, at most."""
     cpus: PositiveFloat = 1.0
@@ -134,7 +138,6 @@ class SweepSpec(BaseModel):
     """Run directory."""
     storage: str | None = None
     """Where checkpoints are kept, a path or URI that all machines see; None: in the run directory."""
-
     log: tuple[LoggerName, ...] = ()
     """Other programs that get the rows as well, in `logs` of the run directory."""
 
@@ -142,7 +145,7 @@ class SweepSpec(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise first_mistake(error, type(self), MODELS | {"objective": Objective, "search": Search}) from None
+            raise first_mistake(error, type(self), PARTS) from None
         if self.steps % self.evaluations:
             below = self.steps // self.evaluations * self.evaluations
             near = " or ".join(str(steps) for steps in (below, below + self.evaluations) if steps)
@@ -153,6 +156,10 @@ class SweepSpec(BaseModel):
         check_axes(self.search, self.coefficients, self.axes)
         if self.search and self.budget:
             raise UserError("a search has trials instead of a budget: leave out budget")
+        if self.halving:
+            if self.search:
+                raise UserError("a search learns from whole runs, and halving cuts them: leave out one of the two")
+            self.halving.check_fits(self.evaluations, len(self.seeds), MAX_PACK if self.pack > 1 else None)
         axes = {name for axis, values in self.axes.items() for name in names_of(axis, values)}
         if twice := sorted(set(self.options) & axes):
             raise UserError(f"option {twice[0]!r} is both set and an axis: leave one out")
@@ -239,6 +246,9 @@ def problems(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> li
                 "evaluation_episodes": spec.evaluation_episodes if playable else 0,
                 "dr3_coeff": 0.0,  # of an algorithm that has nothing to regularise
             }
+            if spec.halving:
+                about["halving"] = Race(**dict(spec.halving), objective=spec.objective[0]).model_dump()
+                check_measured(spec.objective[:1], [about])
             found.append(Problem(spec, source, data, form, about))
     return found
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from ray import tune
-from ray.rllib.algorithms.algorithm import Algorithm
 
 from dr3_ray.data.cache import cached
 from dr3_ray.rllib import OfflineConfig, config_for
+from dr3_ray.rllib.algorithm import OfflineAlgorithm
 from dr3_ray.stores import is_uri, patiently
 from dr3_ray.sweep.checkpoints import Checkpoints
+from dr3_ray.sweep.halving import Race, configurations
 from dr3_ray.sweep.spec import Config
 
 RESULTS = "results.json"
@@ -24,11 +25,13 @@ class PackTrainable(tune.Trainable):
     """Trains `config["pack"]["members"]`: full configurations of one structure. One step ends with one evaluation.
 
     A worker process is used for one pack after another: importing RLlib takes far longer than building an algorithm.
+    With halving, members are cut out of the pack at its rungs; their places in later results are None.
+
     Checkpoints are not Tune's: it knows only those that its driver has seen, and forgets them with its driver. A pack
     goes on from the last one that is in the sweep's storage, whoever starts it and whatever ended it.
     """
 
-    algorithm: Algorithm
+    algorithm: OfflineAlgorithm
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -41,6 +44,9 @@ class PackTrainable(tune.Trainable):
         members = config["pack"]["members"]
         self.results: list[dict[str, Any]] = []  # of all evaluations
         self.every, self.steps = config["checkpoint_every"], members[0]["steps"]
+        self.places, self.configurations = range(len(members)), configurations(members)
+        self.race = Race.of(members[0])
+        self.rungs = self.race.rungs(members[0]["evaluations"]) if self.race and len(members) > 1 else []
         self.saved_at, self.cost = time.monotonic(), FIRST_COST
         self.checkpoints = None
         if self.every != 0:
@@ -53,31 +59,68 @@ class PackTrainable(tune.Trainable):
         self.earlier = list(self.results)  # which the driver may not have seen
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next evaluation. `members` lists what was measured of each, `earlier` such results before.
+        """Train up to the next evaluation.
 
+        `members` lists what was measured of each, `cut` the places of those that are cut out after it, and `earlier`
+        such results before. A pack of one that is halved has a `score`, of which more is better, for Tune's scheduler.
         A list, because Tune keeps statistics of every number that it finds in a dict and saves them again and again.
         """
         earlier, self.earlier = self.earlier, []
         if not self.done:  # it is if only the driver was lost after the last evaluation
             started = time.monotonic()
-            result = self.algorithm.train()
             before = self.results[-1]["time_s"] if self.results else 0.0
-            self.results.append(
-                {
-                    "members": [result["members"][key] for key in sorted(result["members"])],
-                    "num_updates": result["num_updates"],
-                    "updates_per_second": result["updates_per_second"],
-                    "time_s": before + time.monotonic() - started,
-                }
-            )
+            self.results.append(self._evaluated())
+            if len(self.results) in self.rungs and not self.done:
+                self._cut()
+            self.results[-1]["time_s"] = before + time.monotonic() - started
             if self.checkpoints and self._checkpoint_is_due():
                 self._save(self.checkpoints)
-        return self.results[-1] | {"earlier": earlier, "done": self.done}
+        progress = {"earlier": earlier, "done": self.done, "evaluations": len(self.results)}
+        return self.results[-1] | progress | self._score()
 
     @property
     def done(self) -> bool:
-        """Whether all updates are made."""
-        return bool(self.results) and self.results[-1]["num_updates"] >= self.steps
+        """Whether all updates are made, or nobody is left to make them."""
+        if not self.results:
+            return False
+        last = self.results[-1]
+        return last["num_updates"] >= self.steps or all(last["members"][place]["diverged"] for place in self.left)
+
+    @property
+    def left(self) -> list[int]:
+        """The places of the members that are not cut."""
+        if not self.results:
+            return list(self.places)
+        last = self.results[-1]
+        return [place for place, row in enumerate(last["members"]) if row is not None and place not in last["cut"]]
+
+    def _evaluated(self) -> dict[str, Any]:
+        """Train, and what was measured of the members that are left."""
+        left, result = self.left, self.algorithm.train()
+        rows = [result["members"][key] for key in sorted(result["members"])]
+        measured = dict(zip(left, rows, strict=True))
+        return {
+            "members": [measured.get(place) for place in self.places],
+            "num_updates": result["num_updates"],
+            "updates_per_second": result["updates_per_second"],
+            "cut": [],
+        }
+
+    def _cut(self) -> None:
+        """Go on without the losers of this rung."""
+        last, before = self.results[-1], self.left
+        racing = [[place for place in places if place in before] for places in self.configurations]
+        assert self.race is not None
+        last["cut"] = self.race.losers(list(filter(None, racing)), {place: last["members"][place] for place in before})
+        if last["cut"]:
+            self.algorithm = self.algorithm.keep([row for row, place in enumerate(before) if place in self.left])
+
+    def _score(self) -> dict[str, float]:
+        """What Tune's scheduler compares; nothing of what diverged."""
+        (row, *others) = self.results[-1]["members"]
+        if self.race is None or others or row["diverged"]:
+            return {}
+        return {"score": self.race.objective.better(row[self.race.objective.metric])}
 
     def save_checkpoint(self, directory: str) -> None:
         """Save everything that training goes on from, and the results so far."""
@@ -85,9 +128,11 @@ class PackTrainable(tune.Trainable):
         (Path(directory) / RESULTS).write_text(json.dumps(self.results))
 
     def load_checkpoint(self, directory: str) -> None:
-        """Go on from a checkpoint."""
-        self.algorithm.restore_from_path(directory)
+        """Go on from a checkpoint, with the members that were left."""
         self.results = json.loads((Path(directory) / RESULTS).read_text())
+        if any(each["cut"] for each in self.results):
+            self.algorithm = self.algorithm.keep(self.left)
+        self.algorithm.restore_from_path(directory)
 
     def reset_config(self, config: dict[str, Any]) -> bool:
         """Take another pack."""

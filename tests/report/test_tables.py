@@ -114,6 +114,24 @@ def test_failed_and_diverged_runs_are_left_out_counted_and_mentioned(new_run):
     assert any(note.startswith("1 diverged and 1 failed of 4 runs are left out") for note in notes(run, summary))
 
 
+def test_a_setting_that_was_cut_is_marked_and_what_else_was_cut_is_left_out(new_run):
+    writer = new_run()
+    writer.add(seed=0, override=flat(1))
+    writer.add("cut", seed=1, upto=3_000)
+    for seed, upto in ((0, 3_000), (1, 7_000), (2, 7_000)):
+        writer.add("cut", dr3_coeff=0.1, seed=seed, upto=upto)
+    run, summary = summary_of(writer)
+    assert summary["cut"].tolist() == [1, 3]
+    assert summary["runs"].tolist() == [1, 2]  # of the second those that came furthest
+    assert summary["cut_short"].tolist() == [False, True]
+    assert summary["step"].tolist() == [20_000, 7_000]
+    assert summary["improvement_n"].tolist() == [0, 0]
+    said = " ".join(notes(run, summary))
+    assert "2 runs that were cut are left out, which flatters" in said
+    assert "Halving cut all runs of the settings marked †" in said
+    assert "0.1†" in terminal(run.path)
+
+
 def test_members_without_any_history_leave_an_empty_but_whole_table(new_run):
     writer = new_run()
     writer.add("failed", "broken", upto=-1)

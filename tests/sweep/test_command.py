@@ -55,6 +55,7 @@ def test_every_option_arrives(asked):
         "search": {"method": "gp", "trials": 9, "points": ({"dr3_coeff": 0},), "study": "x.journal"},
         "sample_seed": 0,
         "objective": ({"metric": "dot_product", "mode": "min", "over_seeds": "iqm"},),
+        "halving": None,
         "pack": 5,
         "cpus": 2.0,
         "gpus": 0.5,
@@ -70,8 +71,8 @@ def test_every_option_arrives(asked):
 
 def test_what_is_not_given_has_the_defaults_of_the_spec(asked):
     assert run("sweep", "--dataset", "d") == 0
-    assert run("sweep", "--dataset", "d", "--budget", "7") == 0
-    assert asked == [SweepSpec(datasets=["d"]), SweepSpec(datasets=["d"], budget=7)]
+    assert run("sweep", "--dataset", "d", "--budget", "7", "--halving", "4") == 0
+    assert asked == [SweepSpec(datasets=["d"]), SweepSpec(datasets=["d"], budget=7, halving=4)]
 
 
 def test_ranges_can_be_typed(asked):

@@ -25,6 +25,18 @@ def test_what_was_done_before_makes_a_sweep_neither_faster_nor_longer():
     assert 60 * int(minutes) + int(seconds) >= 1  # 80 updates are to come
 
 
+def test_what_is_cut_is_not_waited_for():
+    progress = SweepProgress(Console(file=io.StringIO()), dict.fromkeys("ab", "running"), {"a": 100, "b": 100})
+    progress.status(["a", "b"], "running")
+    progress.advance(["a", "b"], 50)
+    progress.end(["a"], 50)
+    progress.status(["a"], "cut")
+    progress.advance(["b"], 100)
+    progress.end(["b"], 100)
+    shown, _, left = progress.text().split(" · ")
+    assert (shown, left) == ("1 running, 1 cut", "0:00 left")
+
+
 def test_failures_are_said_at_once():
     said = io.StringIO()
     progress = SweepProgress(Console(file=said, width=80), {"a": "running"}, {"a": 100})
