@@ -155,6 +155,9 @@ def _setting(name: str, value: object) -> str:
 
 def _why(packs: list[Pack], limit: int, fits: int) -> str:
     """Why members of one structure are in so many packs."""
+    race = Race.of(next(iter(packs[0].members.values())))
+    if race and 1 < limit < max(len(pack.members) for pack in packs):
+        return f"{race.factor} configurations a pack at least, to be halved"
     count = sum(len(pack.members) for pack in packs)
     least = -(-count // limit)
     reasons = [f"{limit} a pack at most: {least}"] if least > 1 else []

@@ -60,6 +60,7 @@ def test_the_best_configurations_stay_and_what_lost_seeds_comes_last():
             {"halving": 4, "seeds": 300},
             "packs of 1200 members, and 1000 is the most: use fewer seeds, or pack: 1",
         ),
+        ({"halving": 3, "search": {"trials": 5}}, "a search learns from whole runs, and halving cuts them: leave out"),
         ({"halving": 3, "objective": "episode_return_mean"}, "needs rollouts, and DR3-CQL on .* has none"),
     ],
 )
@@ -207,6 +208,10 @@ def test_alone_in_their_trials_they_race_by_asha(cluster, tmp_path):
 
 
 def test_a_plan_counts_what_is_saved(tmp_path):
+    plan = plan_sweep(sweep(tmp_path / "run", pack=5), calibrate=False)
+    (kind,) = plan.kinds
+    assert [len(pack.members) for pack in kind.packs] == [6, 6]
+    assert kind.why == "3 configurations a pack at least, to be halved"
     plan = plan_sweep(sweep(tmp_path / "run"), calibrate=False)
     (kind,) = plan.kinds
     assert [len(pack.members) for pack in kind.packs] == [12]
