@@ -11,7 +11,7 @@ from dr3_ray.sweep.scores import Scores
 from dr3_ray.sweep.space import Assignment
 from dr3_ray.sweep.spec import Config, Problem, member_id
 
-PATIENCE = 100  # proposals in a row that give nothing to train, until a search is over
+PATIENCE = 50  # proposals in a row that give nothing to train, until a search is over
 
 
 class Proposals:

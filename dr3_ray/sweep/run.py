@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import ray
 from ray import tune
 from ray._private.services import canonicalize_bootstrap_address
+from ray.tune.search import Searcher
 from rich.console import Console
 
 from dr3_ray.cluster.files import mirrored
@@ -35,7 +36,7 @@ from dr3_ray.sweep.progress import SHOWN, SweepProgress
 from dr3_ray.sweep.proposals import Proposals, Searches
 from dr3_ray.sweep.resume import begun_packs
 from dr3_ray.sweep.scores import Scores
-from dr3_ray.sweep.spec import Config, SweepSpec, members, problems
+from dr3_ray.sweep.spec import Config, Problem, SweepSpec, members, problems
 
 PENDING = 200  # trials that Tune asks for ahead of the machines, by which a cluster sees how far to grow
 
@@ -53,12 +54,20 @@ class RunSummary(NamedTuple):
         return 130 if self.interrupted else 1 if self.statuses.get("failed") else 0
 
 
-def run_sweep(spec: SweepSpec, command: list[str] | None = None, force: bool = False) -> RunSummary:
+def run_sweep(
+    spec: SweepSpec,
+    command: list[str] | None = None,
+    force: bool = False,
+    searcher: Callable[[Problem], Searcher] | None = None,
+) -> RunSummary:
     """Train all members of the sweep that are not finished yet; packs that were begun go on from their checkpoints.
 
     Connects to the cluster of RAY_ADDRESS, or one that was started on this machine by `ray start`, or else starts Ray
     here. `command` is what the report tells people to type. Ctrl-C and SIGTERM stop cleanly: everything so far can be
     read, and the same sweep goes on with what is missing. `force` goes on by other code or on other data than before.
+    `searcher` makes any Tune `Searcher` for a problem. It then proposes the configurations of `spec.search` instead of
+    a study: it suggests values of options, flat, and is told the objective's metrics. After an interruption it starts
+    anew, and what was trained is known.
 
     Raises:
         UserError: the sweep cannot be done as asked.
@@ -73,7 +82,7 @@ def run_sweep(spec: SweepSpec, command: list[str] | None = None, force: bool = F
     with open_run(spec, planned, command or sys.argv, force) as index:
         searches = Searches([], Scores(spec.objective))
         if spec.search:
-            searches = _take_up(spec, index, say)
+            searches = _take_up(spec, index, searcher, say)
             planned = searches.members
             index.write([member for member in planned if member not in index.records], "pending", configs=planned)
         left = [member for member, record in index.records.items() if record["status"] not in FINAL]
@@ -107,16 +116,21 @@ def planned_members(spec: SweepSpec, say: Callable[[str], None]) -> dict[str, Co
     return foreseen(spec, problems(spec, say), read_index(spec.out) if is_run(spec.out) else [])
 
 
-def _take_up(spec: SweepSpec, index: Index, say: Callable[[str], None]) -> Searches:
+def _take_up(
+    spec: SweepSpec, index: Index, searcher: Callable[[Problem], Searcher] | None, say: Callable[[str], None]
+) -> Searches:
     """The searches of a sweep, where they were left."""
-    from dr3_ray.sweep.studies import open_studies
-
     assert spec.search is not None
     scores = Scores(spec.objective, index.records.values(), spec.out)
+    if searcher is not None:
+        asked = [(problem, searcher(problem)) for problem in problems(spec)]
+        return Searches([Proposals(*each, spec.search.trials, scores, say) for each in asked], scores)
+    from dr3_ray.sweep.studies import open_studies
+
     proposals = []
-    for searcher in open_studies(spec, problems(spec), read_run(spec.out)["id"]):
-        proposals.append(Proposals(searcher.problem, searcher, spec.search.trials, scores, say))
-        for trial, options in searcher.resume():
+    for study in open_studies(spec, problems(spec), read_run(spec.out)["id"]):
+        proposals.append(Proposals(study.problem, study, spec.search.trials, scores, say))
+        for trial, options in study.resume():
             proposals[-1].know(options, trial)
     return Searches(proposals, scores)
 
@@ -162,8 +176,8 @@ def _train(spec: SweepSpec, searches: Searches, missing: dict[str, Config], inde
             packs = [*again, *pack_members(rest, spec.pack, slots(spec))]
             log = MemberLog(index, histories, progress, searches.ended)
             room = spec.concurrent or slots(spec)
-            searcher = PackSearcher(packs, sources, log.expect, searches, enrol, limit=spec.pack, slots=room)
-            _fit(spec, searcher, log, progress.say)
+            dealer = PackSearcher(packs, sources, log.expect, searches, enrol, limit=spec.pack, slots=room)
+            _fit(spec, dealer, log, progress.say)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time
         pass
     finally:

@@ -3,7 +3,8 @@
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ class StudySearcher(Searcher):
     the rest.
     """
 
-    def __init__(self, problem: Problem, search: Search, study: optuna.Study) -> None:
+    def __init__(self, problem: Problem, search: Search, study: optuna.Study, url: str = "in memory") -> None:
         super().__init__()
+        self._url = url
         self.problem, self._search, self._study = problem, search, study
         self._dimensions = [Dimension(name, space, problem.spec.sample_seed) for name, space in problem.spaces]
         self._trials: dict[str, int] = {}  # numbers in the study
@@ -58,21 +60,23 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Assignment:
         """The options of a further configuration."""
-        self._study.sampler = sampler_of(self._search, self.problem.spec.sample_seed)
-        trial = self._study.ask()
-        self._trials[trial_id] = trial.number
-        return self._ask(trial)
+        with _reached(self._url):
+            self._study.sampler = sampler_of(self._search, self.problem.spec.sample_seed)
+            trial = self._study.ask()
+            self._trials[trial_id] = trial.number
+            return self._ask(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Scores by metric; without them the trial has failed, or is pruned."""
         number = self._trials.pop(trial_id)
-        if result is None:
-            self._study.tell(number, state=TrialState.FAIL if error else TrialState.PRUNED)
-        elif self._search.method in NEEDS_ALL and self._is_outside(self._study.trials[number]):
-            self._study._storage.set_trial_user_attr(self._study.trials[number]._trial_id, SCORES, result)
-            self._study.tell(number, state=TrialState.PRUNED)
-        else:
-            self._study.tell(number, [result[each.metric] for each in self.problem.spec.objective])
+        with _reached(self._url):
+            if result is None:
+                self._study.tell(number, state=TrialState.FAIL if error else TrialState.PRUNED)
+            elif self._search.method in NEEDS_ALL and self._is_outside(self._study.trials[number]):
+                self._study._storage.set_trial_user_attr(self._study.trials[number]._trial_id, SCORES, result)
+                self._study.tell(number, state=TrialState.PRUNED)
+            else:
+                self._study.tell(number, [result[each.metric] for each in self.problem.spec.objective])
 
     def resume(self) -> list[tuple[str | None, Assignment]]:
         """What was asked before: options, with a trial's id where the answer is still to be told.
@@ -140,15 +144,12 @@ def open_studies(spec: SweepSpec, problems: Sequence[Problem], run: str) -> list
         f"{name} {each.data.fingerprint[:8]}" if name in twice else name
         for name, each in zip(names, problems, strict=True)
     ]
-    try:
+    with _reached(url):
         storage = _storage(url)
         return [
-            StudySearcher(each, spec.search, _study(storage, each, name))
+            StudySearcher(each, spec.search, _study(storage, each, name), url)
             for name, each in zip(full, problems, strict=True)
         ]
-    except (SQLAlchemyError, ImportError, OSError, optuna.exceptions.StorageInternalError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise UserError(f"study {url} cannot be used ({reason}): give another one, or start its server") from error
 
 
 def foreseen(spec: SweepSpec, problems: Sequence[Problem], records: Iterable[Record]) -> dict[str, Config]:
@@ -180,6 +181,18 @@ def foreseen(spec: SweepSpec, problems: Sequence[Problem], records: Iterable[Rec
             raise UserError(said[0])
         found |= proposals.members
     return found
+
+
+@contextmanager
+def _reached(url: str) -> Iterator[None]:
+    """UserError: a storage cannot be used, or no longer."""
+    try:
+        yield
+    except (SQLAlchemyError, ImportError, OSError, optuna.exceptions.StorageInternalError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(
+            f"the study in {url} cannot be used ({reason}): see to its database, then the same command goes on"
+        ) from error
 
 
 def _storage(url: str) -> BaseStorage:

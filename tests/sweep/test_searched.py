@@ -1,0 +1,147 @@
+"""Searches for real: Tune, RLlib, packs, Optuna's studies, and a driver that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from ray.tune.search.optuna import OptunaSearch
+
+from dr3_ray.stats import iqm
+from dr3_ray.sweep.histories import read_histories
+from dr3_ray.sweep.index import read_index
+from dr3_ray.sweep.run import run_sweep
+from dr3_ray.sweep.spec import SweepSpec
+from dr3_ray.sweep.studies import STUDIES
+from tests.sweep.conftest import statuses, steps, wait_for
+
+TINY = {
+    "options": {"hidden_sizes": [8], "normalize_observations": False}, "evaluation_episodes": 2, "seeds": 2,
+    "coefficients": {"log_uniform": [1e-3, 1]},
+}  # fmt: skip
+
+
+def study_of(run) -> optuna.Study:
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{run / STUDIES}")
+
+
+def configurations(run) -> Counter:
+    return Counter(
+        (record["config"]["dr3_coeff"], record["config"]["critic_lr"], record["config"]["batch_size"])
+        for record in read_index(run)
+    )
+
+
+def told(run, metric: str) -> list[tuple[float, ...]]:
+    """The score of every configuration, from the rows of its members."""
+    table = read_histories(run).to_pandas()
+    last = table[table["step"] == table["step"].max()]
+    return sorted(last.groupby(["dr3_coeff", "critic_lr", "batch_size"])[metric].apply(lambda each: float(iqm(each))))
+
+
+def test_a_driver_that_is_killed_goes_on_with_its_search(cluster, cartpole, tmp_path):
+    """Killed twice, once with a study that has answers: what was asked is trained once, and nothing else is."""
+    run, spec = tmp_path / "run", tmp_path / "spec.yaml"
+    spec.write_text(
+        f"""
+        datasets: [{cartpole}]
+        coefficients: {{log_uniform: [1e-3, 1]}}
+        axes: {{critic_lr: {{log_uniform: [1e-4, 1e-2]}}, batch_size: [16, 32]}}
+        seeds: 2
+        steps: 300
+        evaluations: 30
+        environment: none
+        options: {{hidden_sizes: [8], normalize_observations: false}}
+        objective: td_error
+        search: {{trials: 6, points: [{{dr3_coeff: 0, batch_size: 16}}]}}
+        pack: 4
+        checkpoint_every: 1
+        out: {run}
+        """
+    )
+
+    def go_on(*arguments: str, until=None) -> int:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dr3_ray.cli", "sweep", *arguments],
+            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "RAY_ADDRESS": cluster},
+        )  # fmt: skip
+        if until:
+            wait_for(lambda: until() or process.poll() is not None)
+            assert process.poll() is None, process.communicate()
+            os.killpg(process.pid, signal.SIGKILL)
+        out, _ = process.communicate(timeout=200)
+        assert "Traceback" not in out, out
+        return process.returncode
+
+    def answered() -> int:
+        return sum(trial.state.is_finished() for trial in study_of(run).trials) if (run / STUDIES).exists() else 0
+
+    assert go_on(str(spec), until=lambda: list(run.glob("checkpoints/*/0*"))) == -signal.SIGKILL
+    assert statuses(run)["running"]
+    asked = [trial.user_attrs.get("options") for trial in study_of(run).trials]
+    assert go_on("--resume", str(run), until=lambda: answered() >= 2) == -signal.SIGKILL
+    finished = {record["member"] for record in read_index(run) if record["status"] == "finished"}
+    lines = (run / "index.jsonl").read_text().splitlines()
+    assert go_on("--resume", str(run)) == 0
+
+    study = study_of(run)
+    assert [trial.user_attrs["options"] for trial in study.trials][: len(asked)] == asked
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 6
+    assert statuses(run) == {"finished": 12}
+    assert set(configurations(run).values()) == {2}
+    assert sorted(trial.value for trial in study.trials) == pytest.approx(told(run, "td_error"))
+    assert steps(run) == {record["member"]: list(range(10, 301, 10)) for record in read_index(run)}
+    later = (run / "index.jsonl").read_text().splitlines()[len(lines) :]
+    assert not [line for line in later if any(member in line for member in finished)]
+    assert go_on(str(spec), "--trials", "7", "--search", "random") == 0
+    assert len(study_of(run).trials) == 7
+    assert statuses(run) == {"finished": 14}
+
+
+def test_two_problems_two_objectives_and_members_that_diverge(cluster, cartpole, pendulum, tmp_path, capfd):
+    spec = SweepSpec(
+        datasets=[cartpole, pendulum], **TINY, steps=20, evaluations=2, out=tmp_path / "run",
+        axes={"critic_lr": [1e-3, 1e30]}, objective=["episode_return_mean", "dot_product"],
+        search={"method": "nsga2", "trials": 3, "points": [{"critic_lr": 1e30}, {"critic_lr": 1e-3}]},
+    )  # fmt: skip
+    summary = run_sweep(spec)
+    assert sum(summary.statuses.values()) == 12
+    assert summary.statuses["diverged"] >= 4
+    assert (summary.exit_code, summary.interrupted) == (0, False)
+    names = optuna.get_all_study_names(f"sqlite:///{spec.out / STUDIES}")
+    assert [name.partition(" (")[0] for name in sorted(names)] == ["DR3-CQL on cartpole", "DR3-CQL on pendulum"]
+    for name in names:
+        study = optuna.load_study(study_name=name, storage=f"sqlite:///{spec.out / STUDIES}")
+        assert [trial.state.name for trial in study.trials][:2] == ["PRUNED", "COMPLETE"]
+        assert len(study.trials[1].values) == 2
+    shown = capfd.readouterr()
+    assert "Traceback" not in shown.out + shown.err
+    assert run_sweep(spec) == summary
+
+
+def test_any_searcher_of_tune_will_do(cluster, cartpole, tmp_path):
+    """Tune's OptunaSearch in memory: two proposals to a pack, each with all seeds."""
+    made = []
+
+    def searcher(problem):
+        space = {
+            "dr3_coeff": FloatDistribution(1e-3, 1, log=True),
+            "critic_lr": FloatDistribution(1e-4, 1e-2, log=True),
+        }
+        made.append(OptunaSearch(space, metric="td_error", mode="min", seed=0))
+        return made[0]
+
+    spec = SweepSpec(
+        datasets=[cartpole], **TINY, steps=20, evaluations=2, environment="none", objective="td_error",
+        axes={"critic_lr": {"log_uniform": [1e-4, 1e-2]}}, search={"trials": 4}, pack=4, concurrent=1,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert run_sweep(spec, searcher=searcher).statuses == {"finished": 8}
+    (search,) = made
+    assert sorted(trial.value for trial in search._ot_study.trials) == pytest.approx(told(spec.out, "td_error"))
+    assert {record["pack"].split("-")[2] for record in read_index(spec.out)} == {"4"}
