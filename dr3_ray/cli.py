@@ -243,9 +243,11 @@ def _report(run: Path) -> None:
     from rich.console import Console
 
     from dr3_ray.report import write_report
+    from dr3_ray.report.best import best_table
+    from dr3_ray.sweep.directory import read_run
 
     report = write_report(run)
-    Console().print(report.table)
+    Console().print(best_table(run) if (read_run(run).get("spec") or {}).get("search") else report.table)
     print(f"report: {report.page}")
 
 

@@ -48,7 +48,8 @@ def open_run(spec: SweepSpec, planned: dict[str, Config], command: list[str], fo
         if spec.search is None:
             index.write([member for member in planned if member not in known], "pending", configs=planned)
         configs = list({**known, **planned}.values())
-        write_json(path / RUN, _document(spec, command, configs, read_run(path)))
+        document = _document(spec, command, configs, read_run(path))
+        write_json(path / RUN, document | ({"foreseen": len(planned)} if spec.search else {}))
         yield index
 
 

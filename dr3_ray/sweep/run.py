@@ -26,7 +26,7 @@ from dr3_ray.stores import NO_ROOM, absolute
 from dr3_ray.sweep.asha import Races
 from dr3_ray.sweep.callbacks import MemberLog, Watch
 from dr3_ray.sweep.checkpoints import claim
-from dr3_ray.sweep.directory import is_run, open_run, read_run
+from dr3_ray.sweep.directory import RUN, is_run, open_run, read_run, write_json
 from dr3_ray.sweep.histories import Histories
 from dr3_ray.sweep.index import FINAL, Index, read_index
 from dr3_ray.sweep.loggers import Loggers, check_installed
@@ -99,6 +99,8 @@ def run_sweep(
             raise UserError(
                 f"no room left in {spec.out} ({os.strerror(error.errno)}): make some, and resume"
             ) from error
+        if spec.search and not searches.left:
+            write_json(spec.out / RUN, read_run(spec.out) | {"foreseen": len(searches.members)})
         counts = Counter(index.records[member]["status"] for member in {**planned, **searches.members})
     return RunSummary(spec.out, {status: counts[status] for status in SHOWN if counts[status]}, interrupted)
 

@@ -63,10 +63,8 @@ def _last_rows(run: Path, metrics: Sequence[str]) -> dict[str, dict[str, float]]
     """The measurements of every member's last evaluation."""
     if not (run / HISTORIES).exists():
         return {}
-    table = read_histories(run)
-    table = table.select([name for name in ("member", "step", *dict.fromkeys(metrics)) if name in table.column_names])
     found: dict[str, dict[str, Any]] = {}
-    for row in table.to_pylist():
+    for row in read_histories(run, ("member", "step", *metrics)).to_pylist():
         if row["step"] >= found.get(row["member"], row)["step"]:
             found[row["member"]] = row
     return {

@@ -39,13 +39,15 @@ class RunStatus(NamedTuple):
     """When something was last written, in seconds since 1970."""
     usual: float
     """The longest time between two evaluations of a pack that is running, in seconds."""
+    ahead: int
+    """Members that a search has still to propose."""
     errors: dict[str, int]
     """What members failed of, and how many of each."""
 
     @property
     def over(self) -> bool:
         """Whether all members are finished, diverged or failed."""
-        return not (self.counts["running"] or self.counts["pending"])
+        return not (self.counts["running"] or self.counts["pending"] or self.ahead)
 
     @property
     def left(self) -> float | None:
@@ -78,6 +80,7 @@ def read_status(run: Path) -> RunStatus:
         speed += sum(reached[record["member"]] for record in pack) / each[-1] if each[-1] else 0.0
         usual = max([usual, *(after - before for before, after in zip([0.0, *each], each, strict=False))])
     counts = Counter(record["status"] for record in records)
+    ahead = max(0, info.get("foreseen", 0) - len(records))
     steps = [
         (record["config"]["steps"], reached.get(record["member"], 0), record["status"] in ("running", "pending"))
         for record in records
@@ -86,10 +89,11 @@ def read_status(run: Path) -> RunStatus:
         name=info.get("name", run.resolve().name),
         counts={status: counts[status] for status in SHOWN},
         made=sum(made if going else planned for planned, made, going in steps),
-        planned=sum(planned for planned, _, _ in steps),
+        planned=sum(planned for planned, _, _ in steps) + ahead * (steps[0][0] if steps else 0),
         speed=speed,
         written=max([written, *(record["time"] for record in records)]),
         usual=usual,
+        ahead=ahead,
         errors=dict(Counter(record["error"] for record in records if record["status"] == "failed").most_common()),
     )
 
@@ -109,7 +113,7 @@ def sentences(status: RunStatus, run: Path, now: float) -> list[str]:
     """What is to be said at this time, one line each."""
     counts = ", ".join(f"{count} {name}" for name, count in status.counts.items() if count) or "no members yet"
     share = status.made / status.planned if status.planned else 0.0
-    parts = [f"{share:.0%}", counts]
+    parts = [f"{share:.0%}", counts, *([f"{status.ahead} to be proposed"] if status.ahead else [])]
     silence = max(0.0, now - status.written)
     again = f"dr3-ray sweep --resume {run} goes on"
     said = []
@@ -119,7 +123,7 @@ def sentences(status: RunStatus, run: Path, now: float) -> list[str]:
         parts.append(f"written {duration(silence)} ago")
         if silence > max(SILENT, TIMES * status.usual):
             said.append(f"nothing was written for {duration(silence)}: if the sweep was stopped, {again}")
-    elif status.counts["pending"]:
+    elif not status.over:
         said.append(f"nothing is running: it is starting, or it was stopped and {again}")
     said += [f"{count} failed: {error}" for error, count in status.errors.items()]
     return [" · ".join(parts), *said]

@@ -86,9 +86,10 @@ class StudySearcher(Searcher):
         trials = self._study.get_trials(deepcopy=False)
         others = [trial.user_attrs.get(OPTIONS) for trial in trials if trial.state != TrialState.FAIL]
         for trial in trials:
-            if trial.state == TrialState.FAIL and trial.user_attrs[OPTIONS] not in others:
+            options = trial.user_attrs.get(OPTIONS)
+            if trial.state == TrialState.FAIL and options is not None and options not in others:
                 self._study.add_trial(_again(trial))
-                others.append(trial.user_attrs[OPTIONS])
+                others.append(options)
         return [self._resume(trial) for trial in self._study.get_trials() if trial.state != TrialState.WAITING]
 
     def _resume(self, trial: FrozenTrial) -> tuple[str | None, Assignment]:

@@ -190,3 +190,22 @@ def test_a_trial_that_no_machine_has_room_for_is_not_waited_for(cartpole, tmp_pa
     outcome = subprocess.run(command, capture_output=True, text=True)
     assert outcome.returncode == 2
     assert outcome.stderr == "error: no machine has 10000 CPUs and 0 GPUs for a trial: ask for less\n"
+
+
+def test_the_search_script_has_a_space_of_its_own_unless_it_is_given_a_file(tmp_path):
+    script = SCRIPT.with_name("optuna_search.py")
+
+    def said(*arguments: str) -> str:
+        command = [sys.executable, str(script), *arguments, "--dry-run", "--no-calibration"]
+        outcome = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"COLUMNS": "160"}
+        )
+        assert outcome.returncode == 0, outcome.stderr
+        return " ".join(outcome.stdout.split())
+
+    own = said("--trials", "5", "--search", "nsga2", "--seeds", "2")
+    assert "10 members" in own and "5 configurations with up to 2 seeds" in own
+    assert "What nsga2 has still to propose was drawn here by chance" in own
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("datasets: [embedded:breakout-replay]\ncoefficients: [0, 0.1]\nseeds: 1\n")
+    assert "2 members" in said(str(spec))

@@ -17,7 +17,11 @@ from dr3_ray.sweep.specfile import read_spec
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "docs" / "sweep.schema.json"
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "sweeps.md").read_text(), re.DOTALL)
+EXAMPLES = [
+    example
+    for page in ("sweeps.md", "search.md")
+    for example in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+]
 
 
 def run(*arguments: str) -> int:

@@ -1,0 +1,96 @@
+"""What a search has found: the best configurations of each algorithm on each data set."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+from dr3_ray.report.reader import dataset_label
+from dr3_ray.sweep.directory import read_run, spec_of
+from dr3_ray.sweep.index import Record, read_index
+from dr3_ray.sweep.objective import Objective
+from dr3_ray.sweep.scores import Scores
+from dr3_ray.sweep.spec import member_id
+
+SHOWN = 10
+
+
+class Found(NamedTuple):
+    """A configuration with its scores, over so many seeds."""
+
+    config: dict[str, Any]
+    scores: Mapping[str, float]
+    seeds: int
+
+
+def best_table(run: Path, most: int = SHOWN) -> Group:
+    """For each algorithm and data set the best configurations, or for several objectives those of the Pareto front.
+
+    Raises:
+        UserError: not a run directory, or one of its files is damaged.
+    """
+    objectives, records = spec_of(run).objective, read_index(run)
+    names = [name for name in read_run(run)["axes"] if name not in ("algorithm", "dataset")]
+    scores = Scores(objectives, records, run)
+    problems: dict[tuple[str, str], dict[str, list[Record]]] = {}
+    for record in records:
+        config = record["config"]
+        problem = problems.setdefault((config["algorithm"], config["dataset"]), {})
+        problem.setdefault(member_id(config | {"seed": None}), []).append(record)
+    return Group(
+        *(
+            _table(f"{algorithm} · {dataset_label(dataset)}", list(problem.values()), names, objectives, scores, most)
+            for (algorithm, dataset), problem in problems.items()
+        )
+    )
+
+
+def _table(
+    title: str,
+    configurations: list[list[Record]],
+    names: list[str],
+    objectives: Sequence[Objective],
+    scores: Scores,
+    most: int,
+) -> Table:
+    found = []
+    for records in configurations:
+        members = [record["member"] for record in records]
+        answer = scores.answer(members).scores if scores.ended(members) else None
+        if answer is not None:
+            found.append(Found(records[0]["config"], answer, len(records)))
+    front = pareto_front(found, objectives)
+    shown = front if len(objectives) > 1 else sorted(found, key=lambda each: _key(each, objectives), reverse=True)
+    what = "Pareto front" if len(objectives) > 1 else "best"
+    lost = len(configurations) - len(found)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{title}: {what} of {len(found)} configurations",
+        title_justify="left",
+        caption=f"{lost} more have no score: lost, failed, or not over yet" if lost else None,
+        caption_justify="left",
+    )
+    for heading in (*names, *(f"{each.metric} ({each.over_seeds})" for each in objectives), "seeds"):
+        table.add_column(heading, justify="right")
+    for each in shown[:most]:
+        measured = [f"{each.scores[objective.metric]:.4g}" for objective in objectives]
+        table.add_row(*(str(each.config.get(name, "")) for name in names), *measured, str(each.seeds))
+    return table
+
+
+def pareto_front(found: Sequence[Found], objectives: Sequence[Objective]) -> list[Found]:
+    """Those that no other one is better than in one objective and at least equal to in all, best first."""
+    keys = [_key(each, objectives) for each in found]
+    best = [
+        (key, number)
+        for number, key in enumerate(keys)
+        if not any(other != key and all(a >= b for a, b in zip(other, key, strict=True)) for other in keys)
+    ]
+    return [found[number] for _, number in sorted(best, reverse=True)]
+
+
+def _key(found: Found, objectives: Sequence[Objective]) -> tuple[float, ...]:
+    return tuple(each.better(found.scores[each.metric]) for each in objectives)
