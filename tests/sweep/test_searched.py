@@ -1,10 +1,13 @@
 """Searches for real: Tune, RLlib, packs, Optuna's studies, and a driver that is killed."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import optuna
 import pytest
@@ -12,9 +15,10 @@ from optuna.distributions import FloatDistribution
 from ray.tune.search.optuna import OptunaSearch
 
 from dr3_ray.stats import iqm
+from dr3_ray.sweep.directory import open_run
 from dr3_ray.sweep.histories import read_histories
-from dr3_ray.sweep.index import read_index
-from dr3_ray.sweep.run import run_sweep
+from dr3_ray.sweep.index import INDEX, read_index
+from dr3_ray.sweep.run import planned_members, run_sweep
 from dr3_ray.sweep.spec import SweepSpec
 from dr3_ray.sweep.studies import STUDIES
 from tests.sweep.conftest import statuses, steps, wait_for
@@ -30,78 +34,67 @@ def study_of(run) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{run / STUDIES}")
 
 
-def configurations(run) -> Counter:
-    return Counter(
-        (record["config"]["dr3_coeff"], record["config"]["critic_lr"], record["config"]["batch_size"])
-        for record in read_index(run)
-    )
-
-
 def told(run, metric: str) -> list[tuple[float, ...]]:
     """The score of every configuration, from the rows of its members."""
     table = read_histories(run).to_pandas()
     last = table[table["step"] == table["step"].max()]
-    return sorted(last.groupby(["dr3_coeff", "critic_lr", "batch_size"])[metric].apply(lambda each: float(iqm(each))))
+    return sorted(last.groupby(["dr3_coeff", "critic_lr"])[metric].apply(lambda each: float(iqm(each))))
 
 
+GO_ON = """
+import sys
+from pathlib import Path
+from dr3_ray.sweep.directory import spec_of
+from dr3_ray.sweep.run import run_sweep
+sys.exit(run_sweep(spec_of(Path(sys.argv[1]))).exit_code)
+"""
+
+
+@pytest.mark.timeout(600)
 def test_a_driver_that_is_killed_goes_on_with_its_search(cluster, cartpole, tmp_path):
     """Killed twice, once with a study that has answers: what was asked is trained once, and nothing else is."""
-    run, spec = tmp_path / "run", tmp_path / "spec.yaml"
-    spec.write_text(
-        f"""
-        datasets: [{cartpole}]
-        coefficients: {{log_uniform: [1e-3, 1]}}
-        axes: {{critic_lr: {{log_uniform: [1e-4, 1e-2]}}, batch_size: [16, 32]}}
-        seeds: 2
-        steps: 100
-        evaluations: 10
-        environment: none
-        options: {{hidden_sizes: [8], normalize_observations: false}}
-        objective: td_error
-        search: {{trials: 4, points: [{{dr3_coeff: 0, batch_size: 16}}]}}
-        pack: 2
-        checkpoint_every: 1
-        out: {run}
-        """
-    )
+    run = tmp_path / "run"
+    spec = SweepSpec(
+        datasets=[cartpole], **TINY, steps=100, evaluations=10, environment="none", objective="td_error", pack=2,
+        axes={"critic_lr": {"log_uniform": [1e-4, 1e-2]}, "batch_size": [16, 32]}, checkpoint_every=1, out=run,
+        search={"trials": 4, "points": [{"dr3_coeff": 0, "batch_size": 16}]},
+    )  # fmt: skip
+    with open_run(spec, planned_members(spec, print), ["test"]):
+        pass
 
-    def go_on(*arguments: str, until=None) -> int:
+    def go_on(until: Callable[[], Any] | None = None) -> int:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dr3_ray.cli", "sweep", *arguments],
-            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "RAY_ADDRESS": cluster},
+            [sys.executable, "-c", GO_ON, str(run)], start_new_session=True, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "RAY_ADDRESS": cluster},
         )  # fmt: skip
         if until:
             wait_for(lambda: until() or process.poll() is not None)
             assert process.poll() is None, process.communicate()
             os.killpg(process.pid, signal.SIGKILL)
-        out, _ = process.communicate(timeout=200)
+        out, _ = process.communicate(timeout=300)
         assert "Traceback" not in out, out
         return process.returncode
 
-    def answered() -> int:
-        return sum(trial.state.is_finished() for trial in study_of(run).trials) if (run / STUDIES).exists() else 0
+    def answers() -> int:
+        return sum(trial.state.is_finished() for trial in study_of(run).trials)
 
-    assert go_on(str(spec), until=lambda: list(run.glob("checkpoints/*/0*"))) == -signal.SIGKILL
+    assert go_on(until=lambda: list(run.glob("checkpoints/*/0*"))) == -signal.SIGKILL
     assert statuses(run)["running"]
-    asked = [trial.user_attrs.get("options") for trial in study_of(run).trials]
-    assert go_on("--resume", str(run), until=lambda: answered()) == -signal.SIGKILL
+    asked = [trial.user_attrs["options"] for trial in study_of(run).trials if "options" in trial.user_attrs]
+    assert go_on(until=answers) == -signal.SIGKILL
     finished = {record["member"] for record in read_index(run) if record["status"] == "finished"}
-    lines = (run / "index.jsonl").read_text().splitlines()
-    assert go_on("--resume", str(run)) == 0
+    lines = (run / INDEX).read_text().splitlines()
+    assert go_on() == 0
 
     study = study_of(run)
     assert [trial.user_attrs["options"] for trial in study.trials][: len(asked)] == asked
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
     assert statuses(run) == {"finished": 8}
-    assert set(configurations(run).values()) == {2}
+    assert set(Counter(record["config"]["critic_lr"] for record in read_index(run)).values()) == {2}
     assert sorted(trial.value for trial in study.trials) == pytest.approx(told(run, "td_error"))
     assert steps(run) == {record["member"]: list(range(10, 101, 10)) for record in read_index(run)}
-    later = (run / "index.jsonl").read_text().splitlines()[len(lines) :]
-    assert not [line for line in later if any(member in line for member in finished)]
-    assert go_on(str(spec), "--trials", "5", "--search", "random") == 0
-    assert len(study_of(run).trials) == 5
-    assert statuses(run) == {"finished": 10}
+    later = [json.loads(line)["member"] for line in (run / INDEX).read_text().splitlines()[len(lines) :]]
+    assert not finished & set(later)
 
 
 def test_two_problems_two_objectives_and_members_that_diverge(cluster, cartpole, pendulum, tmp_path, capfd):
