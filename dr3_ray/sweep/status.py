@@ -46,7 +46,7 @@ class RunStatus(NamedTuple):
 
     @property
     def over(self) -> bool:
-        """Whether all members are finished, diverged or failed."""
+        """Whether all members are finished, cut, diverged or failed."""
         return not (self.counts["running"] or self.counts["pending"] or self.ahead)
 
     @property
