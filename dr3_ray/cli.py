@@ -105,7 +105,9 @@ def sweep(
     log: Annotated[
         list[str], typer.Option(help="tensorboard, csv, json, mlflow or wandb get the rows too; several times.")
     ] = [],  # noqa: B006
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run directory; nothing else is needed.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with this run directory, or with what is in the --storage of a lost one.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Go on although the code or the data have changed.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be trained, and what it takes.")
@@ -125,7 +127,7 @@ def sweep(
     if resume and (more := sorted(given.keys() - (how - {"spec"}))):
         option = more[0].strip("_").replace("_", "-")
         raise UserError(f"--resume goes on with what was asked for: leave out --{option}, or give no --resume")
-    asked = spec_of(resume) if resume else spec_from(spec, {name: given[name] for name in given.keys() - how})
+    asked = spec_of(_brought(resume)) if resume else spec_from(spec, {name: given[name] for name in given.keys() - how})
     if dry_run:
         return foresee(asked, calibration)
     return _run(asked, force)
@@ -162,8 +164,9 @@ def fetch(
 ) -> None:
     """Bring the results of a sweep home from a cluster or a bucket, and report. Again: what is new since then."""
     from dr3_ray.cluster.files import fetch as bring
+    from dr3_ray.cluster.files import home_of
 
-    out = out or Path("runs") / run.partition("?")[0].rstrip("/").rpartition("/")[2]
+    out = out or home_of(run)
     bring(run, out, cluster, checkpoints)
     _report(out)
 
@@ -228,6 +231,21 @@ def train(spec: Any, force: bool, again: str) -> int:
         print(f"stopped with {counts}; this goes on: {again}", file=sys.stderr, flush=True)
         os._exit(summary.exit_code)  # Ray would wait for a minute for processes that the same signal has ended
     return summary.exit_code
+
+
+def _brought(run: str) -> Path:
+    """The run directory: itself, or what the storage at a URI knows of a run whose directory is not here."""
+    from dr3_ray.cluster.files import fetch, home_of
+    from dr3_ray.stores import is_uri
+    from dr3_ray.sweep.directory import spec_of
+
+    if not is_uri(run):
+        return Path(run)
+    if not (out := home_of(run)).exists():
+        fetch(run, out)
+    elif spec_of(out).storage != run:
+        raise UserError(f"{out} is another run than {run}: go to another directory")
+    return out
 
 
 def foresee(spec: Any, calibrate: bool) -> None:

@@ -22,6 +22,11 @@ EVERY = 30.0  # seconds between two copies of a run that is going on
 Copy = Callable[[str, Path], bool]  # a file or folder of the run, into a directory here; whether it is there
 
 
+def home_of(run: str) -> Path:
+    """Where a run from elsewhere comes to, unless it is said: `runs/` and its name."""
+    return Path("runs") / run.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
 def fetch(run: str, out: Path, cluster: Path | None = None, checkpoints: bool = False) -> None:
     """Bring a run home, or what has changed in it since the last time.
 

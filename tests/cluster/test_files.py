@@ -110,6 +110,29 @@ def test_what_is_known_of_a_run_is_in_its_storage_while_it_goes_on_and_at_the_en
     assert not said
 
 
+def test_a_run_whose_directory_is_lost_is_resumed_from_its_storage(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    storage = tmp_path / "storage" / "pong"
+    shutil.copytree(finished, storage)
+    document = json.loads((storage / RUN).read_text())
+    document["spec"]["storage"] = storage.as_uri()
+    (storage / RUN).write_text(json.dumps(document))
+
+    def resume() -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["sweep", "--resume", storage.as_uri()])
+        return int(end.value.code or 0), "".join(capsys.readouterr())
+
+    for _ in range(2):
+        code, shown = resume()
+        assert code == 0
+        assert "2 of 2 runs were done before" in shown
+    assert (tmp_path / "runs" / "pong" / "report" / "report.html").exists()
+    shutil.rmtree(tmp_path / "runs" / "pong")
+    shutil.copytree(finished, tmp_path / "runs" / "pong")
+    assert resume() == (2, f"error: runs/pong is another run than {storage.as_uri()}: go to another directory\n")
+
+
 def test_storage_that_does_not_answer_is_said_and_does_not_end_the_sweep(finished, tmp_path, monkeypatch):
     said: list[str] = []
     (tmp_path / "file").touch()
