@@ -3,9 +3,12 @@
 import dataclasses
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import jaxtyping
 import pyarrow.fs as pafs
@@ -22,6 +25,8 @@ from dr3_ray.types import Spaces
 
 # Ray decides once a process whether it wants tokens, so all tests in one agree; its own would lie in ~/.ray
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+# and its workers have the environment in which it was started; the server for S3 takes any key
+os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 # small enough for thousands of updates, and every rule of the algorithms acts within a few of them
 TINY: dict[str, Any] = {"hidden_sizes": (12, 8), "batch_size": 16, "normalize_observations": False}
@@ -147,20 +152,46 @@ def make_population() -> Callable[..., Population]:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
-    """URI of a path in an empty bucket, with what its server on this machine needs, as a function of the path."""
+def moto() -> Iterator[Any]:
+    """A server for S3 on this machine."""
     from moto.server import ThreadedMotoServer  # slow to import, and few tests need it
 
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(moto: Any) -> Callable[[str], str]:
+    """URI of a path in an empty bucket, with what its server on this machine needs, as a function of the path."""
+    host, port = moto.get_host_and_port()
     options = f"scheme=http&region=us-east-1&endpoint_override={host}:{port}"
+    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST"))  # servers of a process share what they keep
     filesystem, _ = pafs.FileSystem.from_uri(f"s3://?{options}&allow_bucket_creation=true")
     filesystem.create_dir("results")
-    yield lambda path: f"s3://results/{path}?{options}"
-    server.stop()
+    return lambda path: f"s3://results/{path}?{options}"
+
+
+@pytest.fixture
+def outage(moto: Any) -> Callable[[], AbstractContextManager[None]]:
+    """Nobody listens where the server for S3 was; then it is back with all it had."""
+
+    @contextmanager
+    def away() -> Iterator[None]:
+        moto.stop()
+        moto._server.server_close()  # it would let clients wait for the end of time
+        yield
+        moto.start()
+
+    return away
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
 
 
 def every_algorithm() -> list[Any]:

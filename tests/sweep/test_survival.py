@@ -11,10 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import moto.settings
 import psutil  # comes with Ray
+import pyarrow.fs as pafs
 import pytest
 
+from dr3_ray.cluster import files
+from dr3_ray.cluster.files import fetch
 from dr3_ray.errors import UserError
+from dr3_ray.stores import open_store
 from dr3_ray.sweep.checkpoints import MANIFEST
 from dr3_ray.sweep.directory import open_run
 from dr3_ray.sweep.histories import read_histories
@@ -48,6 +53,14 @@ def sweep(run: Path, **more: Any) -> SweepSpec:
 def checkpoints(storage: Path) -> list[Path]:
     """All that are whole, oldest first."""
     return [path.parent for path in sorted(storage.glob(f"checkpoints/*/0*/{MANIFEST}"))]
+
+
+def checkpoints_at(uri: str) -> list[str]:
+    """The same in a bucket, of which a few may be on their way out."""
+    filesystem, root = open_store(uri)
+    everything = pafs.FileSelector(f"{root}/checkpoints", recursive=True, allow_not_found=True)
+    found = sorted(info.path for info in filesystem.get_file_info(everything))
+    return [path for path in found if path.endswith(MANIFEST)]
 
 
 def results(checkpoint: Path) -> list[Any]:
@@ -93,25 +106,42 @@ def raylet_of(driver: int) -> psutil.Process:
     return raylet
 
 
-def test_a_killed_trial_goes_on_from_the_last_checkpoint_that_is_whole(undisturbed, tmp_path):
+def test_a_trial_that_is_killed_or_terminated_goes_on_from_the_last_checkpoint_that_is_whole(undisturbed, tmp_path):
     run, found = tmp_path / "run", {}
 
-    def kill() -> None:
-        wait_for(lambda: len(checkpoints(run)) == 2)
-        worker = trial_of(raylet_of(os.getpid()))
+    def spoil_the_last_checkpoint(worker: psutil.Process) -> None:
         worker.suspend()
         before, last = checkpoints(run)[-2:]
-        found["before"] = results(before)
-        found["pack"] = last.parent
+        found["before"], found["pack"] = results(before), last.parent
         os.truncate(last / PARAMETERS, 100)
         worker.kill()
 
-    thread = meanwhile(kill)
-    run_sweep(sweep(run, retries=1))
+    def disturb() -> None:
+        for act in (spoil_the_last_checkpoint, psutil.Process.terminate):
+            seen = set(checkpoints(run))
+            wait_for(lambda seen=seen: len(set(checkpoints(run)) - seen) >= 2)
+            worker = trial_of(raylet_of(os.getpid()))
+            act(worker)
+            worker.wait(60)
+            found[act] = True
+
+    thread = meanwhile(disturb)
+    run_sweep(sweep(run, retries=2))
     thread.join()
+    assert len(found) == 4
     assert outcome(run) == undisturbed
     (last,) = found["pack"].glob("0*")
     assert results(last)[: len(found["before"])] == found["before"]
+
+
+def test_a_trial_that_gets_no_memory_fails_and_the_others_go_on(cluster, tmp_path):
+    asked = sweep(tmp_path / "run", retries=0).model_dump()
+    wide = {"hidden_sizes": [[16, 16], [1_000_000, 1_000_000]]}  # 4 TB of weights
+    run_sweep(SweepSpec(**asked | {"options": {}, "axes": wide, "steps": 2, "evaluations": 1}))
+    records = read_index(tmp_path / "run")
+    assert {record["error"] for record in records if record["config"]["hidden_sizes"] == [16, 16]} == {None}
+    assert statuses(tmp_path / "run") == {"finished": 4, "failed": 4}
+    assert all("can't allocate memory" in record["error"] for record in records if record["status"] == "failed")
 
 
 def interrupt_twice(process: subprocess.Popen[str]) -> None:
@@ -120,15 +150,22 @@ def interrupt_twice(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
-    """One sweep is killed, terminated, loses its Ray, and is interrupted; then it is left to finish."""
-    run = tmp_path / "run"
-    asked = sweep(run, retries=0)
+def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, bucket, tmp_path):
+    """One sweep on S3 is killed, terminated, loses its Ray, and is interrupted; then it is left to finish."""
+    run, storage = tmp_path / "run", bucket("sweep")
+    asked = sweep(run, retries=0, storage=storage)
     with open_run(asked, members(asked), ["test"]):
         pass
-    seen: set[Path] = set()
+    seen: set[str] = set()
 
-    def go_on(disturb: Callable[[subprocess.Popen[str]], Any] | None = None, **environment: str) -> tuple[int, str]:
+    def further_checkpoint() -> bool:
+        return bool(set(checkpoints_at(storage)) - seen)
+
+    def go_on(
+        disturb: Callable[[subprocess.Popen[str]], Any] | None = None,
+        when: Callable[[], bool] = further_checkpoint,
+        **environment: str,
+    ) -> tuple[int, str]:
         """Go on to the end, or disturb as soon as there is a further checkpoint; the exit code and what was said."""
         process = subprocess.Popen(
             [sys.executable, "-m", "dr3_ray.cli", "sweep", "--resume", str(run)],
@@ -137,7 +174,7 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
         )  # fmt: skip
         children = []
         if disturb:
-            wait_for(lambda: set(checkpoints(run)) - seen or process.poll() is not None)
+            wait_for(lambda: when() or process.poll() is not None)
             assert process.poll() is None, process.communicate()
             children = psutil.Process(process.pid).children()
             disturb(process)
@@ -145,7 +182,7 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
         _, alive = psutil.wait_procs(children, timeout=30)
         assert not alive
         assert "Traceback" not in out + err, out + err
-        seen.update(checkpoints(run))
+        seen.update(checkpoints_at(storage))
         return process.returncode, out + err
 
     code, said = go_on(RAY_memory_usage_threshold="0.0001", RAY_memory_monitor_refresh_ms="100")
@@ -154,13 +191,17 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
     assert all("node running low on memory" in record["error"] for record in read_index(run))
     assert not seen
 
-    assert go_on(lambda process: process.kill())[0] == -signal.SIGKILL
-    assert statuses(run)["running"] == 2
-    begun, before = checkpoints(run)[-1].parent, results(checkpoints(run)[-1])
+    # before Tune has saved anything that it could remember the first pack by
+    unsaved = {"TUNE_GLOBAL_CHECKPOINT_S": "1000"}
+    assert (
+        go_on(lambda process: process.kill(), lambda: statuses(run)["finished"] == 2, **unsaved)[0] == -signal.SIGKILL
+    )
+    assert not any("TERMINATED" in path.read_text() for path in run.glob("trials/experiment_state*"))
+    assert statuses(run)["finished"] == 2
 
     code, said = go_on(lambda process: os.killpg(process.pid, signal.SIGTERM))
     assert code == 130, said
-    assert said.endswith(f"stopped with 4 pending; this goes on: dr3-ray sweep --resume {run}\n")
+    assert said.endswith(f"stopped with 2 finished, 2 pending; this goes on: dr3-ray sweep --resume {run}\n")
 
     code, said = go_on(interrupt_twice, RAY_ADDRESS=cluster)
     assert code == 130, said
@@ -176,9 +217,40 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, tmp_path):
     assert code == 0, said
     assert f"report: {run}/report/report.html" in said
     assert (run / "report" / "report.html").stat().st_size > 1000
-    assert outcome(run) == undisturbed
-    (last,) = begun.glob("0*")
-    assert results(last)[: len(before)] == before
+    home = tmp_path / "home"
+    fetch(storage, home, checkpoints=True)
+    assert outcome(home) == undisturbed
+
+
+def test_a_store_that_does_not_answer_for_a_while(undisturbed, bucket, outage, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(files, "EVERY", 0.5)
+    storage, said = bucket("sweep"), []
+
+    def cut_off() -> None:
+        wait_for(lambda: checkpoints_at(storage))
+        with outage():
+            wait_for(lambda: said.append(capfd.readouterr().err) or "could not be copied to" in said[-1])
+
+    thread = meanwhile(cut_off)
+    run_sweep(sweep(tmp_path / "run", retries=0, storage=storage))
+    thread.join()
+    assert "".join(said).count("could not be copied") == 1
+    fetch(storage, tmp_path / "home", checkpoints=True)
+    assert outcome(tmp_path / "home") == undisturbed
+
+
+def test_a_store_that_cannot_be_used_is_told_in_one_line(undisturbed, bucket, outage, tmp_path, monkeypatch):
+    run = sweep(tmp_path / "run", storage=bucket("sweep"))
+    nowhere = sweep(tmp_path / "run", storage=bucket("sweep").replace("results", "nothing"))
+    with pytest.raises(UserError, match=r"storage .* cannot be used: Bucket 'nothing' not found"):
+        run_sweep(nowhere)
+    with outage(), pytest.raises(UserError, match=r"storage .* cannot be used: .* Could not connect to server"):
+        run_sweep(run)
+    with monkeypatch.context() as strict:
+        strict.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
+        with pytest.raises(UserError, match=r"storage .* cannot be used: .* ACCESS_DENIED"):
+            run_sweep(run)
+    assert statuses(run.out) == {"pending": 4}
 
 
 @pytest.fixture
