@@ -54,7 +54,7 @@ def sweep(
         Path | None, typer.Argument(metavar="SPEC", help="A YAML file; options stand above it. See docs/sweeps.md.")
     ] = None,
     dataset: Annotated[
-        list[str], typer.Option(help="embedded:NAME or a directory; give several times for several.")
+        list[str], typer.Option(help="embedded:NAME, a directory or a URI; several times for several.")
     ] = [],  # noqa: B006
     algorithm: Annotated[list[str], typer.Option(help="Give several times for several.")] = ["DR3-CQL"],  # noqa: B006
     coefficients: Annotated[str, typer.Option(help="Values of dr3_coeff.")] = "0,0.001,0.01,0.03,0.1,0.3",
