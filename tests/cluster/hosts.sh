@@ -14,6 +14,8 @@ become() { # NAME: what this process sees is the machine of this name
     hostname "$1"
     mount --make-rprivate /
     mkdir -p "$disk"/{root/.ssh,tmp,run/sshd,mnt/shared}
+    : >"$disk/nameservers" # there are none: names that are not known are so at once, and not after ten seconds
+    mount --bind "$disk/nameservers" "$(readlink -f /etc/resolv.conf)"
     for path in "${visible[@]}"; do
         local at=$path
         if [[ $path == /root/* || $path == /tmp/* ]]; then

@@ -5,24 +5,30 @@ The tests share one cluster: it takes most of a minute to start.
 
 import json
 import shlex
+import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dr3_ray.data.embedded import embedded_path
 from dr3_ray.sweep.histories import HISTORIES, read_histories
 from dr3_ray.sweep.index import INDEX, read_index
 
 SWEEP = (
-    "--dataset embedded:breakout-replay --environment none --coefficients 0,0.03 --seeds 2 --set hidden_sizes=[16,16] "
-    "--set batch_size=16 --pack 2 --nodes 2"
+    "--environment none --coefficients 0,0.03 --seeds 2 --set hidden_sizes=[16,16] --set batch_size=16 --pack 1 "
+    "--steps 4000 --evaluations 20 --checkpoint-every 1 --retries 3"
 )
+SUBMIT = f"ray submit ~/cluster.yaml sweeps/coefficient_sweep.py -- {SWEEP} --nodes 2"
 pytestmark = pytest.mark.timeout(600)  # a machine with other work takes its time
 
 S3 = "10.77.0.1:5555"  # on the laptop
 BUCKET = f"s3://results/cut?scheme=http&region=us-east-1&endpoint_override={S3}"
 TUNNEL = "ssh -o StrictHostKeyChecking=no -f -N -L 8265:127.0.0.1:8265 10.77.0.11 &>/dev/null"
+PARAMETERS = "learner_group/learner/rl_module/default_policy/module_state.pkl"
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +52,46 @@ def bucket(cluster):
     server.kill()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(cluster):
+    """A sweep on both hosts, in the folder that they share."""
+    cluster.run(f"{SUBMIT} --dataset embedded:breakout-replay --out /mnt/shared/both", timeout=400)
+    return cluster.shared / "both"
+
+
+def outcome(run: Path) -> tuple[dict[str, str], list[str]]:
+    """Digests of parameters, and all rows but for what they took and where the data lay. Every member finished once."""
+    lines = [json.loads(line) for line in (run / INDEX).read_text().splitlines()]
+    assert Counter(line["member"] for line in lines if line["status"] == "finished") == Counter(
+        record["member"] for record in read_index(run)
+    )
+    kept = {path.parent.parent.name: path for path in run.glob("checkpoints/*/0*/manifest.json")}
+    rows = read_histories(run).drop_columns(["dataset", "time_s", "updates_per_second"]).to_pylist()
+    assert len(rows) == 4 * 20
+    digests = {pack: json.loads(path.read_text())[PARAMETERS] for pack, path in kept.items()}
+    return digests, sorted(map(repr, rows))
+
+
 def hosts_of(run: Path) -> set[str]:
     """The hosts that trained, from Tune's records."""
     state = json.loads(max((run / "trials").glob("experiment_state-*.json")).read_text())
     return {json.loads(runtime)["last_result"]["hostname"] for _, runtime in state["trial_data"]}
 
 
-def steps(run: Path) -> list[tuple[str, int]]:
-    return sorted((row["member"], row["step"]) for row in read_histories(run).select(["member", "step"]).to_pylist())
+def begun(run: Path) -> Counter[str]:
+    """How often each member was begun."""
+    lines = (run / INDEX).read_text().splitlines() if (run / INDEX).exists() else []
+    changes = [json.loads(line) for line in lines if line.endswith("}")]
+    return Counter(change["member"] for change in changes if change["status"] == "running")
 
 
-def test_a_sweep_on_both_hosts_comes_home(cluster):
-    script = f"ray submit ~/cluster.yaml sweeps/coefficient_sweep.py -- {SWEEP} --steps 8000 --evaluations 4"
-    cluster.run(f"{script} --out /mnt/shared/both", timeout=400)
-    run, home = cluster.shared / "both", cluster.disks / "laptop" / "root" / "both"
+def steps(run: Path) -> Counter[str]:
+    """Rows of each member."""
+    return Counter(read_histories(run)["member"].to_pylist() if (run / HISTORIES).exists() else ())
+
+
+def test_a_sweep_on_both_hosts_comes_home(cluster, undisturbed):
+    run, home = undisturbed, cluster.disks / "laptop" / "root" / "both"
     assert hosts_of(run) == {"host1", "host2"}
     assert [record["status"] for record in read_index(run)] == ["finished"] * 4
 
@@ -70,8 +102,7 @@ def test_a_sweep_on_both_hosts_comes_home(cluster):
 
 
 def test_what_is_not_shared_and_what_is_not_there_is_said_in_one_line(cluster):
-    script = f"ray submit ~/cluster.yaml sweeps/coefficient_sweep.py -- {SWEEP} --steps 4 --evaluations 2"
-    shown = cluster.run(f"{script} --out /root/alone; true", check=False)
+    shown = cluster.run(f"{SUBMIT} --dataset embedded:breakout-replay --out /root/alone; true", check=False)
     assert "error: /root/alone is another directory on 10.77.0.12: give --storage a path or URI" in shown
     shown = cluster.run(
         "python -m dr3_ray.cli fetch /mnt/shared/nothing --cluster ~/cluster.yaml --out ~/none", check=False
@@ -79,30 +110,51 @@ def test_what_is_not_shared_and_what_is_not_there_is_said_in_one_line(cluster):
     assert "error: /mnt/shared/nothing is not a run directory" in shown
 
 
-def test_a_host_that_is_lost_in_mid_sweep_costs_no_member(cluster, bucket):
-    """By `ray job submit`, with checkpoints and results on S3; then host 2 loses its network for good."""
-    cluster.run(TUNNEL)
-    script = f"python coefficient_sweep.py {SWEEP} --steps 16000 --evaluations 16 --checkpoint-every 1 --retries 3"
-    command = f"{script} --out /root/cut --storage {shlex.quote(bucket)}"
-    job = cluster.start(f"ray job submit --address http://127.0.0.1:8265 --working-dir sweeps -- {command}")
-    run = cluster.disks / "host1" / "root" / "cut"
-    deadline = time.monotonic() + 300
-    while not (run / HISTORIES).exists() or len({member for member, _ in steps(run)}) < 4:
-        assert time.monotonic() < deadline, job.communicate(timeout=5)[0]
-        time.sleep(0.2)
-    assert "running" in {record["status"] for record in read_index(run)}  # host 2 is the later one
-    cluster.network(2, "down")
-    try:
-        shown, _ = job.communicate(timeout=400)
-    finally:
-        cluster.network(2, "up")
-    assert job.returncode == 0, shown
-    changes = [json.loads(line) for line in (run / INDEX).read_text().splitlines()]
-    begun = Counter(change["member"] for change in changes if change["status"] == "running")
-    assert sorted(begun.values()) == [1, 1, 2, 2]  # those of host 2 went on elsewhere
+def test_hosts_are_lost_in_mid_sweep_and_come_back(cluster, bucket, undisturbed):
+    """The data lie on the head alone, and nothing is shared but a bucket.
 
-    cluster.run(f"python -m dr3_ray.cli fetch {shlex.quote(bucket)} --out ~/cut")
-    home = cluster.disks / "laptop" / "root" / "cut"
-    assert [record["status"] for record in read_index(home)] == ["finished"] * 4
-    members = [record["member"] for record in read_index(home)]
-    assert steps(home) == sorted((member, step) for member in members for step in range(1000, 16001, 1000))
+    Host 2 loses its network for a while and gets work again; then everything on the head is killed, and its run
+    directory is lost.
+    """
+    head = cluster.disks / "host1"
+    run, data = head / "root" / "cut", "/root/breakout"
+    shutil.copytree(embedded_path("breakout-replay"), f"{head}{data}")
+    cluster.run(TUNNEL)
+    command = f"python coefficient_sweep.py {SWEEP} --dataset {data} --out /root/cut --storage {shlex.quote(bucket)}"
+    job = cluster.start(f"ray job submit --address http://127.0.0.1:8265 --working-dir sweeps -- {command}")
+
+    def wait_for(condition: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + 200
+        while not condition():
+            if time.monotonic() > deadline or job.poll() is not None:
+                job.kill()
+                pytest.fail(job.communicate()[0] + cluster.logs())
+            time.sleep(0.2)
+
+    def head_has_lost_host_2() -> bool:
+        logs = (head / "tmp/ray").glob("session_2*/logs/gcs_server.out")
+        return "remaining checks 0" in max(logs).read_text()
+
+    wait_for(lambda: len(steps(run)) == 2)
+    cluster.network(2, "down")
+    wait_for(lambda: len(begun(run)) == 3)
+    cluster.on(1, "pkill -STOP -f '[r]ay::PackTrainable'")  # the rest waits for host 2
+    wait_for(head_has_lost_host_2)
+    cluster.network(2, "up")
+    wait_for(lambda: len(begun(run)) == 4 or begun(run).most_common(1)[0][1] == 2)
+    assert "ray::PackTrainable" in cluster.on(2, "ps -A -o args")
+    cluster.on(1, "pkill -CONT -f '[r]ay::PackTrainable'")
+    wait_for(lambda: len(begun(run)) == 4 and begun(run).total() == 5)  # what host 2 had begun goes on
+    unfinished = {record["member"] for record in read_index(run) if record["status"] == "running"}
+    assert unfinished
+
+    cluster.on(1, "kill -9 -1", check=False)
+    said = job.communicate(timeout=60)[0]
+    assert f"{data} is not there on 10.77.0.12: machines take it from s3://results/cut" in said
+    shutil.rmtree(run)
+    cluster.run("ray up -y ~/cluster.yaml --no-config-cache --restart-only", timeout=300)
+    resume = f"ray submit ~/cluster.yaml sweeps/coefficient_sweep.py -- --resume {shlex.quote(shlex.quote(bucket))}"
+    cluster.run(resume, timeout=300)
+
+    cluster.run(f"python -m dr3_ray.cli fetch {shlex.quote(bucket)} --checkpoints --out ~/cut")
+    assert outcome(cluster.disks / "laptop" / "root" / "cut") == outcome(undisturbed)
