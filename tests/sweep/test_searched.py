@@ -68,7 +68,7 @@ def test_a_driver_that_is_killed_goes_on_with_its_search(cluster, cartpole, tmp_
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "RAY_ADDRESS": cluster},
         )  # fmt: skip
         if until:
-            wait_for(lambda: until() or process.poll() is not None)
+            wait_for(lambda: until() or process.poll() is not None, seconds=250)
             assert process.poll() is None, process.communicate()
             os.killpg(process.pid, signal.SIGKILL)
         out, _ = process.communicate(timeout=300)

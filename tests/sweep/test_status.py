@@ -58,7 +58,7 @@ def test_counts_speed_and_time_left(sweep):
     begun(sweep)
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in sweep.out.iterdir()}
     status = read_status(sweep.out)
-    assert status.counts == {"finished": 1, "running": 2, "pending": 1, "diverged": 1, "failed": 1}
+    assert status.counts == {"finished": 1, "running": 2, "pending": 1, "diverged": 1, "cut": 0, "failed": 1}
     assert status.made == 100 + 100 + 100 + 50 + 50  # what diverged or failed gets no more
     assert status.planned == 600
     assert status.speed == (50 + 50) / 10.0
