@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.tune.result import TRIAL_INFO
 
 OUTPUT = ("_stdout_", "_stderr_")  # what Tune opened for the trial to come, before it asks for the reset
 
@@ -36,8 +35,8 @@ class Reusable(Algorithm):
         if not gc.get_freeze_count():
             gc.freeze()  # what the process has imported is not looked through again, which takes 0.2 s
         found.restore()
-        self.__init__({**new_config, TRIAL_INFO: trial}, storage=storage)  # type: ignore[misc]
-        self.__dict__.update(output)
+        self.__init__(new_config, storage=storage)  # type: ignore[misc]
+        self.__dict__.update(output, _trial_info=trial)
         return True
 
 

@@ -38,8 +38,12 @@ def load(name: str) -> dict[str, Any]:
 def run(name: str, *arguments: str, defaults: dict[str, Any] | None = None) -> int:
     """Call a script in this process, where a Ray is running."""
     found = load(name)
-    with pytest.raises(SystemExit) as end:
-        script.run_script(found["plan"], found["answer"], "help", defaults or {}, list(arguments))
+    if name == "population_based":
+        with pytest.raises(SystemExit) as end:
+            script.cli.main(list(arguments), name, script.alone(found[name], "help"))
+    else:
+        with pytest.raises(SystemExit) as end:
+            script.run_script(found["plan"], found["answer"], "help", defaults or {}, list(arguments))
     return int(end.value.code or 0)
 
 
@@ -70,6 +74,12 @@ def test_help_is_quick_and_needs_neither_torch_nor_ray(name: str) -> None:
         ("paper_suite", ["--coefficients", "a"], "'a' is not a number"),
         ("offline_selection", ["nowhere.yaml"], "nowhere.yaml cannot be read"),
         ("offline_selection", ["."], "is not a run directory"),
+        ("population_based", ["--change", "dr3_coeff"], "give NAME=LOW,HIGH"),
+        ("population_based", ["--change", "hidden_sizes=1,2"], "hidden_sizes is part of the structure, which stays"),
+        ("population_based", ["--change", "dr3_coef=0,1"], "did you mean 'dr3_coeff'?"),
+        ("population_based", ["--change", "dr3_coeff=-1,1"], "dr3_coeff = -1.0 is outside"),
+        ("population_based", ["--change", "tau=1,0"], "tau: 1 to 0 is no range"),
+        ("population_based", ["--environment", "none"], "members are compared by their returns"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(

@@ -1,0 +1,86 @@
+"""Population-based training of the DR3 coefficient: after each interval the worst members copy the best and go on.
+
+A copy takes weights and optimisers of its model, whose numbers are changed a little: `--change NAME=LOW,HIGH` says
+which and between what. What is structure (widths, batch sizes, variants) stays. The scheduler is Ray Tune's own PBT.
+
+    python sweeps/population_based.py --change dr3_coeff=0.001,0.3 --change critic_lr=0.0001,0.001 --out runs/pbt
+    ray submit cluster.yaml sweeps/population_based.py -- --members 16 --gpus 0.25 --out /shared/runs/pbt
+
+It can be stopped by anything; the same command goes on from Tune's last snapshot, a second or two before.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dr3_ray import cli
+from dr3_ray.script import EMBEDDED, FAST, alone, by_kind
+
+CHANGED = ["dr3_coeff=0.001,0.3", "critic_lr=0.0001,0.001"]
+
+
+def population_based(
+    dataset: Annotated[str, typer.Option(help="embedded:NAME or a directory.")] = EMBEDDED,
+    algorithm: Annotated[str, typer.Option(help="What is trained.")] = "DR3-CQL",
+    members: Annotated[int, typer.Option(min=4, help="Trials; each has a seed of its own.")] = 8,
+    change: Annotated[list[str], typer.Option(metavar="NAME=LOW,HIGH", help="A number to change.")] = CHANGED,
+    steps: Annotated[int, typer.Option(help="Gradient updates of each member.")] = 10_000,
+    intervals: Annotated[int, typer.Option(help="Into which they are cut; each ends with rollouts.")] = 10,
+    environment: Annotated[str, typer.Option(help="auto: the data set's own, if installed; or a name.")] = "auto",
+    episodes: Annotated[int, typer.Option(help="Episodes after each interval.")] = 20,
+    set_: Annotated[list[str], typer.Option("--set", metavar="OPTION=VALUE", help="An option that stays.")] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Of what the scheduler draws.")] = 0,
+    cpus: Annotated[float, typer.Option(help="CPUs of a trial.")] = 1.0,
+    gpus: Annotated[float, typer.Option(help="GPUs of a trial; a fraction shares one.")] = 0.0,
+    nodes: Annotated[int, typer.Option(help="Machines with room for a trial to wait for before the start.")] = 1,
+    retries: Annotated[int, typer.Option(help="How often a trial that fails is started again.")] = 2,
+    out: Annotated[Path, typer.Option(help="Run directory; on a cluster a folder that all machines share.")] = Path(
+        "runs/population_based"
+    ),
+) -> None:
+    (kind,) = by_kind([dataset])
+    from dr3_ray.sweep.options import spec_above
+
+    bounds = dict(map(read_bounds, change))
+    options = {name: value for name, value in FAST[kind].items() if name not in bounds}
+    values: dict[str, Any] = {
+        "algorithms": [algorithm], "datasets": [dataset], "coefficients": [0.03], "seeds": members, "steps": steps,
+        "evaluations": intervals, "environment": environment, "evaluation_episodes": episodes, "options": options,
+        "cpus": cpus, "gpus": gpus, "nodes": nodes, "retries": retries, "out": out,
+    }  # fmt: skip
+    spec = spec_above(values, {"set_": set_})
+
+    from rich.console import Console
+
+    from dr3_ray.report.evolution import read_schedule, schedule_table, write_schedule
+    from dr3_ray.sweep.evolution import SCHEDULE, Evolution, evolve
+
+    results = evolve(Evolution(spec, bounds, seed))
+    unfinished = [each for each in results if each.error or (each.metrics or {}).get("num_updates", 0) < steps]
+    failed = sum(each.error is not None for each in unfinished)
+    if unfinished:
+        print(f"{len(unfinished)} of {members} members are not finished, {failed} failed: the same command goes on")
+    if not (out / SCHEDULE).exists():
+        raise typer.Exit(1 if failed else 130)
+    files = write_schedule(out, list(bounds))
+    Console().print(schedule_table(read_schedule(out), list(bounds)))
+    print("Members are copies of each other: their spread is no interval. Train the winner's numbers with new seeds.")
+    print(f"what everyone trained with, and when: {', '.join(map(str, files))}")
+    raise typer.Exit(0 if not unfinished else 1 if failed else 130)
+
+
+def read_bounds(text: str) -> tuple[str, tuple[float, float]]:
+    """`dr3_coeff=0.001,0.3`. UserError: something else."""
+    from dr3_ray.errors import UserError
+
+    name, _, values = text.partition("=")
+    try:
+        low, high = map(float, values.split(","))
+    except ValueError:
+        raise UserError(f"--change {text}: give NAME=LOW,HIGH, as in dr3_coeff=0.001,0.3") from None
+    return name, (low, high)
+
+
+if __name__ == "__main__":
+    cli.main(None, Path(__file__).name, alone(population_based, __doc__ or ""))
