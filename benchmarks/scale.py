@@ -39,7 +39,7 @@ METRICS = (
 )  # fmt: skip
 COEFFICIENTS, SEEDS, GRID = 10, 10, 10
 UPDATES = 1000  # between two evaluations,
-SECONDS = 0.2  # which are so far apart
+SECONDS = 0.1  # which are so far apart
 
 
 class FakePack(tune.Trainable):
@@ -107,8 +107,10 @@ def spec_of(members: int, out: Path, pack: int, evaluations: int) -> SweepSpec:
 def machines(nodes: int, slots: int) -> Iterator[str]:
     """The address of a Ray cluster of so many nodes with room for so many trials."""
     shares = [slots // nodes + (node < slots % nodes) for node in range(nodes)]
+    # a hundred processes that start at a time on a few cores would each take longer than Ray waits for them
+    patience = {"worker_register_timeout_seconds": 600, "worker_maximum_startup_concurrency": 1}
     common = {"include_dashboard": False, "object_store_memory": 100_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args=common | {"num_cpus": shares[0]})
+    cluster = Cluster(initialize_head=True, head_node_args=common | {"num_cpus": shares[0], "_system_config": patience})
     try:
         for share in shares[1:]:
             cluster.add_node(num_cpus=share, object_store_memory=common["object_store_memory"])

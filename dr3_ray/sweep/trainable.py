@@ -171,6 +171,7 @@ def algorithm_config(members: list[Config], gpus: float = 0.0) -> OfflineConfig:
         updates_per_iteration=first["steps"] // first["evaluations"],
     )
     config.learners(num_gpus_per_learner=gpus)
+    config.debugging(log_sys_usage=False)  # whose thread would have every pack wait 0.7 s for its end
     if first["environment"]:
         config.environment(env=first["environment"])
         config.evaluation(evaluation_interval=1, evaluation_duration=first["evaluation_episodes"])
