@@ -38,18 +38,19 @@ METRICS = (
     "loss_dr3", "phi_norm", "q_data", "q_mean", "target", "td_error",
 )  # fmt: skip
 COEFFICIENTS, SEEDS, GRID = 10, 10, 10
-UPDATES = 1000  # between two evaluations,
-SECONDS = 0.1  # which are so far apart
+UPDATES = 1000  # between two evaluations
 
 
 class FakePack(tune.Trainable):
-    """Returns what `PackTrainable` does, without training."""
+    """Returns what `PackTrainable` does, without training: one evaluation after so many seconds."""
+
+    seconds = 0.1
 
     def setup(self, config: dict[str, Any]) -> None:
         self.pack, self.results = config["pack"]["members"], 0
 
     def step(self) -> dict[str, Any]:
-        time.sleep(SECONDS)
+        time.sleep(self.seconds)
         self.results += 1
         done = self.results == self.pack[0]["evaluations"]
         return {
@@ -119,17 +120,18 @@ def machines(nodes: int, slots: int) -> Iterator[str]:
         cluster.shutdown()
 
 
-def sweep(spec: Path) -> None:
+def sweep(spec: Path, seconds: float) -> None:
     """What a driver does, with packs that train nothing."""
     import dr3_ray.sweep.trainable
     from dr3_ray.sweep.run import run_sweep
 
+    FakePack.seconds = seconds
     dr3_ray.sweep.trainable.PackTrainable = FakePack  # type: ignore[assignment, misc]
     summary = run_sweep(SweepSpec(**json.loads(spec.read_text())))
     assert summary.exit_code == 0, summary
 
 
-def take_up(spec: Path) -> None:
+def take_up(spec: SweepSpec) -> float:
     """What a driver does before Ray, in CPU-seconds: members, run directory, packs, rows of earlier drivers."""
     from dr3_ray.sweep.directory import axes, open_run
     from dr3_ray.sweep.histories import Histories
@@ -138,16 +140,23 @@ def take_up(spec: Path) -> None:
     from dr3_ray.sweep.resume import begun_packs
     from dr3_ray.sweep.spec import members
 
-    sweep = SweepSpec(**json.loads(spec.read_text()))
     started = time.process_time()
-    planned = members(sweep)
-    with open_run(sweep, planned, ["benchmark"]) as index:
+    planned = members(spec)
+    with open_run(spec, planned, ["benchmark"]) as index:
         missing = {member: config for member, config in planned.items() if index.status(member) not in FINAL}
         _, rest = begun_packs(missing, index.records)
-        pack_members(rest, sweep.pack, 100)
+        pack_members(rest, spec.pack, 100)
         configs = {member: record["config"] for member, record in index.records.items()}
-        Histories(sweep.out, configs, ("algorithm", "dataset", "seed", *axes(configs.values()))).load(missing)
-        print(time.process_time() - started)
+        Histories(spec.out, configs, ("algorithm", "dataset", "seed", *axes(configs.values()))).load(missing)
+    return time.process_time() - started
+
+
+def take_up_twice(spec: Path) -> None:
+    """Print it for a new run directory and for the one that is there."""
+    sweep = SweepSpec(**json.loads(spec.read_text()))
+    with tempfile.TemporaryDirectory() as directory:
+        new = take_up(sweep.model_copy(update={"out": Path(directory) / "run"}))
+    print(json.dumps([new, take_up(sweep)]))
 
 
 class Process:
@@ -180,20 +189,21 @@ class Process:
         return Usage(seconds, cpu, self.memory, self._process.returncode)
 
 
-def measure(spec: SweepSpec, slots: int, nodes: int) -> dict[str, float]:
+def measure(spec: SweepSpec, slots: int, nodes: int, seconds: float) -> dict[str, float]:
     """One sweep, killed at half done and resumed, then read."""
     asked = spec.out.with_suffix(".json")
     asked.write_text(spec.model_dump_json())
-    command = [sys.executable, __file__, "--sweep", str(asked)]
+    command = [sys.executable, __file__, "--sweep", str(asked), "--seconds", str(seconds)]
     before = [sys.executable, __file__, "--take-up", str(asked)]
-    figures: dict[str, float] = {"members": 0, "CPU before the first trial, s": said_by(before)}
+    figures: dict[str, float] = {"members": 0}  # which come first
     with machines(nodes, slots) as address:
         first = Process(command, RAY_ADDRESS=address)
         while not first.is_over(0.5) and not is_half_done(spec.out):
             pass
         first.kill()
         until_half = first.usage()
-        figures["the same after kill -9 at half done, s"] = said_by(before)
+        new, half = json.loads(subprocess.run(before, check=True, stdout=subprocess.PIPE).stdout)
+        figures |= {"CPU before the first trial, s": new, "the same after kill -9 at half done, s": half}
         second = Process(command, RAY_ADDRESS=address)
         whole = second.usage()
     if whole.code:
@@ -216,11 +226,6 @@ def measure(spec: SweepSpec, slots: int, nodes: int) -> dict[str, float]:
 def is_half_done(run: Path) -> bool:
     records = read_index(run)
     return sum(record["status"] == "finished" for record in records) > len(records) / 2
-
-
-def said_by(command: list[str]) -> float:
-    """The number that a command prints."""
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def exponent(sizes: list[float], values: list[float]) -> float:
@@ -246,19 +251,20 @@ def main() -> None:
     parser.add_argument("--pack", type=int, default=16)
     parser.add_argument("--slots", type=int, default=100, help="trials at a time")
     parser.add_argument("--nodes", type=int, default=4, help="Ray nodes that share them")
+    parser.add_argument("--seconds", type=float, default=0.1, help="from one evaluation of a pack to the next")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--smoke", action="store_true", help="seconds: 40 members on two nodes")
+    parser.add_argument("--smoke", action="store_true", help="seconds: 20 members on one node")
     parser.add_argument("--out", type=Path, help="keep the run directories here")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--sweep", type=Path, help=argparse.SUPPRESS)  # this process is the driver of a sweep,
     parser.add_argument("--take-up", type=Path, help=argparse.SUPPRESS)  # or what comes before Ray
     options = parser.parse_args()
     if options.sweep:
-        return sweep(options.sweep)
+        return sweep(options.sweep, options.seconds)
     if options.take_up:
-        return take_up(options.take_up)
+        return take_up_twice(options.take_up)
     if options.smoke:
-        options.members, options.evaluations, options.pack, options.slots, options.nodes = [40], 4, 2, 2, 2
+        options.members, options.evaluations, options.pack, options.slots, options.nodes = [20], 4, 2, 1, 1
     columns = []
     with tempfile.TemporaryDirectory() as directory:
         for members in options.members:
@@ -267,7 +273,7 @@ def main() -> None:
                 out = (options.out or Path(directory)) / f"{members}-{turn}"
                 out.parent.mkdir(parents=True, exist_ok=True)
                 spec = spec_of(members, out, options.pack, options.evaluations)
-                turns.append(measure(spec, options.slots, options.nodes))
+                turns.append(measure(spec, options.slots, options.nodes, options.seconds))
             columns.append({name: statistics.median(turn[name] for turn in turns) for name in turns[0]})
             print(columns[-1], file=sys.stderr)
     rows = table(columns)

@@ -16,7 +16,7 @@ def test_the_benchmark_of_scale_kills_resumes_and_reads_a_sweep(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [figures] = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["members"] == 40
+    assert figures["members"] == 20
     assert all(value > 0 for value in figures.values())
     assert "runs were done before" in done.stderr
 
