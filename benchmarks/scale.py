@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -58,7 +59,9 @@ class FakePack(tune.Trainable):
             "num_updates": self.results * UPDATES,
             "updates_per_second": 1234.5,
             "time_s": float(self.results),
+            "cut": [],
             "earlier": [],
+            "evaluations": self.results,
             "done": done,
         }
 
@@ -177,7 +180,7 @@ class Process:
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def kill(self) -> None:
-        self._process.kill()
+        os.kill(self._process.pid, signal.SIGKILL)  # Popen's own would wait for one that is over
 
     def usage(self) -> Usage:
         """What it took, once it is over."""
