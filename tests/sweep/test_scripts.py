@@ -16,7 +16,6 @@ from tests.sweep.conftest import statuses
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 SCRIPTS = sorted(path.name for path in SWEEPS.glob("*.py"))
-ANSWERING = ["offline_selection", "paper_suite", "regularizer_ablation", "sarsa_vs_td"]
 TINY = ["--steps", "20", "--evaluations", "2", "--seeds", "2", "--episodes", "1", "--set", "hidden_sizes=[8]"]
 TINY += ["--concurrent", "1"]
 
