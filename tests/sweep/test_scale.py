@@ -1,7 +1,24 @@
-"""What a large sweep rests on: files that grow with what is in them, and readers that take what they need."""
+"""What a large sweep rests on: the benchmark of scale at its smallest, and files that grow with what is in them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 from dr3_ray.sweep.histories import Histories, read_histories
 from dr3_ray.sweep.index import INDEX, Index, read_index
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "scale.py"
+
+
+def test_the_benchmark_of_scale_kills_resumes_and_reads_a_sweep(tmp_path):
+    command = [sys.executable, str(BENCHMARK), "--smoke", "--json", str(tmp_path / "figures.json")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [figures] = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["members"] == 20
+    assert all(value > 0 for value in figures.values())
+    assert "runs were done before" in done.stderr
 
 
 def test_a_change_of_status_does_not_repeat_the_configuration(tmp_path):
