@@ -96,7 +96,7 @@ def _last(curve: NDArray[np.float64]) -> float:
 
 
 def _estimates(runs: pd.DataFrame, setting: list[str]) -> dict[tuple[Any, ...], dict[str, float]]:
-    """Of each setting all outcomes over its runs: made together, which takes a tenth of the time."""
+    """Of each setting all outcomes over its runs: made together, which takes a fifth of the time."""
     if runs.empty:
         return {}
     number, names = pd.factorize(pd.MultiIndex.from_frame(runs[setting]))
