@@ -30,6 +30,7 @@ from dr3_ray.networks.targets import polyak_update
 from dr3_ray.normalization import normalized, observation_statistics
 from dr3_ray.observations import Observations
 from dr3_ray.options import Number, Options
+from dr3_ray.precision import Precision, check_precision, matmul_precision
 from dr3_ray.probe import diagnostics, implicit_terms
 from dr3_ray.regularizers.baselines import Baselines
 from dr3_ray.regularizers.dr3 import DR3
@@ -108,6 +109,8 @@ class Population:
         self.tau: Tensor | None = getattr(options, "tau", None)
         self.target_period: int = getattr(options, "target_period", 1)
         self.gamma: Tensor | None = getattr(options, "gamma", None)
+        self.precision: Precision = members[0].options.precision
+        check_precision(self.precision, self.device)
 
         noise = spec.noise(options, spaces)
         if execution == "auto":
@@ -162,7 +165,8 @@ class Population:
         latest: dict[str, list[Tensor]] = {}
         for view in self.views:
             before = {name: values[view.rows] for name, values in self.metrics.items()}
-            after = before if before and bool(self.diverged[view.rows].all()) else self._train(view, n_steps)
+            with matmul_precision(self.precision):
+                after = before if before and bool(self.diverged[view.rows].all()) else self._train(view, n_steps)
             alive = ~self.diverged[view.rows]
             for name, values in after.items():
                 latest.setdefault(name, []).append(torch.where(alive, values, before.get(name, values)))

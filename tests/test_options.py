@@ -43,6 +43,7 @@ CHANGED = {
     "critic_dropout": 0.5,
     "huber_kappa": 0.01,
     "encoder": "cog",
+    "precision": "bf16",
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "tau": {"target_period": 1},
@@ -62,6 +63,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "dr3_threshold": {"dr3_adaptive": "dot_product"},
     "dr3_multiplier_lr": {"dr3_adaptive": "dot_product"},
     "bottleneck_coeff": {"critic_bottleneck": True},
+    "precision": {"hidden_sizes": (64, 64)},  # the smallest products are exact
     "dr3_form": {"hidden_sizes": ()},  # φ is the observation itself: of either sign, as a ReLU's output never is
 }
 
@@ -81,6 +83,7 @@ def every_option() -> list[Any]:
         for options in (spec.options, *(REGULARIZERS if spec.has_critic else ()))
         for field in dataclasses.fields(options)
         if not (kind == "continuous" and field.name == "dr3_match_actions")
+        and not (field.name == "precision" and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
     ]
 
 

@@ -10,6 +10,7 @@ from dr3_ray.networks.architecture import ENCODERS
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.observations import Observations
 from dr3_ray.options import Number, Options, choice, number
+from dr3_ray.precision import Precision
 from dr3_ray.types import Noise, Objective, Spaces
 
 NO_NOISE = Noise(normal={}, uniform={})
@@ -53,6 +54,9 @@ class TrainingOptions(Options):
     )
     random_crop: int = choice(0, "images of a batch are moved by up to so many pixels (4: COG)", low=0)
     adam_eps: Number = number(1e-8, "Adam's ε", low=0.0)
+    precision: Precision = choice(
+        "fp32", "factors of matrix products: `bf16` rounds them to 8 bits on a CPU, sums stay in fp32", ("fp32", "bf16")
+    )
     normalize_observations: bool = choice(
         False, "observations minus their mean over their standard deviation + 10⁻³, of the data (CORL: on)"
     )

@@ -1,0 +1,51 @@
+"""Products of rounded factors: faster, near the exact ones, and switched off again."""
+
+import pytest
+import torch
+
+from dr3_ray.errors import UserError
+from dr3_ray.precision import check_precision, matmul_precision
+
+rounds = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU cannot multiply bf16: there is nothing to test"
+)
+
+
+@rounds
+def test_factors_are_rounded_and_sums_are_not():
+    factors = torch.rand(64, 512), torch.rand(512, 64)
+    rounded = [each.bfloat16() for each in factors]
+    exact = factors[0] @ factors[1]
+    with matmul_precision("bf16"):
+        found = factors[0] @ factors[1]
+    torch.testing.assert_close(found, rounded[0].float() @ rounded[1].float(), rtol=1e-5, atol=0.0)
+    assert not torch.allclose(found, exact, rtol=1e-5)
+    assert torch.equal(factors[0] @ factors[1], exact)
+
+
+@rounds
+def test_an_error_switches_it_off_too():
+    factors = torch.rand(64, 64), torch.rand(64, 64)
+    exact = factors[0] @ factors[1]
+    with pytest.raises(ZeroDivisionError), matmul_precision("bf16"):
+        raise ZeroDivisionError
+    assert torch.equal(factors[0] @ factors[1], exact)
+
+
+@rounds
+def test_training_is_near_the_exact_one_and_probes_are_exact(make_population, spec):
+    exact, rounded = (
+        make_population(spec, [{"precision": each, "hidden_sizes": [64, 64]}]) for each in ("fp32", "bf16")
+    )
+    assert all(torch.equal(value, rounded.probe()[key]) for key, value in exact.probe().items())
+    for population in (exact, rounded):
+        population.update(2)
+    for name, part in exact.parts.items():
+        moved = (part.values - rounded.parts[name].values).abs().max()
+        assert moved < 2 * 2.1 * exact.members[0].step_size(name)  # Adam's longest steps, in opposite directions
+    assert any(not torch.equal(part.values, rounded.parts[name].values) for name, part in exact.parts.items())
+
+
+def test_a_gpu_is_told_that_it_is_for_cpus():
+    with pytest.raises(UserError, match=r"precision='bf16' is for CPUs: leave it out on cuda"):
+        check_precision("bf16", torch.device("cuda"))
