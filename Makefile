@@ -22,7 +22,7 @@ demo: $(STAMP)  ## sweep DR3's coefficient on the data set in the package and wr
 
 test: $(STAMP)  ## run the tests in two processes; PYTEST_ARGS="-k name" selects some
 	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2 postgresql
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -6,7 +6,6 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -15,6 +14,7 @@ import pyarrow.fs as pafs
 import pytest
 import torch
 from torch import Tensor
+from xdist.scheduler import LoadScopeScheduling
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
@@ -213,9 +213,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 ONE_AT_A_TIME = {"cli", "cluster", "packaging", "rllib", "sweep"}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFile(LoadScopeScheduling):
     """Files are shared out to the processes of pytest-xdist; those of some folders all go to one of them."""
-    for item in items:
-        file = item.path.relative_to(Path(__file__).parent)
-        item.add_marker(pytest.mark.xdist_group("machine" if file.parts[0] in ONE_AT_A_TIME else str(file)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "machine" if ONE_AT_A_TIME.intersection(file.split("/")) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Not `--dist loadgroup`, whose groups xdist 3.8 does not find with pytest 9.2."""
+    return ByFile(config, log)
