@@ -211,6 +211,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 # what these start is found by every Ray on the machine, and their disks, hosts and signals are the machine's own
 ONE_AT_A_TIME = {"cli", "cluster", "packaging", "rllib", "sweep"}
+ELSEWHERE = "test_two_hosts.py"  # on machines of its own, as far as Ray can tell
 
 
 class ByFile(LoadScopeScheduling):
@@ -218,7 +219,8 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "machine" if ONE_AT_A_TIME.intersection(file.split("/")) else file
+        *folders, name = file.split("/")
+        return "machine" if ONE_AT_A_TIME.intersection(folders) and name != ELSEWHERE else file
 
 
 @pytest.hookimpl(optionalhook=True)
