@@ -1,0 +1,15 @@
+"""The RLlib Algorithm of this package: one `train()` a turn, with all that belongs to it but rollouts."""
+
+import torch
+from turns import asked, take_turns
+
+from dr3_ray.rllib import config_for
+
+torch.set_num_threads(1)
+case = asked()
+config = config_for(case["algorithm"]).offline_data(input_=case["dataset"])
+config.training(**case["options"])
+config.regularization(dr3_coeff=case["dr3_coeff"])
+config.population(updates_per_iteration=case["updates"])
+algorithm = config.build_algo()
+take_turns(lambda n: algorithm.train())
