@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, first_line
 
 DISTRIBUTION = "dr3-ray"
 EMBEDDED = Path(__file__).parent / "data" / "embedded"
@@ -114,7 +114,7 @@ def _torch() -> Iterator[Check]:
             torch.optim.SGD([weight], lr=0.1).step()
             right = abs(weight.item() - 0.6) < 1e-6
         except RuntimeError as error:  # how torch reports a driver that does not fit
-            yield Check(f"torch step on {device}", "failed", str(error).splitlines()[0], "check the GPU driver")
+            yield Check(f"torch step on {device}", "failed", first_line(error), "check the GPU driver")
         else:
             yield Check(f"torch step on {device}", "ok" if right else "failed", f"weight {weight.item():.6f}, 0.6 due")
 

@@ -1,6 +1,7 @@
-"""Paths and URIs of folders and object stores, and patience with a store that does not answer for a while."""
+"""Files, paths and URIs of folders and object stores, and patience with a store that does not answer for a while."""
 
 import errno
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,9 +40,14 @@ def open_store(store: str) -> tuple[pafs.FileSystem, str]:
     return filesystem, root.rstrip("/")
 
 
-def first_line(error: Exception) -> str:
-    """What a store has to say, without its details."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file of this machine as a whole or not at all. OSError: it is as it was."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def patiently(work: Callable[[], T]) -> T:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from dr3_ray.errors import UserError
-from dr3_ray.stores import first_line, open_store
+from dr3_ray.errors import UserError, first_line
+from dr3_ray.stores import open_store
 from dr3_ray.sweep.checkpoints import FOLDER
 from dr3_ray.sweep.directory import RUN, is_run, read_run
 from dr3_ray.sweep.histories import HISTORIES

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from dr3_ray.cluster.nodes import alive, on_each
 from dr3_ray.data.cache import upload
 from dr3_ray.data.schema import MANIFEST
-from dr3_ray.errors import UserError
-from dr3_ray.stores import first_line, is_uri, open_store
+from dr3_ray.errors import UserError, first_line
+from dr3_ray.stores import is_uri, open_store
 
 
 class View(NamedTuple):

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import pyarrow.fs as pafs
 
 from dr3_ray.data.schema import MANIFEST, FileEntry, Manifest
-from dr3_ray.errors import UserError
-from dr3_ray.stores import NO_ROOM, below, first_line, open_store
+from dr3_ray.errors import UserError, first_line
+from dr3_ray.stores import NO_ROOM, below, open_store, replace_file
 
 CACHE = "DR3_RAY_CACHE"  # the variable that names the folder
 BLOCK = 1 << 20
@@ -62,7 +62,7 @@ def cached(uri: str) -> Path:
             if not find_cached(manifest.fingerprint):
                 _copy(filesystem, root, manifest, content, place)
             elif (place / MANIFEST).read_bytes() != content:  # the same rows, described anew
-                _replace(place / MANIFEST, content)
+                replace_file(place / MANIFEST, content)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -152,7 +152,7 @@ def _copy(filesystem: pafs.FileSystem, root: str, manifest: Manifest, content: b
         arrived.mkdir()
         for entry in manifest.files:
             _fetch(filesystem, root, entry, arrived / entry.file)
-        _replace(arrived / MANIFEST, content)
+        replace_file(arrived / MANIFEST, content)
         shutil.rmtree(place, ignore_errors=True)  # of a copy that somebody has damaged
         arrived.rename(place)
 
@@ -167,12 +167,6 @@ def _fetch(filesystem: pafs.FileSystem, root: str, entry: FileEntry, to: Path) -
         os.fsync(target.fileno())
     if digest.hexdigest() != entry.sha256:
         raise UserError(f"{root}/{entry.file} is damaged: it has another digest than the manifest says; copy it again")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 @contextmanager

@@ -31,8 +31,8 @@ from dr3_ray.data.schema import (
     damaged,
 )
 from dr3_ray.data.spaces import SpaceSpec, training_spaces
-from dr3_ray.errors import UserError
-from dr3_ray.stores import first_line, is_uri
+from dr3_ray.errors import UserError, first_line
+from dr3_ray.stores import is_uri
 from dr3_ray.types import Spaces
 
 # Row b holds the bits of byte b, lowest first, as Arrow packs them.
@@ -252,7 +252,7 @@ def _read_batch(path: Path, entry: FileEntry, schema: pa.Schema) -> pa.RecordBat
             raise damaged(path.parent, f"{path.name} does not have the columns that the manifest's spaces ask for")
         batch = file.get_batch(0)
     except (pa.ArrowException, OSError) as error:
-        raise damaged(path.parent, f"{path.name} is not a readable Arrow file ({str(error).splitlines()[0]})") from None
+        raise damaged(path.parent, f"{path.name} is not a readable Arrow file ({first_line(error)})") from None
     if batch.num_rows != entry.rows:
         raise damaged(path.parent, f"{path.name} has {batch.num_rows} rows, the manifest says {entry.rows}")
     return batch

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, first_line
 
 MINATAR = "minatar:"
 GYMNASIUM = "gymnasium:"
@@ -64,6 +64,6 @@ def make_environment(name: str) -> gym.Env[Any, Any]:
     try:
         return gym.make(name.removeprefix(GYMNASIUM))
     except gym.error.Error as error:
-        raise UserError(f"environment {name!r} cannot be made: {str(error).splitlines()[0]}") from error
+        raise UserError(f"environment {name!r} cannot be made: {first_line(error)}") from error
     except ImportError as error:
         raise UserError(f"environment {name!r} needs a package that is not installed: {error}") from error

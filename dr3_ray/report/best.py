@@ -10,10 +10,10 @@ from rich.table import Table
 
 from dr3_ray.report.reader import dataset_label
 from dr3_ray.sweep.directory import read_run, spec_of
+from dr3_ray.sweep.identity import configuration
 from dr3_ray.sweep.index import Record, read_index
 from dr3_ray.sweep.objective import Objective
 from dr3_ray.sweep.scores import Scores
-from dr3_ray.sweep.spec import member_id
 
 SHOWN = 10
 
@@ -39,7 +39,7 @@ def best_table(run: Path, most: int = SHOWN) -> Group:
     for record in records:
         config = record["config"]
         problem = problems.setdefault((config["algorithm"], config["dataset"]), {})
-        problem.setdefault(member_id(config | {"seed": None}), []).append(record)
+        problem.setdefault(configuration(config), []).append(record)
     return Group(
         *(
             _table(f"{algorithm} · {dataset_label(dataset)}", list(problem.values()), names, objectives, scores, most)

@@ -1,10 +1,8 @@
 """The report of a sweep: one page that opens without a network, its figures as PNGs and its table as CSV beside it."""
 
 import json
-import os
 import re
 import shlex
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ from dr3_ray.errors import UserError
 from dr3_ray.report import tables
 from dr3_ray.report.figures import draw_facet, palette
 from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, load_run
-from dr3_ray.stores import is_uri
+from dr3_ray.stores import is_uri, replace_file
 
 DRAWN = 12  # tables come with their pictures, at most, which take seconds and half a megabyte each,
 LISTED = 1000  # and so many runs stand on the page
@@ -201,14 +199,10 @@ def _moment(iso: str | None) -> str:
 
 
 def _replace(path: Path, content: bytes) -> Path:
-    """Write a file as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file as a whole or not at all; its path."""
     try:
         path.parent.mkdir(exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        replace_file(path, content)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise UserError(f"{path} cannot be written ({error.strerror}): make room or get the permission") from error
     return path

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, first_line
 from dr3_ray.sweep.directory import FORMAT
 from dr3_ray.sweep.histories import read_histories
 from dr3_ray.sweep.index import read_index
@@ -122,7 +122,7 @@ def _read_histories(path: Path) -> pd.DataFrame:
     try:
         histories: pd.DataFrame = read_histories(path, ("member", "step", *MEASURED)).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{file} is damaged ({reason}): move it away and run the sweep's command again") from error
     if missing := {"member", "step"} - set(histories.columns):
         raise UserError(f"{file} lacks the column {', '.join(sorted(missing))}: it was not written by a sweep")

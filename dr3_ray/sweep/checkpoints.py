@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from dr3_ray.errors import UserError
-from dr3_ray.stores import NO_ROOM, first_line, open_store, patiently
+from dr3_ray.errors import UserError, first_line
+from dr3_ray.stores import NO_ROOM, open_store, patiently
 
 FOLDER = "checkpoints"
 OWNER = "owner.json"

@@ -1,7 +1,6 @@
 """The run directory: `run.json`, and who may write in it."""
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dr3_ray.errors import UserError
-from dr3_ray.stores import absolute
+from dr3_ray.stores import absolute, replace_file
 from dr3_ray.sweep.index import Index
 from dr3_ray.sweep.resume import refuse_changes, versions
 from dr3_ray.sweep.spec import Config, SweepSpec
@@ -87,9 +86,7 @@ def spec_of(path: Path) -> SweepSpec:
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Replace a file in one step."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(document, indent=1) + "\n")
-    os.replace(partial, path)
+    replace_file(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def axes(configs: Iterable[Config]) -> list[str]:

@@ -1,6 +1,5 @@
 """Successive halving (Jamieson & Talwalkar, arXiv 1502.07943): the worse configurations of a pack are cut out of it."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
@@ -86,16 +85,3 @@ class Race(Halving):
         ranked = sorted(configurations, key=rank)
         best = {place for places in ranked[: self.kept(len(ranked))] for place in places}
         return sorted(place for place in measured if place not in best or measured[place]["diverged"])
-
-
-def configurations(members: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-    """The places in a list of members of each configuration's seeds."""
-    found: dict[str, list[int]] = {}
-    for place, member in enumerate(members):
-        found.setdefault(configuration(member), []).append(place)
-    return list(found.values())
-
-
-def configuration(member: Mapping[str, Any]) -> str:
-    """The same text for members that differ in their seed alone."""
-    return json.dumps({name: value for name, value in member.items() if name != "seed"}, sort_keys=True)

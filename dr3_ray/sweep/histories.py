@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, first_line
 
 HISTORIES = "histories.parquet"
 WRITTEN = b"written"  # in its metadata: when, in seconds since 1970, whatever a copy does to the file's own time
@@ -64,7 +64,7 @@ class Histories:
             again = pa.array(list(again), pa.string())
             known = pc.is_in(table["member"], pa.array(list(self._configs), pa.string()))
         except (pa.ArrowException, KeyError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"{self._path} is damaged ({reason}): move it away and run the command again") from error
         measured = table.select([name for name in table.column_names if name not in self._all_config_names()])
         redone = pc.is_in(table["member"], again)

@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from dr3_ray.errors import UserError
-from dr3_ray.sweep.spec import Config, member_id
+from dr3_ray.errors import UserError, first_line
+from dr3_ray.stores import replace_file
+from dr3_ray.sweep.identity import configuration
+from dr3_ray.sweep.spec import Config
 
 FOLDER = "logs"
 PATIENCE = 60.0  # seconds that all loggers together may take to finish after the last row
@@ -59,7 +61,7 @@ def check_installed(names: Iterable[str]) -> None:
 def group_of(config: Config) -> str:
     """A name for all members that differ from this one in the seed alone."""
     data = re.split(r"[/:]", config["dataset"].rstrip("/"))[-1]
-    return f"{config['algorithm']}-{data}-c{config['dr3_coeff']:g}-{member_id(config | {'seed': None})[:8]}"
+    return f"{config['algorithm']}-{data}-c{config['dr3_coeff']:g}-{configuration(config)[:8]}"
 
 
 class Loggers:
@@ -114,8 +116,7 @@ class Loggers:
             for member in open_runs:
                 logger.end(member)
         except Exception as error:  # whatever it is: the sweep goes on
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self._say(f"--log {name} gave up, and the sweep goes on without it: {first}")
+            self._say(f"--log {name} gave up, and the sweep goes on without it: {first_line(error)}")
 
 
 class _Files:
@@ -135,9 +136,7 @@ class _Files:
             self._rows[run.member] = self.read(path.read_text()) if path.exists() else []
         rows = [row for row in self._rows[run.member] if int(row["step"]) < step] + [{"step": step, **values}]
         self._rows[run.member] = rows
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(self.text(rows))
-        os.replace(partial, path)
+        replace_file(path, self.text(rows).encode())
 
     def end(self, member: str) -> None:
         del self._rows[member]

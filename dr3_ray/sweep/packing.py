@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from dr3_ray.algorithms.registry import kinds_of
 from dr3_ray.member import REGULARIZERS
-from dr3_ray.sweep.halving import Race, configuration
-from dr3_ray.sweep.spec import Config, canonical
+from dr3_ray.sweep.halving import Race
+from dr3_ray.sweep.identity import canonical, configuration
+from dr3_ray.sweep.spec import Config
 
 
 class Pack(NamedTuple):

@@ -16,7 +16,8 @@ from rich.table import Table
 from dr3_ray.sweep.calibration import Cost, measure
 from dr3_ray.sweep.checkpoints import KEPT
 from dr3_ray.sweep.directory import is_run
-from dr3_ray.sweep.halving import Race, configuration, configurations
+from dr3_ray.sweep.halving import Race
+from dr3_ray.sweep.identity import configuration, configurations
 from dr3_ray.sweep.index import FINAL, read_index
 from dr3_ray.sweep.loggers import check_installed
 from dr3_ray.sweep.packing import Pack, pack_members, structure

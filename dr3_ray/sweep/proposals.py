@@ -6,10 +6,11 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from dr3_ray.errors import UserError
+from dr3_ray.sweep.identity import configuration
 from dr3_ray.sweep.index import Status
 from dr3_ray.sweep.scores import Scores
 from dr3_ray.sweep.space import Assignment
-from dr3_ray.sweep.spec import Config, Problem, member_id
+from dr3_ray.sweep.spec import Config, Problem
 
 PATIENCE = 50  # proposals in a row that give nothing to train, until a search is over
 
@@ -88,20 +89,20 @@ class Proposals:
             if trial is not None:
                 self._searcher.on_trial_complete(trial)
             return members
-        configuration = _configuration(members)
-        self._configurations.setdefault(configuration, members)
-        self._configuration_of |= dict.fromkeys(members, configuration)
+        name = configuration(next(iter(members.values())))
+        self._configurations.setdefault(name, members)
+        self._configuration_of |= dict.fromkeys(members, name)
         if trial is not None:
-            self._asked.setdefault(configuration, []).append(trial)
-            self._answer([configuration])
+            self._asked.setdefault(name, []).append(trial)
+            self._answer([name])
         return members
 
     def _answer(self, configurations: Iterable[str]) -> None:
-        for configuration in configurations:
-            members = list(self._configurations[configuration])
-            if configuration in self._asked and self._scores.ended(members):
+        for name in configurations:
+            members = list(self._configurations[name])
+            if name in self._asked and self._scores.ended(members):
                 scores, failed = self._scores.answer(members)
-                for trial in self._asked.pop(configuration):
+                for trial in self._asked.pop(name):
                     self._searcher.on_trial_complete(trial, result=scores, error=failed)
 
 
@@ -126,11 +127,6 @@ class Searches:
         self.scores.close(members, status)
         for each in self.proposals:
             each.tell(members)
-
-
-def _configuration(members: dict[str, Config]) -> str:
-    """One name for all members that differ in the seed alone."""
-    return member_id(next(iter(members.values())) | {"seed": None})
 
 
 def _plain(options: Assignment) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from dr3_ray.cluster.files import mirrored
 from dr3_ray.cluster.nodes import wait_for_nodes
 from dr3_ray.cluster.sharing import share
 from dr3_ray.errors import UserError
-from dr3_ray.stores import NO_ROOM, absolute
+from dr3_ray.stores import NO_ROOM
 from dr3_ray.sweep.asha import Races
 from dr3_ray.sweep.callbacks import MemberLog, Watch
 from dr3_ray.sweep.checkpoints import claim
@@ -89,7 +89,7 @@ def run_sweep(
         missing = {member: planned[member] for member in left if member in planned}  # in the order that names packs
         if finished := len(planned) - len(missing):
             console.print(f"{finished} of {len(planned)} runs were done before", highlight=False)
-        claim(_storage(spec), read_run(spec.out)["id"], str(spec.out.resolve()))
+        claim(spec.checkpoints, read_run(spec.out)["id"], str(spec.out.resolve()))
         try:
             with mirrored(spec.out, spec.storage, say):
                 interrupted = bool(missing or searches.left) and _train(spec, searches, missing, index, console)
@@ -173,7 +173,7 @@ def _train(spec: SweepSpec, searches: Searches, missing: dict[str, Config], inde
                 raise UserError(f"no machine has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial: ask for less")
             about = [*missing.values(), *(each.problem.about for each in searches.proposals)]
             datasets = {config["data_fingerprint"]: config["dataset"] for config in about}
-            sources = share(_storage(spec), spec.checkpoint_every != 0, datasets, progress.say)
+            sources = share(spec.checkpoints, spec.checkpoint_every != 0, datasets, progress.say)
             again, rest = begun_packs(missing, index.records)
             packs = [*again, *pack_members(rest, spec.pack, slots(spec))]
             log = MemberLog(index, histories, progress, searches.ended)
@@ -201,7 +201,7 @@ def _fit(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[st
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(PENDING))
     param_space = {
         **{"cpus": spec.cpus, "gpus": spec.gpus},
-        **{"storage": _storage(spec), "run": read_run(spec.out)["id"], "checkpoint_every": spec.checkpoint_every},
+        **{"storage": spec.checkpoints, "run": read_run(spec.out)["id"], "checkpoint_every": spec.checkpoint_every},
     }
     tune.Tuner(
         PackTrainable,
@@ -224,10 +224,6 @@ def _fit(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[st
             verbose=0,
         ),
     ).fit()
-
-
-def _storage(spec: SweepSpec) -> str:
-    return absolute(spec.storage or str(spec.out))
 
 
 def connect() -> bool:

@@ -1,7 +1,5 @@
 """What a sweep is asked for, and which members that means."""
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +29,7 @@ from dr3_ray.stores import absolute
 from dr3_ray.sweep.condition import Condition, meets
 from dr3_ray.sweep.environment import environment_of, playable_in
 from dr3_ray.sweep.halving import Halving, Race, as_halving
+from dr3_ray.sweep.identity import member_id
 from dr3_ray.sweep.mistakes import first_mistake
 from dr3_ray.sweep.names import REGULAR, check_names, options_of
 from dr3_ray.sweep.objective import Objective, as_objectives, check_measured
@@ -51,7 +50,6 @@ from dr3_ray.sweep.space import (
 LoggerName = Literal["tensorboard", "csv", "json", "mlflow", "wandb"]
 Config = dict[str, Any]  # the full configuration of a member
 
-CONFIG_FORMAT = 1  # enters every hash: another number redoes every run
 MAX_PACK = 1000  # members of a pack are called 000 to 999
 PARTS = MODELS | {"objective": Objective, "search": Search, "halving": Halving}
 NOT_OPTIONS = {"seed": "seeds", "dr3_coeff": "coefficients"}
@@ -168,6 +166,11 @@ class SweepSpec(BaseModel):
                 raise UserError(f"{name} is not set as an option: give {instead}")
         if any("seed" in space_of(axis).when for axis in self.axes.values()):
             raise UserError("when: seeds are not looked at, so that every configuration has all of them")
+
+    @property
+    def checkpoints(self) -> str:
+        """The path or URI of their storage, whatever folder one is in."""
+        return absolute(self.storage or str(self.out))
 
 
 class Problem(NamedTuple):
@@ -287,14 +290,3 @@ def _drawn_by(problem: Problem, config: Config) -> str:
     if problem.form.has_critic:
         own["dr3_coeff"] = config["dr3_coeff"]
     return member_id(own | {"seed": problem.spec.sample_seed})
-
-
-def member_id(config: Config) -> str:
-    """16 hexadecimal digits for a full configuration. The data count by their contents, not by where they lie."""
-    identity = {name: value for name, value in config.items() if name != "dataset"} | {"config_format": CONFIG_FORMAT}
-    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:16]
-
-
-def canonical(value: Any) -> str:
-    """The one JSON text of a value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, first_line
 from dr3_ray.sweep.directory import is_run, read_run
 from dr3_ray.sweep.histories import HISTORIES, WRITTEN, read_histories
 from dr3_ray.sweep.index import Record, read_index
@@ -105,7 +105,7 @@ def _read(run: Path) -> tuple[dict[str, list], float]:
     except FileNotFoundError:
         return {"member": [], "step": [], "time_s": []}, 0.0
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{run / HISTORIES} cannot be read ({str(error).splitlines()[0]}): copy it again") from error
+        raise UserError(f"{run / HISTORIES} cannot be read ({first_line(error)}): copy it again") from error
     return table.to_pydict(), json.loads((table.schema.metadata or {}).get(WRITTEN, b"0"))
 
 

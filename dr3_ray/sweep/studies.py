@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.search import Searcher
 from sqlalchemy.exc import SQLAlchemyError
 
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, first_line
 from dr3_ray.sweep.condition import meets
 from dr3_ray.sweep.dimensions import Dimension
 from dr3_ray.sweep.index import Record
@@ -190,7 +190,7 @@ def _reached(url: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, ImportError, OSError, optuna.exceptions.StorageInternalError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         raise UserError(
             f"the study in {url} cannot be used ({reason}): see to its database, then the same command goes on"
         ) from error

@@ -13,7 +13,8 @@ from dr3_ray.rllib import OfflineConfig, config_for
 from dr3_ray.rllib.algorithm import OfflineAlgorithm
 from dr3_ray.stores import is_uri, patiently
 from dr3_ray.sweep.checkpoints import Checkpoints
-from dr3_ray.sweep.halving import Race, configurations
+from dr3_ray.sweep.halving import Race
+from dr3_ray.sweep.identity import configurations
 from dr3_ray.sweep.spec import Config
 
 RESULTS = "results.json"

@@ -6,11 +6,10 @@ from pathlib import Path
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from dr3_ray.rllib.module import PopulationModule
-from dr3_ray.stores import absolute
 from dr3_ray.sweep.checkpoints import Checkpoints
 from dr3_ray.sweep.directory import read_run, spec_of
+from dr3_ray.sweep.identity import canonical
 from dr3_ray.sweep.index import Record, read_index
-from dr3_ray.sweep.spec import canonical
 
 MODULE = "learner_group/learner/rl_module/default_policy"
 
@@ -27,7 +26,7 @@ def trained_modules(run: Path) -> Iterator[tuple[PopulationModule, list[str | No
             packs.setdefault(record["pack"], []).append(record)
     for name, records in packs.items():
         found: list[PopulationModule] = []
-        checkpoints = Checkpoints(absolute(spec.storage or str(run)), name, document["id"])
+        checkpoints = Checkpoints(spec.checkpoints, name, document["id"])
         checkpoints.load(lambda directory, found=found: found.append(_module(directory)))  # type: ignore[misc]
         for module in found:
             yield module, [_member(trained, records) for trained in module.model_config["members"]]

@@ -17,8 +17,9 @@ from dr3_ray.report import write_report
 from dr3_ray.report.reader import load_run
 from dr3_ray.report.tables import summarize
 from dr3_ray.sweep.directory import open_run
-from dr3_ray.sweep.halving import Halving, Race, configuration, configurations
+from dr3_ray.sweep.halving import Halving, Race
 from dr3_ray.sweep.histories import read_histories
+from dr3_ray.sweep.identity import configuration, configurations
 from dr3_ray.sweep.index import read_index
 from dr3_ray.sweep.objective import Objective
 from dr3_ray.sweep.packing import pack_members, structure

@@ -15,7 +15,8 @@ from dr3_ray.errors import UserError
 from dr3_ray.member import Member
 from dr3_ray.regularizers.baselines import Baselines
 from dr3_ray.regularizers.dr3 import DR3
-from dr3_ray.sweep.spec import SweepSpec, member_id, members
+from dr3_ray.sweep.identity import member_id
+from dr3_ray.sweep.spec import SweepSpec, members
 
 numbers = st.lists(st.floats(0, 10), min_size=1, max_size=3, unique=True)
 
