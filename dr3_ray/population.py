@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.allocator import keep_freed_memory
 from dr3_ray.batches import Batches
 from dr3_ray.data.n_step import Rows
 from dr3_ray.data.sampler import generator
@@ -95,6 +96,7 @@ class Population:
         execution: Execution = "auto",
         share: Share = ALONE,
     ):
+        keep_freed_memory()
         self.spec, self.networks, self.members = spec, networks, tuple(members)
         self.data, self.spaces = data, spaces
         first = next(networks.parameters())

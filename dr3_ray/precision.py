@@ -15,7 +15,8 @@ Precision = Literal["fp32", "bf16"]
 def matmul_precision(precision: Precision) -> Iterator[None]:
     """Within, what a CPU multiplies in matrix products and convolutions of float32 is rounded to bfloat16 first.
 
-    Sums, activations, parameters and the optimiser stay in float32. `fp32` changes nothing.
+    So is what a layer hands on, which the next one would round. Sums, parameters and the optimiser stay in float32.
+    `fp32` changes nothing; small products may stay exact, where rounding would save nothing.
     """
     if precision == "fp32":
         yield

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dr3_ray.networks.products import affine, relu_layers
+
 Generators = Sequence[torch.Generator]  # one a member: a member's first weights do not depend on its pack
 
 
@@ -34,9 +36,9 @@ class StackedLinear(nn.Module):
         weight = self.matrix()
         members, copies = weight.shape[:2]
         if copies == 1:  # fewer views, each of which costs at a small batch
-            return torch.baddbmm(self.bias.squeeze(1), x.squeeze(1), weight.squeeze(1)).unsqueeze(1)
+            return affine(x.squeeze(1), weight.squeeze(1), self.bias.squeeze(1)).unsqueeze(1)
         x = x.expand(members, copies, *x.shape[2:])
-        y = torch.baddbmm(self.bias.flatten(0, 1), x.flatten(0, 1), weight.flatten(0, 1))
+        y = affine(x.flatten(0, 1), weight.flatten(0, 1), self.bias.flatten(0, 1))
         return y.view(members, copies, *y.shape[1:])
 
     def matrix(self) -> Tensor:
@@ -128,6 +130,9 @@ class MLP(nn.Module):
     def hidden(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """What stands in front of `output`."""
         x = x.expand(-1, self.copies, -1, -1)
+        if self.layers and not self.norms and self.dropout is None:
+            flat = [(layer.matrix().flatten(0, 1), layer.bias.flatten(0, 1)) for layer in self.layers]
+            return relu_layers(x.flatten(0, 1), flat).unflatten(0, x.shape[:2])
         for layer, norm in itertools.zip_longest(self.layers, self.norms):
             x = torch.relu(layer(x))
             if norm is not None:

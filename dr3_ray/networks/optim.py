@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 
 class _Group(NamedTuple):
@@ -15,7 +14,7 @@ class _Group(NamedTuple):
     values: list[Tensor]
     exp_avgs: list[Tensor]
     exp_avg_sqs: list[Tensor]
-    steps: list[Tensor]
+    steps: list[Tensor]  # a member's own, once for each of its parameters
 
 
 class StackedAdam:
@@ -34,7 +33,7 @@ class StackedAdam:
     ):
         self.exp_avg = torch.zeros_like(values)
         self.exp_avg_sq = torch.zeros_like(values)
-        self.steps = torch.zeros(len(values), len(shapes), dtype=torch.float32, device=values.device)
+        self.steps = torch.zeros(len(values), dtype=torch.float32, device=values.device)
         self._values, self._shapes = values, [shape[1:] for shape in shapes]
         self._settings = list(zip(lrs, epsilons, weight_decays or [0.0] * len(lrs), strict=True))
         self._groups: dict[range, dict[tuple[float, float, float], _Group]] = {}
@@ -44,13 +43,13 @@ class StackedAdam:
         """One update of these members from the gradients of each parameter, [len(members), ...]."""
         if members not in self._groups:
             self._groups[members] = self._grouped(members)
+        self.steps[members.start : members.stop] += 1
         for (lr, epsilon, weight_decay), group in self._groups[members].items():
             # contiguous: the fused kernel walks memory, and a convolution's gradient may lie there in another order
-            adam(
+            torch._fused_adamw_(
                 group.values, [gradient[row].contiguous() for row in group.rows for gradient in gradients],
                 group.exp_avgs, group.exp_avg_sqs, [], group.steps,
-                fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=lr, eps=epsilon, maximize=False,
-                weight_decay=weight_decay, decoupled_weight_decay=True,
+                lr=lr, beta1=0.9, beta2=0.999, weight_decay=weight_decay, eps=epsilon, amsgrad=False, maximize=False,
             )  # fmt: skip
 
     def _grouped(self, members: range) -> dict[tuple[float, float, float], _Group]:
@@ -59,7 +58,7 @@ class StackedAdam:
         for row, member in enumerate(members):
             group = groups.setdefault(self._settings[member], _Group([], [], [], [], []))
             group.rows.append(row)
-            group.steps.extend(self.steps[member])
+            group.steps.extend([self.steps[member]] * len(self._shapes))
             for pieces, flat in (
                 (group.values, self._values),
                 (group.exp_avgs, self.exp_avg),
@@ -70,7 +69,7 @@ class StackedAdam:
         return groups
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The moments [K, P] and step counts [K, parameters]."""
+        """The moments [K, P] and step counts [K]."""
         return {"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

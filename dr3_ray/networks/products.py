@@ -1,0 +1,122 @@
+"""Products of stacked matrices: in one batch, or one after the other by what multiplies fastest on this CPU.
+
+torch hands batches of float32 matrices on a CPU to MKL. That keeps to AVX2 on processors of AMD, where oneDNN, which
+torch brings as well, uses AVX-512 and is about twice as fast; and matrices of one column it multiplies ten times more
+slowly in a batch than one by one. What is taken follows from the machine and the shapes alone, never from a
+measurement: a run that goes on has to end as if it had not been interrupted.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LEAST = 2**22  # multiplications of one product, below which starting oneDNN costs more than it saves
+LONG = 2**14  # numbers in one network's input, beyond which one column is not for a batch
+
+Layers = Sequence[tuple[Tensor, Tensor]]  # (W [N, in, out], b [N, 1, out]) of each layer of N networks
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W + b of N networks: [N, B, in] to [N, B, out], with W [N, in, out] and b [N, 1, out]."""
+    if by_onednn(x, [(weight, bias)]):
+        return _by_onednn(x, [(weight, bias)], relu=False)
+    if len(weight) > 1 and weight.shape[2] == 1 and x.device.type == "cpu" and x[0].numel() >= LONG:
+        return torch.stack([torch.addmm(*each) for each in zip(bias, x, weight, strict=True)])
+    return torch.baddbmm(bias, x, weight)
+
+
+def relu_layers(x: Tensor, layers: Layers) -> Tensor:
+    """max(0, x W + b), layer after layer, of N networks: [N, B, in] to [N, B, out]."""
+    if by_onednn(x, layers):
+        return _by_onednn(x, layers, relu=True)
+    for weight, bias in layers:
+        x = torch.relu(torch.baddbmm(bias, x, weight))
+    return x
+
+
+def by_onednn(x: Tensor, layers: Layers) -> bool:
+    """Whether oneDNN multiplies here."""
+    return (
+        x.shape[1] * max(weight[0].numel() for weight, _ in layers) >= LEAST
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and (rounded() or onednn_is_faster())
+        and not torch._C._are_functorch_transforms_active()  # type: ignore[attr-defined]
+    )
+
+
+def rounded() -> bool:
+    """Whether factors are rounded to bfloat16: see `dr3_ray.precision`."""
+    return bool(torch.backends.mkldnn.matmul.fp32_precision == "bf16")  # type: ignore[attr-defined]
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Than MKL with float32, on this machine."""
+    if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def _by_onednn(x: Tensor, layers: Layers, relu: bool) -> Tensor:
+    y: Tensor = _Layers.apply(x, relu, *(each for layer in layers for each in layer))  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Layers(torch.autograd.Function):
+    """Layers with a ReLU behind each, or behind none.
+
+    With factors in bfloat16, what is kept between two layers is what the next product would round it to.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, relu: bool, *parameters: Tensor) -> Tensor:
+        kept = torch.bfloat16 if rounded() else torch.float32
+        x, *flat = (each.to(kept) for each in (x, *parameters))
+        layers = list(zip(flat[::2], flat[1::2], strict=True))
+        outputs: list[list[Tensor]] = []  # of each network, layer by layer
+        for n, y in enumerate(x):
+            outputs.append([y := _product(y, weight[n].t(), bias[n, 0], relu) for weight, bias in layers])
+        ctx.relu, ctx.depth = relu, len(layers)
+        ctx.save_for_backward(x, *flat[::2], *(each for network in outputs for each in network))
+        return _stack([network[-1] for network in outputs])
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        x, *saved = ctx.saved_tensors
+        depth, (needs_x, _, *needs) = ctx.depth, ctx.needs_input_grad
+        weights, outputs = saved[:depth], saved[depth:]
+        of_x: list[Tensor] = []
+        of_layers: list[list[Tensor]] = [[] for _ in needs]  # W, b, W, b, …, each network by network
+        for n, gradient in enumerate(upstream[0].to(x.dtype)):
+            passed = [x[n], *outputs[n * depth : (n + 1) * depth]]
+            for layer in reversed(range(depth)):
+                if ctx.relu:
+                    gradient = torch.ops.aten.threshold_backward(gradient, passed[layer + 1], 0.0)
+                if needs[2 * layer]:
+                    of_layers[2 * layer].append(_product(passed[layer].t(), gradient.t()))
+                    of_layers[2 * layer + 1].append(gradient.sum(0, keepdim=True, dtype=torch.float32))
+                if layer > 0 or needs_x:
+                    gradient = _product(gradient, weights[layer][n])
+            if needs_x:
+                of_x.append(gradient)
+        return (_stack(of_x) if needs_x else None, None, *(_stack(each) if each else None for each in of_layers))
+
+
+def _product(x: Tensor, transposed: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """x Wᵀ + b from W [out, in], or its ReLU: the operator that compiled linear layers use."""
+    activation = "relu" if relu else "none"
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, transposed, bias, activation, [], "")
+    return y
+
+
+def _stack(networks: list[Tensor]) -> Tensor:
+    """[N, …] in float32; of one network without a copy."""
+    return (networks[0].unsqueeze(0) if len(networks) == 1 else torch.stack(networks)).float()
