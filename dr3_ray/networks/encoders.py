@@ -33,13 +33,12 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """Apply layer (k, c) to x[k, c]; an x with one row of critics goes to all of them."""
-        weight = self.matrix()
-        members, copies = weight.shape[:2]
-        if copies == 1:  # fewer views, each of which costs at a small batch
-            return affine(x.squeeze(1), weight.squeeze(1), self.bias.squeeze(1)).unsqueeze(1)
-        x = x.expand(members, copies, *x.shape[2:])
-        y = affine(x.flatten(0, 1), weight.flatten(0, 1), self.bias.flatten(0, 1))
-        return y.view(members, copies, *y.shape[1:])
+        x = x.expand(-1, self.bias.shape[1], -1, -1)
+        return affine(x.flatten(0, 1), *self.flat()).view(*x.shape[:3], -1)
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """W [K·C, in, out] and b [K·C, 1, out]."""
+        return self.matrix().flatten(0, 1), self.bias.flatten(0, 1)
 
     def matrix(self) -> Tensor:
         """W, [K, C, in, out]."""
@@ -131,8 +130,8 @@ class MLP(nn.Module):
         """What stands in front of `output`."""
         x = x.expand(-1, self.copies, -1, -1)
         if self.layers and not self.norms and self.dropout is None:
-            flat = [(layer.matrix().flatten(0, 1), layer.bias.flatten(0, 1)) for layer in self.layers]
-            return relu_layers(x.flatten(0, 1), flat).unflatten(0, x.shape[:2])
+            layers = [layer.flat() for layer in self.layers if isinstance(layer, StackedLinear)]
+            return relu_layers(x.flatten(0, 1), layers).view(*x.shape[:3], -1)
         for layer, norm in itertools.zip_longest(self.layers, self.norms):
             x = torch.relu(layer(x))
             if norm is not None:

@@ -45,7 +45,7 @@ def by_onednn(x: Tensor, layers: Layers) -> bool:
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and (rounded() or onednn_is_faster())
-        and not torch._C._are_functorch_transforms_active()  # type: ignore[attr-defined]
+        and not torch._C._are_functorch_transforms_active()
     )
 
 
@@ -57,7 +57,8 @@ def rounded() -> bool:
 @cache
 def onednn_is_faster() -> bool:
     """Than MKL with float32, on this machine."""
-    if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not available or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     try:
         return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
