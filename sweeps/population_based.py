@@ -1,7 +1,8 @@
 """Population-based training of the DR3 coefficient: after each interval the worst members copy the best and go on.
 
 A copy takes weights and optimisers of its model, whose numbers are changed a little: `--change NAME=LOW,HIGH` says
-which and between what. What is structure (widths, batch sizes, variants) stays. The scheduler is Ray Tune's own PBT.
+which and between what. What is structure (widths, batch sizes, variants) stays. The scheduler is Ray Tune's own PBT, or
+its PB2, which learns from all intervals what to change numbers to (`--scheduler pb2`, for populations of a few).
 
     python sweeps/population_based.py --change dr3_coeff=0.001,0.3 --change critic_lr=0.0001,0.001 --out runs/pbt
     ray submit cluster.yaml sweeps/population_based.py -- --members 16 --gpus 0.25 --out /shared/runs/pbt
@@ -10,7 +11,7 @@ It can be stopped by anything; the same command goes on from Tune's last snapsho
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +31,7 @@ def population_based(
     environment: Annotated[str, typer.Option(help="auto: the data set's own, if installed; or a name.")] = "auto",
     episodes: Annotated[int, typer.Option(help="Episodes after each interval.")] = 20,
     set_: Annotated[list[str], typer.Option("--set", metavar="OPTION=VALUE", help="An option that stays.")] = [],  # noqa: B006
+    scheduler: Annotated[Literal["pbt", "pb2"], typer.Option(help="How numbers are changed.")] = "pbt",
     seed: Annotated[int, typer.Option(help="Of what the scheduler draws.")] = 0,
     cpus: Annotated[float, typer.Option(help="CPUs of a trial.")] = 1.0,
     gpus: Annotated[float, typer.Option(help="GPUs of a trial; a fraction shares one.")] = 0.0,
@@ -54,9 +56,10 @@ def population_based(
     from rich.console import Console
 
     from dr3_ray.report.evolution import read_schedule, schedule_table, write_schedule
-    from dr3_ray.sweep.evolution import SCHEDULE, Evolution, evolve
+    from dr3_ray.sweep.evolution import Evolution, evolve
+    from dr3_ray.sweep.schedule import SCHEDULE
 
-    results = evolve(Evolution(spec, bounds, seed))
+    results = evolve(Evolution(spec, bounds, seed, scheduler))
     unfinished = [each for each in results if each.error or (each.metrics or {}).get("num_updates", 0) < steps]
     failed = sum(each.error is not None for each in unfinished)
     if unfinished:

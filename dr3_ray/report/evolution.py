@@ -1,6 +1,5 @@
 """The schedule of a population: what every member trained with and when, and whom it was copied from."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 
 from dr3_ray.report.answers import answer_table
 from dr3_ray.report.tables import number
+from dr3_ray.sweep.schedule import SCHEDULE, entries
 
 MEASURED = {"episode_return_mean": "return", "dot_product": "dot_product"}
 
@@ -25,11 +25,7 @@ def read_schedule(run: Path) -> pd.DataFrame:
     counts as it was trained last.
     """
     rows: list[dict[str, Any]] = []
-    for line in (run / "schedule.jsonl").read_text().splitlines():
-        try:
-            result = json.loads(line)
-        except ValueError:  # the driver was killed while it wrote
-            continue
+    for result in entries(run / SCHEDULE):
         measured = {name: result["measured"].get(column) for column, name in MEASURED.items()}
         rows.append({name: result[name] for name in ("member", "step", "copied_from")} | measured | result["numbers"])
     schedule = pd.DataFrame(rows)

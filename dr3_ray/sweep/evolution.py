@@ -1,4 +1,4 @@
-"""Population-based training: trials that copy the best of them and change their numbers, by Tune's own scheduler.
+"""Population-based training: trials that copy the best of them and change their numbers, by Tune's schedulers.
 
 Every member is a trial of its own, an RLlib algorithm that Tune knows (`reuse_actors`, checkpoints, restore). All
 members meet after each interval, so that everyone gets the same number of updates and is compared at equal age.
@@ -7,15 +7,14 @@ members meet after each interval, so that everyone gets the same number of updat
 import fcntl
 import json
 import logging
-import math
 import os
 import random
 import signal
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 from ray import tune
-from ray.tune.schedulers import PopulationBasedTraining
 
 from dr3_ray.algorithms.registry import kinds_of
 from dr3_ray.cluster.nodes import wait_for_nodes
@@ -29,18 +28,15 @@ from dr3_ray.rllib.config import OfflineConfig
 from dr3_ray.sweep.directory import write_json
 from dr3_ray.sweep.mistakes import check_known
 from dr3_ray.sweep.run import connect
+from dr3_ray.sweep.schedule import SCHEDULE, Schedule
+from dr3_ray.sweep.schedulers import Bounds, SchedulerName, check_scheduler, distribution, scheduler_of, score_of
 from dr3_ray.sweep.spec import SweepSpec, members
 from dr3_ray.sweep.trainable import algorithm_config
 
 ASKED = "evolution.json"
 TRIALS = "trials"
-SCHEDULE = "schedule.jsonl"  # one line for each member and interval, as it comes
 LINEAGE = "lineage.json"
-LOST = -1e9  # the score of a member that has diverged: finite, so that schedulers can sort and fit
 SNAPSHOTS = "1"  # seconds between Tune's snapshots of the experiment, of which a restore goes on
-
-Bounds = dict[str, tuple[float, float]]
-"""The numbers that change, each with the least and the largest value. Above 0 they are drawn by their logarithms."""
 
 
 class Evolution(NamedTuple):
@@ -49,11 +45,12 @@ class Evolution(NamedTuple):
     spec: SweepSpec
     bounds: Bounds
     seed: int
+    scheduler: SchedulerName = "pbt"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, without what may differ when it goes on."""
         apart = {"out", "nodes", "retries"}
-        document = {"bounds": self.bounds, "seed": self.seed}
+        document = {"bounds": self.bounds, "seed": self.seed, "scheduler": self.scheduler}
         return json.loads(json.dumps(document | {"spec": self.spec.model_dump(mode="json", exclude=apart)}))
 
 
@@ -75,8 +72,7 @@ class Evolving(OfflineAlgorithm):
         """One interval."""
         result = super().step()
         row, member = result["members"]["000"], self.members[0]
-        score = row["episode_return_mean"]
-        result["score"] = score if math.isfinite(score) and not row["diverged"] else LOST
+        result["score"] = score_of(row)
         result["numbers"] = {name: member[name] for name in numbers_of(self.config.algorithm_name) if name in member}
         result["copied_from"], self.copied_from = self.copied_from, ""
         return result
@@ -91,35 +87,6 @@ class Evolving(OfflineAlgorithm):
         super().load_checkpoint(directory)
         author = json.loads((Path(directory) / LINEAGE).read_text())["member"]
         self.copied_from = author if author != self.name else ""
-
-
-class Schedule(tune.Callback):
-    """Appends what every member did to a file: what Tune logs lies on its driver's machine and ends with it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """One line."""
-        line = {"member": str(trial), "step": result["num_updates"], "measured": result["members"]["000"]}
-        line |= {name: result[name] for name in ("copied_from", "numbers")}
-        with open(self.path, "a") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-class _InStep:
-    """Schedulers that meet after each interval, also when an experiment is restored: they are not part of it."""
-
-    def on_trial_add(self, controller: Any, trial: Any) -> None:
-        super().on_trial_add(controller, trial)  # type: ignore[misc]
-        scheduler: Any = self
-        reached = (trial.last_result or {}).get("training_iteration", 0)
-        scheduler._trial_state[trial].last_train_time = reached
-        scheduler._next_perturbation_sync = max(scheduler._next_perturbation_sync, reached + 1)
-
-
-class InStepPBT(_InStep, PopulationBasedTraining):
-    """PBT (Jaderberg et al., arXiv 1711.09846)."""
 
 
 def numbers_of(algorithm: str) -> list[str]:
@@ -158,6 +125,7 @@ def evolve(asked: Evolution) -> tune.ResultGrid:
     if not configs[0]["environment"]:
         raise UserError("members are compared by their returns: install the data's environment, or name --environment")
     check_bounds(spec.algorithms[0], asked.bounds)
+    check_scheduler(asked.scheduler)
     alone, lock = connect(), claim(out, asked)
     if not alone:
         wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, print)
@@ -166,7 +134,7 @@ def evolve(asked: Evolution) -> tune.ResultGrid:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SNAPSHOTS
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    random.seed(asked.seed)  # which Tune's scheduler draws from
+    random.seed(asked.seed), np.random.seed(asked.seed)  # which Tune's schedulers draw from
     trainable = type(f"Evolving{configs[0]['algorithm']}", (Evolving, CLASSES[configs[0]["algorithm"]]), {})
     # as on Ctrl-C Tune then takes a snapshot; by itself it takes none on SIGTERM
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -177,7 +145,7 @@ def evolve(asked: Evolution) -> tune.ResultGrid:
             trainable,
             param_space=_space(asked, configs),
             tune_config=tune.TuneConfig(
-                scheduler=_scheduler(asked),
+                scheduler=scheduler_of(asked.scheduler, asked.bounds, out / SCHEDULE),
                 reuse_actors=True,
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
@@ -230,25 +198,9 @@ def _space(asked: Evolution, configs: list[dict[str, Any]]) -> OfflineConfig:
     for name in config.option_names():
         setattr(config, name, first.get(name))
     for name, bounds in asked.bounds.items():
-        setattr(config, name, _distribution(*bounds))
+        setattr(config, name, distribution(*bounds))
     config.members = tune.grid_search([[{"seed": each["seed"]}] for each in configs])
     return config.resources(num_cpus_for_main_process=asked.spec.cpus)
-
-
-def _distribution(low: float, high: float) -> Any:
-    return tune.loguniform(low, high) if low > 0 else tune.uniform(low, high)
-
-
-def _scheduler(asked: Evolution) -> Any:
-    common: dict[str, Any] = {"time_attr": "training_iteration", "metric": "score", "mode": "max", "synch": True}
-    common |= {"perturbation_interval": 1, "log_config": False}
-    bounds = dict(asked.bounds)
-
-    def inside(config: dict[str, Any]) -> dict[str, Any]:
-        return config | {name: min(max(config[name], low), high) for name, (low, high) in bounds.items()}
-
-    mutations = {name: _distribution(*each) for name, each in bounds.items()}
-    return InStepPBT(hyperparam_mutations=mutations, custom_explore_fn=inside, **common)
 
 
 def _name(trial: Any) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -36,11 +37,12 @@ def config(data: str, seed: int, dr3_coeff: float, critic_lr: float) -> Any:
     return made
 
 
-def arguments(data: str, out: Path) -> list[str]:
+def arguments(data: str, out: Path, scheduler: str) -> list[str]:
     change = [part for name, (low, high) in CHANGE.items() for part in ("--change", f"{name}={low},{high}")]
     sizes = ["--steps", str(STEPS), "--intervals", str(INTERVALS), "--members", str(MEMBERS), "--episodes", "1"]
     small = ["--set", "hidden_sizes=[8]", "--set", "batch_size=8"]
-    return ["--dataset", data, *change, *sizes, *small, "--cpus", "2", "--out", str(out)]
+    rest = ["--scheduler", scheduler, "--cpus", "2", "--out", str(out)]
+    return ["--dataset", data, *change, *sizes, *small, *rest]
 
 
 def in_force(run: Path) -> None:
@@ -85,11 +87,14 @@ def test_a_copy_has_weights_and_optimiser_of_its_model_and_its_own_numbers(
     model.stop(), copy.stop()
 
 
-def test_a_population_goes_on_after_sigterm_and_kill_9(cartpole: str, cluster: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheduler", ["pbt", "pb2"])
+def test_a_population_goes_on_after_sigterm_and_kill_9(
+    cartpole: str, cluster: str, tmp_path: Path, scheduler: str
+) -> None:
     """Started three times by the same command: ended by SIGTERM, by kill -9, and not at all."""
     out = tmp_path / "run"
     environment = os.environ | {"RAY_ADDRESS": cluster}
-    command = [sys.executable, str(SCRIPT), *arguments(cartpole, out)]
+    command = [sys.executable, str(SCRIPT), *arguments(cartpole, out, scheduler)]
 
     def stopped_by(number: int, least: int) -> int:
         """Start it, wait for so many rows of the schedule, send the signal; the exit code."""
@@ -110,6 +115,11 @@ def test_a_population_goes_on_after_sigterm_and_kill_9(cartpole: str, cluster: s
     in_force(out)
     copies = schedule[schedule["copied_from"] != ""]
     assert len(copies) and set(copies["copied_from"]) <= set(schedule["member"])
+    if scheduler == "pb2":  # at first by no model, later by one of what was learned before the kill
+        model = schedule.set_index(["member", "step"])["dr3_coeff"]
+        moved = [row["dr3_coeff"] != model[row["copied_from"], row["step"] - 5] for _, row in copies.iterrows()]
+        late = copies["step"] > 10
+        assert any(moved) and not any(np.array(moved)[~late])
     assert {"schedule.csv", "schedule.parquet", "schedule.png"} <= {path.name for path in out.iterdir()}
     pd.testing.assert_frame_equal(pd.read_parquet(out / "schedule.parquet"), schedule)
 

@@ -1,0 +1,155 @@
+"""Tune's schedulers of populations, as members of equal age that may be interrupted need them."""
+
+import copy
+import importlib.util
+import math
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ray import tune
+from ray.tune.schedulers import PopulationBasedTraining
+from ray.tune.schedulers.pb2 import PB2, _select_config
+from ray.tune.utils.util import unflatten_dict
+
+from dr3_ray.errors import UserError
+from dr3_ray.sweep.schedule import entries, entry
+
+Bounds = dict[str, tuple[float, float]]
+"""The numbers that change, each with the least and the largest value. Above 0 they are drawn by their logarithms."""
+
+SchedulerName = Literal["pbt", "pb2"]
+LOST = -1e9  # the score of a member that has diverged: finite, so that schedulers can sort
+RECENT = 199  # gains that a model is fitted to: from 200 on Tune fits dozens of models to see how many are worth it
+
+
+class _InStep:
+    """Schedulers that meet after each interval, also when an experiment is restored: they are not part of it.
+
+    Members that had waited for the others wait again, with the score that they had.
+    """
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        super().on_trial_add(controller, trial)  # type: ignore[misc]
+        scheduler: Any = self
+        states, result = scheduler._trial_state, trial.last_result or {}
+        if reached := result.get("training_iteration", 0):
+            state = states[trial]
+            state.last_train_time, state.last_score, state.last_result = reached, result["score"], result
+        scheduler._next_perturbation_sync = 1 + min(state.last_train_time for state in states.values())
+
+
+class InStepPBT(_InStep, PopulationBasedTraining):
+    """PBT (Jaderberg et al., arXiv 1711.09846): a copy's numbers are those of its model, changed by chance."""
+
+
+class InStepPB2(_InStep, PB2):
+    """PB2 (Parker-Holder et al., arXiv 2002.02518): a copy's numbers are those that a Gaussian process expects to gain.
+
+    Kernel, fit and acquisition are Tune's. What the model learns from is read from the schedule in `path` and is
+    therefore whole after a restore, of which Tune's PB2 would start with nothing. It sees numbers as they are drawn,
+    by their logarithms, and a member that has diverged as the worst that was measured.
+    """
+
+    def __init__(self, bounds: Bounds, path: Path, **common: Any) -> None:
+        super().__init__(hyperparam_bounds={name: list(each) for name, each in bounds.items()}, **common)
+        self._bounds, self._path = bounds, path
+        self._latest: dict[tuple[str, int], dict[str, Any]] = {}  # entries of which some are not yet on disk
+        self._chosen: tuple[int, list[list[float]]] = (0, [])  # at a meeting, by its step
+
+    def _save_trial_state(self, state: Any, time: int, result: dict[str, Any], trial: Any) -> Any:
+        self._latest[str(trial), result["num_updates"]] = entry(trial, unflatten_dict(result))
+        return super(PB2, self)._save_trial_state(state, time, result, trial)  # not what PB2 keeps besides
+
+    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The model's config with other numbers; with its own, where nothing is known of what it gained.
+
+        Tune's would flatten the whole config and lose what is empty in it.
+        """
+        before = entries(self._path) if self._path.exists() else ()
+        known = {(each["member"], each["step"]): each for each in before} | self._latest
+        learned = gains(known.values(), self._bounds)
+        config = copy.deepcopy(trial_to_clone.config)
+        own = [row for member, row in learned if member == str(trial_to_clone)]
+        if not own:
+            return config, {}
+        step = self._trial_state[trial_to_clone].last_result["num_updates"]
+        chosen = self._chosen[1] if self._chosen[0] == step else []
+        found = self._most_promising([row for _, row in learned[-RECENT:]], chosen, own[-1])
+        self._chosen = (step, [*chosen, found])
+        for (name, bounds), number in zip(self._bounds.items(), found, strict=True):
+            config[name] = inside(math.exp(number) if bounds[0] > 0 else number, bounds)
+        return config, {}
+
+    def _most_promising(self, learned: list[list[float]], chosen: list[list[float]], own: list[float]) -> list[float]:
+        """Numbers as they are drawn, for a copy of the member with the row `own`, beside those `chosen` for others."""
+        table, taken = np.array(learned), np.array(chosen) if chosen else None
+        scaled = {name: tuple(scale(each, bounds) for each in bounds) for name, bounds in self._bounds.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where nothing differs, say, the fit ends at the bounds of its parameters
+            found = _select_config(table[:, :-1], table[:, -1], taken, np.array(own[:2]), scaled, num_f=2)
+        return [float(number) for number in found]
+
+
+def gains(known: Iterable[dict[str, Any]], bounds: Bounds) -> list[tuple[str, list[float]]]:
+    """What each interval added to the score of the weights that it began with, oldest first.
+
+    For a member: its step, that score, its numbers as they are drawn, and the gain. Intervals that began with nothing
+    or with diverged weights are left out; those that diverged have come to the least score of all.
+    """
+    ordered = sorted(known, key=lambda each: (each["step"], each["member"]))
+    steps = sorted({each["step"] for each in ordered})
+    earlier = dict(zip(steps[1:], steps, strict=False))
+    scores = {(each["member"], each["step"]): score_of(each["measured"]) for each in ordered}
+    scores = {at: score for at, score in scores.items() if score != LOST}
+    found = []
+    for each in ordered:
+        before = scores.get((each["copied_from"] or each["member"], earlier.get(each["step"], 0)))
+        if before is not None:
+            after = scores.get((each["member"], each["step"]), min(scores.values()))
+            numbers = [scale(each["numbers"][name], own) for name, own in bounds.items()]
+            found.append((each["member"], [float(each["step"]), before, *numbers, after - before]))
+    return found
+
+
+def score_of(measured: dict[str, Any]) -> float:
+    """What members are compared by: the return, or LOST."""
+    score = float(measured["episode_return_mean"])
+    return score if math.isfinite(score) and not measured["diverged"] else LOST
+
+
+def scale(number: float, bounds: tuple[float, float]) -> float:
+    """The number as it is drawn between its bounds."""
+    return math.log(number) if bounds[0] > 0 else number
+
+
+def inside(number: float, bounds: tuple[float, float]) -> float:
+    """The number, or the bound that it is beyond."""
+    return min(max(number, bounds[0]), bounds[1])
+
+
+def distribution(low: float, high: float) -> Any:
+    """What a number is drawn from at first."""
+    return tune.loguniform(low, high) if low > 0 else tune.uniform(low, high)
+
+
+def check_scheduler(name: SchedulerName) -> None:
+    """UserError: its package is not there."""
+    if name == "pb2" and importlib.util.find_spec("sklearn") is None:
+        raise UserError("PB2 needs scikit-learn: pip install 'dr3-ray[pb2]', or use pbt")
+
+
+def scheduler_of(name: SchedulerName, bounds: Bounds, path: Path) -> Any:
+    """A scheduler that changes these numbers of a population whose schedule is at `path`."""
+    common: dict[str, Any] = {"time_attr": "training_iteration", "metric": "score", "mode": "max", "synch": True}
+    common |= {"perturbation_interval": 1, "log_config": False}
+    if name == "pb2":
+        return InStepPB2(bounds, path, **common)
+
+    def within(config: dict[str, Any]) -> dict[str, Any]:
+        return config | {name: inside(config[name], each) for name, each in bounds.items()}
+
+    mutations = {name: distribution(*each) for name, each in bounds.items()}
+    return InStepPBT(hyperparam_mutations=mutations, custom_explore_fn=within, **common)
