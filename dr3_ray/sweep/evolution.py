@@ -27,7 +27,7 @@ from dr3_ray.rllib.algorithms import CLASSES
 from dr3_ray.rllib.config import OfflineConfig
 from dr3_ray.sweep.directory import write_json
 from dr3_ray.sweep.mistakes import check_known
-from dr3_ray.sweep.run import connect
+from dr3_ray.sweep.run import check_room, connect
 from dr3_ray.sweep.schedule import SCHEDULE, Schedule
 from dr3_ray.sweep.schedulers import Bounds, SchedulerName, check_scheduler, distribution, scheduler_of, score_of
 from dr3_ray.sweep.spec import SweepSpec, members
@@ -126,7 +126,10 @@ def evolve(asked: Evolution) -> tune.ResultGrid:
         raise UserError("members are compared by their returns: install the data's environment, or name --environment")
     check_bounds(spec.algorithms[0], asked.bounds)
     check_scheduler(asked.scheduler)
-    alone, lock = connect(), claim(out, asked)
+    alone = connect()
+    if alone:
+        check_room(spec)
+    lock = claim(out, asked)
     if not alone:
         wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, print)
         found = share(str(out), True, {configs[0]["data_fingerprint"]: configs[0]["dataset"]}, print)

@@ -167,10 +167,8 @@ def _train(spec: SweepSpec, searches: Searches, missing: dict[str, Config], inde
         with _stopped_alike(), progress:
             if not alone:
                 wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, progress.say)
-            elif spec.nodes > 1:
-                raise UserError(f"{spec.nodes} machines need a Ray cluster, and none is here: see docs/clusters.md")
-            elif not slots(spec):
-                raise UserError(f"no machine has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial: ask for less")
+            else:
+                check_room(spec)
             about = [*missing.values(), *(each.problem.about for each in searches.proposals)]
             datasets = {config["data_fingerprint"]: config["dataset"] for config in about}
             sources = share(spec.checkpoints, spec.checkpoint_every != 0, datasets, progress.say)
@@ -252,6 +250,14 @@ def connect() -> bool:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # trials share the machine's CPUs
     ray.init("local", include_dashboard=False, **quiet)
     return True
+
+
+def check_room(spec: SweepSpec) -> None:
+    """UserError: a Ray that was started for this sweep, which no machine will join, has not what a trial needs."""
+    if spec.nodes > 1:
+        raise UserError(f"{spec.nodes} machines need a Ray cluster, and none is here: see docs/clusters.md")
+    if not slots(spec):
+        raise UserError(f"no machine has {spec.cpus:g} CPUs and {spec.gpus:g} GPUs for a trial: ask for less")
 
 
 def slots(spec: SweepSpec) -> int:

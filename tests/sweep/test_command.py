@@ -185,11 +185,19 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(cartpole, tmp_path):
     assert outcome.stderr.count("\n") == 1
 
 
-def test_a_trial_that_no_machine_has_room_for_is_not_waited_for(cartpole, tmp_path):
-    command = [sys.executable, str(SCRIPT), "--dataset", cartpole, "--out", str(tmp_path / "run"), "--cpus", "10000"]
-    outcome = subprocess.run(command, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("script", "wanted", "has"),
+    [
+        ("coefficient_sweep.py", ["--cpus", "10000"], "no machine has 10000 CPUs and 0 GPUs for a trial: ask for less"),
+        ("population_based.py", ["--gpus", "100"], "no machine has 1 CPUs and 100 GPUs for a trial: ask for less"),
+    ],
+)
+def test_what_no_machine_has_is_not_waited_for(cartpole, tmp_path, script, wanted, has):
+    command = [sys.executable, str(SCRIPT.with_name(script)), "--dataset", cartpole, "--out", str(tmp_path / "run")]
+    alone = os.environ | {"RAY_ADDRESS": "local"}
+    outcome = subprocess.run([*command, *wanted], capture_output=True, text=True, env=alone)
     assert outcome.returncode == 2
-    assert outcome.stderr == "error: no machine has 10000 CPUs and 0 GPUs for a trial: ask for less\n"
+    assert outcome.stderr.startswith(f"error: {has}") and outcome.stderr.count("\n") == 1
 
 
 def test_the_search_script_has_a_space_of_its_own_unless_it_is_given_a_file(tmp_path):
