@@ -1,11 +1,12 @@
 """Run directories away from home: on the head of a cluster, reached over ssh, or where a sweep keeps its trials."""
 
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -16,8 +17,10 @@ from dr3_ray.sweep.checkpoints import FOLDER
 from dr3_ray.sweep.directory import RUN, is_run, read_run
 from dr3_ray.sweep.histories import HISTORIES
 from dr3_ray.sweep.index import INDEX
+from dr3_ray.sweep.search import STUDIES
 
 EVERY = 30.0  # seconds between two copies of a run that is going on
+SNAPSHOT = "studies.snapshot.db"  # the studies of a search between two transactions, which any copy leaves whole
 
 Copy = Callable[[str, Path], bool]  # a file or folder of the run, into a directory here; whether it is there
 
@@ -48,11 +51,13 @@ def fetch(run: str, out: Path, cluster: Path | None = None, checkpoints: bool = 
                 raise UserError(f"{out} is another run than {run}: choose another directory")
             out.mkdir(exist_ok=True)
             (arrived / RUN).replace(out / RUN)
-        copy(INDEX, out)  # before the histories: rows that the index does not know of yet do no harm
-        copy(HISTORIES, out)
+            copy(INDEX, out)  # before the others: rows and answers that the index does not know of yet do no harm
+            copy(HISTORIES, out)
+            if copy(SNAPSHOT, arrived):
+                _copy_database(arrived / SNAPSHOT, out / STUDIES)
         if checkpoints:
             copy(FOLDER, out)
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         raise UserError(f"{run} could not be brought to {out}: {first_line(error)}") from error
 
 
@@ -60,9 +65,10 @@ def fetch(run: str, out: Path, cluster: Path | None = None, checkpoints: bool = 
 def mirrored(run: Path, storage: str | None, say: Callable[[str], None]) -> Iterator[None]:
     """Copy what is known of a run to its storage, now and then and at the end, for `fetch` to find it there.
 
-    So no result is lost with the machine that runs the sweep. `say` is told when a copy fails; the sweep goes on.
+    So no result is lost with the machine that runs the sweep. Studies in the run directory are copied beside it, also
+    where there is no storage. `say` is told when a copy fails; the sweep goes on.
     """
-    if storage is None:
+    if storage is None and not (run / STUDIES).exists():
         yield
         return
     over = threading.Event()
@@ -74,9 +80,9 @@ def mirrored(run: Path, storage: str | None, say: Callable[[str], None]) -> Iter
             try:
                 _publish(run, storage)
                 failed = False
-            except OSError as error:
+            except (OSError, sqlite3.Error) as error:
                 if not failed or last:
-                    say(f"the results could not be copied to {storage}: {first_line(error)}")
+                    say(f"the results could not be copied to {storage or run / SNAPSHOT}: {first_line(error)}")
                 failed = True
             if last:
                 return
@@ -90,16 +96,29 @@ def mirrored(run: Path, storage: str | None, say: Callable[[str], None]) -> Iter
         thread.join()
 
 
-def _publish(run: Path, storage: str) -> None:
+def _publish(run: Path, storage: str | None) -> None:
+    index = (run / INDEX).read_bytes()  # before histories and studies: it must not run ahead of them
+    if (run / STUDIES).exists():
+        partial = run / f".{SNAPSHOT}.partial"
+        partial.unlink(missing_ok=True)  # a driver may have been killed while it wrote one
+        _copy_database(run / STUDIES, partial)
+        partial.replace(run / SNAPSHOT)
+    if storage is None:
+        return
     filesystem, root = _open(storage)
     filesystem.create_dir(root, recursive=True)
-    index = (run / INDEX).read_bytes()  # before the histories: it must not run ahead of them
-    for name in (RUN, HISTORIES):
+    for name in (RUN, HISTORIES, SNAPSHOT):
         if (run / name).exists():
             with filesystem.open_output_stream(f"{root}/{name}") as file:
                 file.write((run / name).read_bytes())
     with filesystem.open_output_stream(f"{root}/{INDEX}") as file:
         file.write(index)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """As it is between two transactions, whoever writes to it. sqlite3.Error: it cannot be read, or not be written."""
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
 
 
 def _from_head(run: str, cluster: Path) -> Copy:

@@ -10,6 +10,7 @@ from dr3_ray.sweep.mistakes import check_known
 from dr3_ray.sweep.space import Assignment, Choice, Range, names_of, space_of
 
 Method = Literal["tpe", "random", "gp", "nsga2"]
+STUDIES = "studies.db"  # in the run directory, unless a search names another place
 
 
 class Search(BaseModel):

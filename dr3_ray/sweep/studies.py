@@ -24,11 +24,10 @@ from dr3_ray.sweep.index import Record
 from dr3_ray.sweep.objective import check_measured
 from dr3_ray.sweep.proposals import Proposals
 from dr3_ray.sweep.scores import Scores
-from dr3_ray.sweep.search import Search
+from dr3_ray.sweep.search import STUDIES, Search
 from dr3_ray.sweep.space import Assignment, joined
 from dr3_ray.sweep.spec import Config, Problem, SweepSpec
 
-STUDIES = "studies.db"
 ASKED = "asked"  # attribute of a study: what its scores depend on
 POINT, OPTIONS, SCORES = "point", "options", "scores"  # of a trial: what it was to try, what it tried, what came of it
 SCORED_BY = {

@@ -2,20 +2,25 @@
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import optuna
 import pyarrow.fs as pafs
 import pytest
 import ray
+from optuna.trial import FrozenTrial, TrialState
 
 from dr3_ray.cli import main
 from dr3_ray.cluster import files
-from dr3_ray.cluster.files import fetch, mirrored
+from dr3_ray.cluster.files import SNAPSHOT, fetch, mirrored
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.directory import RUN
 from dr3_ray.sweep.histories import HISTORIES
 from dr3_ray.sweep.index import INDEX, Index, read_index
 from dr3_ray.sweep.run import run_sweep
+from dr3_ray.sweep.search import STUDIES
 from dr3_ray.sweep.spec import SweepSpec
 
 
@@ -131,6 +136,61 @@ def test_a_run_whose_directory_is_lost_is_resumed_from_its_storage(finished, tmp
     shutil.rmtree(tmp_path / "runs" / "pong")
     shutil.copytree(finished, tmp_path / "runs" / "pong")
     assert resume() == (2, f"error: runs/pong is another run than {storage.as_uri()}: go to another directory\n")
+
+
+def test_studies_come_home_and_a_search_goes_on_with_them(bucket, tmp_path):
+    tiny = {"options": {"hidden_sizes": [8]}, "environment": "none", "steps": 8, "evaluations": 2, "seeds": 1}
+    asked = {"coefficients": {"log_uniform": [1e-3, 1]}, "objective": "td_error", "storage": bucket("search"), **tiny}
+
+    def sweep(out: Path, trials: int) -> list[FrozenTrial]:
+        """What is in the studies after so many trials."""
+        search = {"method": "random", "trials": trials}
+        data = ["embedded:breakout-replay"]
+        assert run_sweep(SweepSpec(datasets=data, search=search, out=out, **asked)).statuses == {"finished": trials}
+        return trials_of(out)
+
+    def trials_of(run: Path) -> list[FrozenTrial]:
+        storage = f"sqlite:///{run / STUDIES}"
+        (name,) = optuna.get_all_study_names(storage)
+        return optuna.load_study(study_name=name, storage=storage).trials
+
+    told = sweep(tmp_path / "lost", 2)
+    shutil.rmtree(tmp_path / "lost")
+    home = tmp_path / "home"
+    for _ in range(2):
+        fetch(bucket("search"), home)
+        assert trials_of(home) == told
+    assert [trial.state for trial in told] == [TrialState.COMPLETE] * 2
+    before = (home / INDEX).read_text()
+    assert sweep(home, 3)[:2] == told
+    later = (home / INDEX).read_text().removeprefix(before)
+    assert len({json.loads(line)["member"] for line in later.splitlines()}) == 1  # nothing was trained again
+    ray.shutdown()
+
+
+def test_studies_are_copied_between_two_transactions(finished, tmp_path, monkeypatch):
+    """Of a database of two tables that are written together, many times a second."""
+    monkeypatch.setattr(files, "EVERY", 0.01)
+    run, home = tmp_path / "run", tmp_path / "home"
+    shutil.copytree(finished, run)
+    database = sqlite3.connect(run / STUDIES)
+    for table in ("asked", "told"):
+        database.execute(f"create table {table} (text)")
+    seen, said = set(), []
+    with mirrored(run, None, said.append):
+        while len(seen) < 5:
+            with database:
+                for table in ("asked", "told"):
+                    database.execute(f"insert into {table} values (?)", ("x" * 5000,))
+            if (run / SNAPSHOT).exists():
+                fetch(str(run), home)
+                with closing(sqlite3.connect(home / STUDIES)) as copy:
+                    both = [copy.execute(f"select count(*) from {table}").fetchone()[0] for table in ("asked", "told")]
+                    assert both[0] == both[1]
+                    assert copy.execute("pragma integrity_check").fetchone() == ("ok",)
+                seen.add(both[0])
+    database.close()
+    assert not said
 
 
 def test_storage_that_does_not_answer_is_said_and_does_not_end_the_sweep(finished, tmp_path, monkeypatch):

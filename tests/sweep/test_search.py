@@ -11,8 +11,9 @@ from dr3_ray.sweep.histories import HISTORIES
 from dr3_ray.sweep.index import Index
 from dr3_ray.sweep.proposals import Proposals
 from dr3_ray.sweep.scores import Scores
+from dr3_ray.sweep.search import STUDIES
 from dr3_ray.sweep.spec import SweepSpec, problems
-from dr3_ray.sweep.studies import STUDIES, foreseen, open_studies
+from dr3_ray.sweep.studies import foreseen, open_studies
 
 RANGES = {
     "coefficients": {"log_uniform": [1e-3, 1]},

@@ -19,8 +19,8 @@ from dr3_ray.sweep.directory import open_run
 from dr3_ray.sweep.histories import read_histories
 from dr3_ray.sweep.index import INDEX, read_index
 from dr3_ray.sweep.run import planned_members, run_sweep
+from dr3_ray.sweep.search import STUDIES
 from dr3_ray.sweep.spec import SweepSpec
-from dr3_ray.sweep.studies import STUDIES
 from tests.sweep.conftest import statuses, steps, wait_for
 
 TINY = {
