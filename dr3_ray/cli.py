@@ -94,6 +94,9 @@ def sweep(
     cpus: Annotated[float, typer.Option(help="CPUs of a trial.")] = 1.0,
     gpus: Annotated[float, typer.Option(help="GPUs of a trial; a fraction shares one.")] = 0.0,
     nodes: Annotated[int, typer.Option(help="Machines with room for a trial to wait for before the start.")] = 1,
+    patience: Annotated[
+        float | None, typer.Option(help="Minutes to wait for room for a trial.", show_default="as long as it takes")
+    ] = None,
     concurrent: Annotated[int | None, typer.Option(help="Trials at a time.", show_default="as many as fit")] = None,
     retries: Annotated[int, typer.Option(help="How often a trial that fails is started again.")] = 2,
     checkpoint_every: Annotated[

@@ -22,7 +22,7 @@ Plan = Mapping[str, dict[str, Any] | Path]
 
 SHARED = (
     "dataset", "seeds", "steps", "evaluations", "environment", "episodes", "set_", "pack", "cpus", "gpus", "nodes",
-    "concurrent", "retries", "checkpoint_every", "out", "storage", "log", "force", "dry_run",
+    "patience", "concurrent", "retries", "checkpoint_every", "out", "storage", "log", "force", "dry_run",
 )  # fmt: skip
 EMBEDDED = "embedded:breakout-replay"
 DatasetOption = Annotated[list[str], typer.Option(help="embedded:NAME or a directory; give several times for several.")]

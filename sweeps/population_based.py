@@ -36,6 +36,9 @@ def population_based(
     cpus: Annotated[float, typer.Option(help="CPUs of a trial.")] = 1.0,
     gpus: Annotated[float, typer.Option(help="GPUs of a trial; a fraction shares one.")] = 0.0,
     nodes: Annotated[int, typer.Option(help="Machines with room for a trial to wait for before the start.")] = 1,
+    patience: Annotated[
+        float | None, typer.Option(help="Minutes to wait for them.", show_default="as long as it takes")
+    ] = None,
     retries: Annotated[int, typer.Option(help="How often a trial that fails is started again.")] = 2,
     out: Annotated[Path, typer.Option(help="Run directory; on a cluster a folder that all machines share.")] = Path(
         "runs/population_based"
@@ -49,7 +52,8 @@ def population_based(
     values: dict[str, Any] = {
         "algorithms": [algorithm], "datasets": [dataset], "coefficients": [0.03], "seeds": members, "steps": steps,
         "evaluations": intervals, "environment": environment, "evaluation_episodes": episodes, "options": options,
-        "cpus": cpus, "gpus": gpus, "nodes": nodes, "retries": retries, "out": out,
+        "cpus": cpus, "gpus": gpus, "nodes": nodes, "patience": patience, "retries": retries,
+        "out": out,
     }  # fmt: skip
     spec = spec_above(values, {"set_": set_})
 

@@ -8,21 +8,31 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from dr3_ray.errors import UserError
+
 T = TypeVar("T")
 
 POLL = 1.0  # seconds between two looks at the cluster
 REMIND = 60.0  # and between two lines about the same lack
 
 
-def wait_for_nodes(count: int, resources: dict[str, float], say: Callable[[str], None]) -> None:
+def wait_for_nodes(
+    count: int, resources: dict[str, float], say: Callable[[str], None], patience: float | None = None
+) -> None:
     """Return once `count` machines of the cluster each have `resources` (such as {"CPU": 1, "GPU": 0.5}).
 
     The autoscaler is asked for them. `say` is told what is missing, at once, when it changes, and every minute.
+
+    Raises:
+        UserError: they are not there after `patience` minutes.
     """
     wanted = {name: amount for name, amount in resources.items() if amount}
     text = " and ".join(f"{amount:g} {name}s" for name, amount in wanted.items())
-    said, when, asked = "", 0.0, False
+    said, when, since, asked = "", 0.0, time.monotonic(), False
     while len(fit := machines_with(wanted)) < count:
+        if patience is not None and time.monotonic() - since >= 60 * patience:
+            request_resources(bundles=[])
+            raise UserError(f"no longer {said}: start them, or ask for less; the same command goes on")
         if not asked:
             request_resources(bundles=[wanted] * count)
             asked = True

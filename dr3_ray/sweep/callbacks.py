@@ -134,19 +134,21 @@ class Watch(tune.Callback):
     """Sees to it that a sweep never waits in silence, as Tune would for ever.
 
     Ends it when the Ray of this machine has died, and says so when nothing trains because others hold the cluster, or
-    because the machines that had room for a trial, which needs `room`, are gone.
+    because the machines that had room for a trial, which needs `room`, are gone. After `patience` minutes of that it
+    ends the sweep, too.
     """
 
-    def __init__(self, run: Path, room: str, say: Callable[[str], None]) -> None:
-        self._run, self._room, self._say = run, room, say
+    def __init__(self, run: Path, room: str, say: Callable[[str], None], patience: float | None = None) -> None:
+        self._run, self._room, self._say, self._patience = run, room, say, patience
         self._next, self._trained = 0.0, time.monotonic()
+        self._said = self._trained
 
     def __getstate__(self) -> dict[str, Any]:
         """As that of a MemberLog."""
         return {}
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Look now and then. UserError: this machine is not among the living."""
+        """Look now and then. UserError: this machine is not among the living, or patience is at its end."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -156,9 +158,14 @@ class Watch(tune.Callback):
             raise UserError(f"Ray has died on this machine: `dr3-ray sweep --resume {self._run}` goes on")
         waiting = sum(trial.status == Trial.PENDING for trial in trials)
         if not waiting or any(trial.status == Trial.RUNNING for trial in trials):
-            self._trained = now
-        elif now - self._trained >= SILENT:
-            self._trained = now
+            self._trained = self._said = now
+        elif self._patience is not None and now - self._trained >= 60 * self._patience:
+            raise UserError(
+                f"nothing was trained for {self._patience:g} minutes, because no trial got {self._room}: "
+                f"`dr3-ray sweep --resume {self._run}` goes on when there is room"
+            )
+        elif now - self._said >= SILENT:
+            self._said = now
             free = ray.available_resources()
             rest = f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs of the cluster are free"
             self._say(f"nothing is trained: {waiting} trials wait for {self._room} each, and {rest}")

@@ -49,7 +49,7 @@ class Evolution(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, without what may differ when it goes on."""
-        apart = {"out", "nodes", "retries"}
+        apart = {"out", "nodes", "patience", "retries"}
         document = {"bounds": self.bounds, "seed": self.seed, "scheduler": self.scheduler}
         return json.loads(json.dumps(document | {"spec": self.spec.model_dump(mode="json", exclude=apart)}))
 
@@ -131,7 +131,7 @@ def evolve(asked: Evolution) -> tune.ResultGrid:
         check_room(spec)
     lock = claim(out, asked)
     if not alone:
-        wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, print)
+        wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, print, spec.patience)
         found = share(str(out), True, {configs[0]["data_fingerprint"]: configs[0]["dataset"]}, print)
         configs = [config | {"dataset": found[config["data_fingerprint"]]} for config in configs]
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"

@@ -166,7 +166,7 @@ def _train(spec: SweepSpec, searches: Searches, missing: dict[str, Config], inde
         alone = connect()  # first, because Ray handles SIGTERM in its own way
         with _stopped_alike(), progress:
             if not alone:
-                wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, progress.say)
+                wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, progress.say, spec.patience)
             else:
                 check_room(spec)
             about = [*missing.values(), *(each.problem.about for each in searches.proposals)]
@@ -218,7 +218,7 @@ def _fit(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[st
             storage_path=str(spec.out.resolve()),
             failure_config=tune.FailureConfig(max_failures=spec.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            callbacks=[log, Watch(spec.out, f"{spec.cpus:g} CPUs and {spec.gpus:g} GPUs", say)],
+            callbacks=[log, Watch(spec.out, f"{spec.cpus:g} CPUs and {spec.gpus:g} GPUs", say, spec.patience)],
             verbose=0,
         ),
     ).fit()

@@ -126,6 +126,8 @@ class SweepSpec(BaseModel):
     """GPUs of a trial; a fraction shares one."""
     nodes: PositiveInt = 1
     """Machines with room for a trial that the cluster has to have before anything is trained."""
+    patience: PositiveFloat | None = None
+    """Minutes without room for any trial after which a sweep gives up; None: it waits until there is."""
     concurrent: PositiveInt | None = None
     """Trials at a time; None: as many as fit."""
     retries: NonNegativeInt = 2

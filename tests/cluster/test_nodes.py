@@ -60,6 +60,13 @@ def test_a_machine_without_what_a_trial_needs_does_not_count(cluster):
     assert said[0].startswith("waiting for 1 more of 1 machines with 1 CPUs and 0.5 GPUs")
 
 
+def test_patience_has_an_end(cluster):
+    said: list[str] = []
+    with pytest.raises(UserError, match=r"^no longer waiting for 1 more of 1 machines with 100 GPUs .*: start"):
+        wait_for_nodes(1, {"GPU": 100.0}, said.append, patience=0.02)
+    assert len(said) == 1
+
+
 def test_what_all_machines_see_is_used_where_it_is(cluster, tmp_path):
     said: list[str] = []
     data = {"a": "embedded:breakout-replay", "b": str(embedded_path("breakout-replay")), "c": "s3://bucket/data?x=y"}

@@ -35,7 +35,7 @@ def test_every_option_arrives(asked):
         "--steps 60 --evaluations 6 --environment none --episodes 3 --set hidden_sizes=[8,8] --set loss=squared "
         "--axis cql_alpha=0.1,1 --axis batch_size=32 --axis dr3_form=dot,abs --axis hidden=[8],[8,8] "
         '--search gp --trials 9 --study x.journal --point {"dr3_coeff":0} --objective dot_product '
-        "--pack 5 --cpus 2 --gpus 0.5 --nodes 2 --concurrent 3 --retries 1 --checkpoint-every 2 "
+        "--pack 5 --cpus 2 --gpus 0.5 --nodes 2 --patience 1.5 --concurrent 3 --retries 1 --checkpoint-every 2 "
         "--out x/y --storage s3://bucket/x --log csv --log wandb"
     )
     assert run(*arguments.split()) == 0
@@ -60,6 +60,7 @@ def test_every_option_arrives(asked):
         "cpus": 2.0,
         "gpus": 0.5,
         "nodes": 2,
+        "patience": 1.5,
         "concurrent": 3,
         "retries": 1,
         "checkpoint_every": 2,

@@ -5,8 +5,10 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 import ray
 
+from dr3_ray.errors import UserError
 from dr3_ray.sweep import callbacks
 from dr3_ray.sweep.histories import read_histories
 from dr3_ray.sweep.index import INDEX, read_index
@@ -104,10 +106,13 @@ def test_a_sweep_that_finds_no_room_says_so_and_begins_when_there_is(cluster, ca
     cpus = int(ray.cluster_resources()["CPU"])
     held = ray.util.placement_group([{"CPU": cpus}])
     ray.get(held.ready())
+    hasty = SweepSpec(datasets=[cartpole], coefficients=[0.1], seeds=1, patience=0.02, out=tmp_path / "run", **TINY)
+    with pytest.raises(UserError, match=r"nothing was trained for 0.02 minutes, because no trial got 1 CPUs and 0 GPU"):
+        run_sweep(hasty)
+    assert statuses(hasty.out) == {"pending": 1}
     release = threading.Timer(2.0, lambda: ray.util.remove_placement_group(held))
     release.start()
-    sweep = SweepSpec(datasets=[cartpole], coefficients=[0.1], seeds=1, out=tmp_path / "run", **TINY)
-    assert run_sweep(sweep).statuses == {"finished": 1}
+    assert run_sweep(hasty.model_copy(update={"patience": None})).statuses == {"finished": 1}
     release.join()
     said = "nothing is trained: 1 trials wait for 1 CPUs and 0 GPUs each, and 0 CPUs and 0 GPUs of the cluster are free"
     assert said in capfd.readouterr().err
