@@ -28,7 +28,7 @@ from dr3_ray.rllib.config import OfflineConfig
 from dr3_ray.sweep.directory import write_json
 from dr3_ray.sweep.mistakes import check_known
 from dr3_ray.sweep.run import check_room, connect
-from dr3_ray.sweep.schedule import SCHEDULE, Schedule
+from dr3_ray.sweep.schedule import SCHEDULE, entry
 from dr3_ray.sweep.schedulers import Bounds, SchedulerName, check_scheduler, distribution, scheduler_of, score_of
 from dr3_ray.sweep.spec import SweepSpec, members
 from dr3_ray.sweep.trainable import algorithm_config
@@ -87,6 +87,18 @@ class Evolving(OfflineAlgorithm):
         super().load_checkpoint(directory)
         author = json.loads((Path(directory) / LINEAGE).read_text())["member"]
         self.copied_from = author if author != self.name else ""
+
+
+class Schedule(tune.Callback):
+    """Appends what every member did to a file: what Tune logs lies on its driver's machine and ends with it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """One line."""
+        with open(self.path, "a") as file:
+            file.write(json.dumps(entry(trial, result)) + "\n")
 
 
 def numbers_of(algorithm: str) -> list[str]:

@@ -5,21 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-
 SCHEDULE = "schedule.jsonl"
-
-
-class Schedule(tune.Callback):
-    """Appends what every member did to a file: what Tune logs lies on its driver's machine and ends with it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """One line."""
-        with open(self.path, "a") as file:
-            file.write(json.dumps(entry(trial, result)) + "\n")
 
 
 def entry(trial: Any, result: dict[str, Any]) -> dict[str, Any]:

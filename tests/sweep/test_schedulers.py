@@ -11,11 +11,12 @@ import pytest
 from ray import tune
 
 from dr3_ray.errors import UserError
-from dr3_ray.sweep.schedule import Schedule, entries
+from dr3_ray.sweep.evolution import Schedule
+from dr3_ray.sweep.schedule import entries
 from dr3_ray.sweep.schedulers import LOST, check_scheduler, gains, scheduler_of, score_of
 
 BOUNDS = {"dr3_coeff": (1e-3, 1.0), "tau": (0.0, 1.0)}
-INTERVALS = 6
+INTERVALS = 5
 
 
 def entry(member: str, step: int, score: float, numbers: tuple[float, float], copied_from: str = "") -> dict[str, Any]:
