@@ -1,6 +1,7 @@
 """Sweeps for real: Tune, RLlib, worker processes, rollouts and failures. What they survive: test_survival.py."""
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -97,6 +98,17 @@ def test_what_failed_is_redone_and_the_rest_goes_on(cluster, cartpole, collected
     later = [json.loads(line)["member"] for line in (sweep.out / INDEX).read_text().splitlines()[lines:]]
     assert not finished & set(later)
     assert steps(sweep.out) == {member: [20, 40] for member in members(sweep)}
+
+
+def test_a_trial_in_which_python_gets_no_memory_fails_and_the_others_go_on(cluster, cartpole, tmp_path):
+    greedy = shutil.copytree(cartpole, tmp_path / "greedy")
+    manifest = greedy / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("CartPole-v1", "tests.sweep.greedy:Greedy-v0"))
+    once = {"coefficients": [0], "seeds": 2, "retries": 0, "out": tmp_path / "run"}
+    summary = run_sweep(SweepSpec(datasets=[cartpole, str(greedy)], **once, **TINY))
+    assert summary.statuses == {"finished": 2, "failed": 2}
+    errors = {record["config"]["dataset"]: record["error"] for record in read_index(tmp_path / "run")}
+    assert errors == {cartpole: None, str(greedy): "MemoryError"}
 
 
 def test_a_sweep_that_finds_no_room_says_so_and_begins_when_there_is(cluster, cartpole, tmp_path, capfd, monkeypatch):
