@@ -19,14 +19,12 @@ if case["algorithm"] == "DR3-IQL":
     networks["value_encoder_factory"] = encoder
 configs = {"DR3-CQL": DiscreteCQLConfig if discrete else CQLConfig, "DR3-IQL": IQLConfig, "DR3-TD3BC": TD3PlusBCConfig}
 algorithm = configs[case["algorithm"]](batch_size=case["options"]["batch_size"], **networks).create("cpu:0")
-ends = np.zeros(len(columns["rewards"]), np.float32)
-ends[case["rows"] - 1 :: case["rows"]] = 1.0
 data = d3rlpy.dataset.MDPDataset(
-    columns["observations"].reshape(len(ends), -1).astype(np.float32),
+    columns["observations"].reshape(len(columns["rewards"]), -1),
     columns["actions"],
     columns["rewards"],
     columns["terminateds"],
-    np.maximum(ends - columns["terminateds"], 0.0),
+    columns["truncateds"],
 )
 algorithm.build_with_dataset(data)
 

@@ -1,0 +1,133 @@
+"""Contenders that work in turns, each a process with one thread on one core: the machine's noise falls on all of them.
+
+What a contender does stands in `contenders/`; it answers every turn with the seconds that it took (`contenders/turns.py`).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+HERE = Path(__file__).parent
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | {
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "RAY_AUTH_MODE": "disabled",
+}
+Turn = dict[str, Any]  # what a contender answers: see contenders/turns.py
+
+
+class Entry(NamedTuple):
+    """Which contender: its script, where its interpreter and its sources lie below the folder of peers, what it does.
+
+    `slower` says how many times fewer updates than the others it makes in a turn.
+    """
+
+    script: str
+    python: str | None = None  # None: the one that runs this
+    checkout: str = ""
+    slower: int = 1
+    asked: dict[str, Any] = {}  # noqa: RUF012
+
+
+class Contender:
+    """A process that works when it is its turn. What it prints beside its answers goes to `log`."""
+
+    def __init__(self, entry: Entry, folder: Path | None, core: int, asked: dict[str, Any], log: Path) -> None:
+        folder = (folder or Path()).resolve()
+        python = str(folder / entry.python) if entry.python else sys.executable
+        self.updates = max(1, asked["updates"] // entry.slower)
+        asked = asked | entry.asked | {"checkout": str(folder / entry.checkout), "updates": self.updates}
+        command = [python, str(HERE / "contenders" / entry.script), json.dumps(asked)]
+        self.log = log
+        with log.open("w") as errors:
+            self.process = subprocess.Popen(
+                ["taskset", "-c", str(core), *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=os.environ | ONE_THREAD | {"PYTHONPATH": str(HERE.parent)},
+            )
+
+    def turn(self) -> Turn:
+        """What it answers to one turn."""
+        assert self.process.stdin and self.process.stdout
+        try:
+            self.process.stdin.write(f"{self.updates}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended, and its output says so too
+        for line in self.process.stdout:
+            if line.startswith("TOOK "):
+                return json.loads(line[5:])  # type: ignore[no-any-return]
+        last = self.log.read_text().strip().splitlines()[-1:]
+        raise SystemExit(f"{Path(self.process.args[4]).name} has ended: {''.join(last)}")  # type: ignore[index,arg-type]
+
+
+class Contest:
+    """Contenders by name, which a `with` block starts and ends."""
+
+    def __init__(self, entries: dict[str, Entry], folder: Path | None, core: int, asked: dict[str, Any], logs: Path):
+        self.entries, self.started = entries, (folder, core, asked)
+        self.logs = logs
+
+    def __enter__(self) -> Self:
+        self.contenders: dict[str, Contender] = {}
+        for number, (name, entry) in enumerate(self.entries.items()):
+            self.contenders[name] = Contender(entry, *self.started, self.logs / f"{number}.log")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for contender in self.contenders.values():
+            contender.process.kill()
+            contender.process.wait()
+
+    def take_turns(self, turns: int) -> dict[str, list[Turn]]:
+        """The answers of all, a list over turns; one turn before these warms up and compiles."""
+        for contender in self.contenders.values():
+            contender.turn()
+        answers: dict[str, list[Turn]] = {name: [] for name in self.contenders}
+        for _ in range(turns):
+            for name, contender in self.contenders.items():
+                answers[name].append(contender.turn())
+        return answers
+
+
+def ratio(ones: list[float], others: list[float]) -> float:
+    """The median over turns of one rate by the other: neighbours in time are compared."""
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
+
+
+def spread(values: list[float]) -> str:
+    """Median, and the least and the greatest."""
+    return f"{statistics.median(values):9.1f} {f'{min(values):.1f}-{max(values):.1f}':>17}"
+
+
+def arguments(doc: str | None, turns: int = 5) -> argparse.ArgumentParser:
+    """The options that every script has."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=turns)
+    parser.add_argument("--core", type=int, default=os.cpu_count() - 1, help="the core that everything is pinned to")  # type: ignore[operator]
+    parser.add_argument("--smoke", action="store_true", help="only see that it runs: the least of everything")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    return parser
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on, and of which commit."""
+    git = subprocess.run(["git", "-C", str(HERE), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return {"commit": git.stdout.strip(), "cores": os.cpu_count(), "vectors": wide, "load": os.getloadavg()}
+
+
+def write(file: Path | None, figures: Any) -> None:
+    """The figures as JSON, with the machine, where a file is asked for."""
+    if file:
+        file.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")
