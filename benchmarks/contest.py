@@ -69,6 +69,37 @@ class Contender:
         raise SystemExit(f"{Path(self.process.args[4]).name} has ended: {''.join(last)}")  # type: ignore[index,arg-type]
 
 
+    def memory(self) -> dict[str, float]:
+        """MiB of the process and all that it has started, now: see `memory_of`."""
+        return memory_of(self.process.pid)
+
+    def stop(self) -> None:
+        """End it, with what it has started."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def memory_of(process: int) -> dict[str, float]:
+    """MiB of a process and its descendants.
+
+    `rss` is resident, `pss` has pages that several processes map in equal parts, `private` is what nobody else maps.
+    """
+    names = {"Rss:": "rss", "Pss:": "pss", "Private_Clean:": "private", "Private_Dirty:": "private"}
+    found = dict.fromkeys(names.values(), 0.0)
+    for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+        name, value = line.split()[:2]
+        if name in names:
+            found[names[name]] += int(value) / 1024
+    for task in Path(f"/proc/{process}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found = {name: found[name] + more for name, more in memory_of(int(child)).items()}
+    return found
+
+
 class Contest:
     """Contenders by name, which a `with` block starts and ends."""
 
@@ -84,8 +115,7 @@ class Contest:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for contender in self.contenders.values():
-            contender.process.kill()
-            contender.process.wait()
+            contender.stop()
 
     def take_turns(self, turns: int) -> dict[str, list[Turn]]:
         """The answers of all, a list over turns; one turn before these warms up and compiles."""

@@ -12,7 +12,7 @@ from dr3_ray.data import Provenance, SpaceSpec, episode_columns, load_dataset, w
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminateds", "truncateds")
 CHEETAH = (gym.spaces.Box(-np.inf, np.inf, (17,)), gym.spaces.Box(-1.0, 1.0, (6,)))
 ATARI = (gym.spaces.Box(0, 255, (84, 84, 4), np.uint8), gym.spaces.Discrete(6))
-NOISE = {"cheetah": (CHEETAH, 20, 1000), "atari": (ATARI, 10, 200)}  # spaces, episodes, rows in each
+NOISE = {"cheetah": (CHEETAH, 20, 1000), "atari": (ATARI, 10, 200), "frames": (ATARI, 10, 1000)}  # spaces, episodes, rows in each
 BREAKOUT = "embedded:breakout-replay"
 
 

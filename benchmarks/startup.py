@@ -1,0 +1,119 @@
+"""What comes before the first gradient update: imports, the command line, an RLlib run, a trial of Ray Tune.
+
+    python benchmarks/startup.py [--turns 5] [--trials 6] [--json FILE]
+
+Every line but the last two is a process of its own, from its start to its end; they take turns. The last two are trials
+of one update, one after the other in one Ray cluster: what a trial costs from the end of the one before to its own
+first result, in a new process and, with `reuse_actors`, in the one that there is. CPU seconds are those of the process.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from contest import HERE, ONE_THREAD, arguments, write
+
+FIRST_UPDATE = """
+from dr3_ray.rllib import config_for
+config = config_for("DR3-CQL").offline_data(input_="embedded:breakout-replay").population(updates_per_iteration=1)
+config.build_algo().train()
+"""
+STARTS = {
+    "python": ["-c", "pass"],
+    "import torch": ["-c", "import torch"],
+    "import ray.rllib": ["-c", "import ray.rllib.algorithms.algorithm"],
+    "import dr3_ray": ["-c", "import dr3_ray"],
+    "import dr3_ray.rllib": ["-c", "import dr3_ray.rllib"],
+    "dr3-ray --help": ["-m", "dr3_ray.cli", "--help"],
+    "first update through RLlib": ["-c", FIRST_UPDATE],
+}
+TRIALS = {"trial in a new process": False, "trial in a used process": True}
+
+
+def start(arguments: list[str], core: int) -> dict[str, float]:
+    """Seconds of one process."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        ["taskset", "-c", str(core), sys.executable, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | ONE_THREAD | {"PYTHONPATH": str(HERE.parent)},
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"python {arguments} has failed")
+    return {"wall": time.perf_counter() - started, "cpu": used.ru_utime + used.ru_stime}
+
+
+def mark(*, result: dict[str, Any], **_: Any) -> None:
+    """Says in a result when and where it was made, and how much CPU time its process has had."""
+    result |= {"at": time.time(), "process": os.getpid(), "used": time.process_time()}
+
+
+def trials(count: int, reuse: bool, folder: Path) -> list[dict[str, float]]:
+    """Seconds of all trials but the first."""
+    from ray import tune
+
+    import dr3_ray
+
+    dr3_ray.register_algorithms()
+    config = dr3_ray.DR3CQLConfig().offline_data(input_="embedded:breakout-replay")
+    config.population(updates_per_iteration=1).callbacks(on_train_result=mark)
+    config.debugging(seed=tune.grid_search(list(range(count))))
+    results = tune.Tuner(
+        "DR3-CQL",
+        param_space=config,
+        tune_config=tune.TuneConfig(reuse_actors=reuse, max_concurrent_trials=1),
+        run_config=tune.RunConfig(storage_path=str(folder), stop={"training_iteration": 1}, verbose=0),
+    ).fit()
+    marks = sorted((each.metrics for each in results), key=lambda each: each["at"])
+    assert len({each["process"] for each in marks}) == (1 if reuse else count)
+    return [
+        {"wall": this["at"] - before["at"], "cpu": this["used"] - (before["used"] if reuse else 0.0)}
+        for before, this in zip(marks, marks[1:], strict=False)
+    ]
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--of-tune", nargs=2, metavar=("REUSE", "FOLDER"), help="print the seconds of trials, as JSON")
+    options = parser.parse_args()
+    if options.of_tune:
+        print(json.dumps(trials(options.trials, options.of_tune[0] == "True", Path(options.of_tune[1]))))
+        return
+    turns = 1 if options.smoke else options.turns
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in STARTS}
+    for _ in range(turns):
+        for name, command in STARTS.items():
+            figures[name].append(start(command, options.core))
+    for name, reuse in TRIALS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--trials", str(2 if options.smoke else options.trials)]
+            output = subprocess.run(
+                [*command, "--of-tune", str(reuse), folder],
+                env=os.environ | ONE_THREAD | {"PYTHONPATH": str(HERE.parent)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                check=True,
+            )
+            figures[name] = json.loads(output.stdout.splitlines()[-1])
+    print(f"{'seconds':30}{'wall':>8}{'min-max':>14}{'CPU':>8}{'min-max':>14}")
+    for name, measured in figures.items():
+        shown = ""
+        for clock in ("wall", "cpu"):
+            values = [each[clock] for each in measured]
+            shown += f"{statistics.median(values):8.2f}{f'{min(values):.2f}-{max(values):.2f}':>14}"
+        print(f"{name:30}{shown}")
+    write(options.json, figures)
+
+
+if __name__ == "__main__":
+    main()
