@@ -59,7 +59,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     options = parser.parse_args()
-    packs, updates = ((1, 2), 1) if options.smoke else (PACKS, 8)
+    packs, updates, shared = ((1, 2), 1, "atari") if options.smoke else (PACKS, 8, "frames")
     figures: dict[str, Any] = {}
     print(f"{'MiB':44}{'peak':>9}{'rss':>9}{'pss':>9}{'private':>9}   a member")
     with tempfile.TemporaryDirectory() as name:
@@ -78,11 +78,12 @@ def main() -> None:
             figures[label] = alone
         for trials in (1, 2 if options.smoke else TRIALS):
             entries = {str(number): Entry("population.py") for number in range(trials)}
-            found = run(entries, CASES["nature-cnn"]._replace(data="frames"), updates, options.core, folder)
-            figures[f"frames, {trials} trials"] = found
-            size = sum(file.stat().st_size for file in (folder / "frames").rglob("*")) / 2**20
+            case = CASES["nature-cnn"]._replace(data=shared)
+            found = run(entries, case, updates, options.core, folder)
+            figures[f"{shared}, {trials} trials"] = found
+            size = sum(file.stat().st_size for file in (folder / shared).rglob("*")) / 2**20
             total = {kind: sum(each[kind] for each in found.values()) for kind in found["0"]}
-            show(f"{trials} trials on {size:.0f} MiB of frames, together", total)
+            show(f"{trials} trials on {size:.0f} MiB of images, together", total)
     write(options.json, figures)
 
 

@@ -1,75 +1,122 @@
-"""Packs on a CPU: CPU-milliseconds a gradient update of one member, walked in turn and stacked.
+"""Packs: what an update of one member costs in a pack of K, and evaluation's share of a sweep.
 
-    python benchmarks/pack.py [--members 4] [--repeats 3] [--json FILE]
+    python benchmarks/pack.py [--cases dqn] [--members 1 4 16] [--peers DIR] [--json FILE]
+    python benchmarks/pack.py --device cuda [--members 1 8 64 256]
 
-One thread, the package's data sets. The two executions take turns; the figures are medians.
+On a CPU: milliseconds of CPU time an update of a member, every pack a process with one thread, in turns; `by it` is the
+cost of a process with a single member by that of a member of this pack, so that 16 members at 1.0 are as fast as 16
+such processes. `auto` is the execution that the package chooses, the others are forced. On a GPU the same by wall time.
+
+`matmul` and `memory` are the shares of two limits, measured in the same turns: floating-point operations of an update
+(torch's FlopCounterMode) by those of large fp32 products, and the bytes that Adam and the targets cannot avoid to move
+(4 bytes, 7 times a parameter and 2 times a target) by those of a copy. On a GPU also the peak of its memory.
 """
 
-import argparse
-import json
-import os
 import statistics
-import time
-from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-
-from dr3_ray.algorithms.registry import find
-from dr3_ray.data import load_dataset
-from dr3_ray.member import Member
-from dr3_ray.population import Population, choose_execution, largest_activation
-
-CASES: list[tuple[str, str, dict[str, Any], int]] = [
-    ("DR3-CQL", "breakout", {}, 60),
-    ("DR3-CQL", "breakout", {"batch_size": 256}, 20),
-    ("DR3-CQL", "breakout", {"batch_size": 256, "hidden_sizes": [64, 64]}, 60),
-    ("DR3-CQL", "breakout", {"hidden_sizes": [512, 512]}, 30),
-    ("BC", "pendulum", {}, 60),
-    ("DR3-SARSA", "pendulum", {}, 20),
-    ("DR3-CQL", "pendulum", {"hidden_sizes": [32, 32], "batch_size": 64}, 60),
-    ("DR3-CQL", "pendulum", {"hidden_sizes": [256, 256]}, 3),
-]
+from contest import Contest, Entry, Turn, arguments, ratio, write
+from evaluation_share import shares
+from noise import prepare
 
 
-def population(name: str, data: Any, options: dict[str, Any], members: int, execution: Any) -> Population:
-    """K members that differ in their seed."""
-    spec = find(name, data.spaces.action_kind)
-    pack = [Member.from_dict(spec, options | {"seed": seed}) for seed in range(members)]
-    return Population.of(spec, pack, data, data.spaces, execution)
+class Case(NamedTuple):
+    """An algorithm on some data, its sizes, and the updates of a turn of one member."""
+
+    algorithm: str
+    data: str
+    options: dict[str, Any]
+    updates: int
+
+
+WIDE = {"hidden_sizes": [256, 256]}
+CASES = {
+    "cql": Case("DR3-CQL", "cheetah", WIDE | {"batch_size": 256}, 16),
+    "iql": Case("DR3-IQL", "cheetah", WIDE | {"batch_size": 256}, 128),
+    "dqn": Case("DR3-CQL", "breakout", WIDE | {"batch_size": 32}, 512),
+    "dqn-256": Case("DR3-CQL", "breakout", WIDE | {"batch_size": 256}, 256),
+    "dqn-32-wide": Case("DR3-CQL", "breakout", {"hidden_sizes": [32, 32], "batch_size": 32}, 1024),
+    "nature-cnn": Case(
+        "DR3-CQL", "atari", {"hidden_sizes": [512], "batch_size": 32, "encoder": "nature_cnn"}, 32
+    ),
+}  # fmt: skip
+DISCRETE_FLAT = ("dqn", "dqn-256", "dqn-32-wide")  # which the JAX peer knows
+
+
+def entries_of(label: str, options: Any) -> dict[str, Entry]:
+    """Packs of all sizes; on a CPU the largest with every execution, and JAX's."""
+    found = {}
+    for n in options.members:
+        slower = max(1, n // (1 if options.device == "cuda" else 2))
+        found[f"{n} auto"] = Entry("population.py", slower=slower, asked={"members": n})
+        if n == max(options.members) > 1 and options.device == "cpu":
+            for execution in ("in_turn", "stacked"):
+                asked = {"members": n, "execution": execution}
+                found[f"{n} {execution}"] = Entry("population.py", slower=slower, asked=asked)
+            if options.peers and label in DISCRETE_FLAT:
+                found[f"{n} JAX vmap"] = Entry("jax_vmap.py", "jax/bin/python", slower=slower, asked={"members": n})
+    return found | {"limits": Entry("device_limits.py", slower=10**9)}
+
+
+def measure(label: str, options: Any, folder: Path) -> dict[str, list[Turn]]:
+    """The turns of all packs; they are printed."""
+    case, clock = CASES[label], "wall" if options.device == "cuda" else "cpu"
+    asked = {
+        "algorithm": case.algorithm, "options": case.options, "dr3_coeff": 0.03, "device": options.device,
+        "updates": 2 if options.smoke else case.updates, **prepare(case.data, folder),
+    }  # fmt: skip
+    entries = entries_of(label, options)
+    with Contest(entries, options.peers, options.core, asked, folder) as contest:
+        found = contest.take_turns(options.turns)
+    limits = found["limits"]
+    flops = statistics.median(turn["flops"] * turn["updates"] / turn[clock] for turn in limits)
+    moved = statistics.median(turn["bytes"] / turn["copy"][clock] for turn in limits)
+    single = [turn[clock] / turn["updates"] for turn in found[next(iter(found))]]
+    for name, turns in found.items():
+        if name == "limits":
+            continue
+        members = entries[name].asked["members"]
+        each = [turn[clock] / turn["updates"] / members for turn in turns]
+        ms, last = statistics.median(each) * 1e3, turns[-1]
+        shown = f"{label}: {name}"
+        line = f"{shown:30}{ms:9.3f}{f'{min(each) * 1e3:.3f}-{max(each) * 1e3:.3f}':>17}{ratio(single, each):8.2f}"
+        line += f"{1e3 / ms:10.0f}"
+        if "flops" in last:
+            step = ms / 1e3 * members
+            least = 4 * (7 * last["parameters"] + 2 * last["targets"])
+            line += f"{last['flops'] / step / flops:9.0%}{least / step / moved:8.0%}  {last['execution']}"
+            if options.device == "cuda":
+                line += f"  {last['peak_device_mib'] / members:.1f}"
+        print(line, flush=True)
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--members", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", help="write the figures to this file")
+    parser = arguments(__doc__)
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
+    parser.add_argument("--members", nargs="+", type=int, help="sizes of packs; the first is what others compare with")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--peers", type=Path, help="the folder that peers.sh has filled: JAX takes part")
+    parser.add_argument("--without-evaluation", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    figures = []
-    print(f"{options.members} members, CPU-ms an update of one member")
-    print(f"{'':46}{'in turn':>9}{'stacked':>9}{'ratio':>7}   chosen")
-    for name, data_name, settings, updates in CASES:
-        data = load_dataset(f"embedded:{data_name}-replay")
-        packs = {each: population(name, data, settings, options.members, each) for each in ("in_turn", "stacked")}
-        times: dict[str, list[float]] = {each: [] for each in packs}
-        for turn in range(options.repeats + 1):
-            for execution, pack in packs.items():
-                start = time.process_time()
-                pack.update(updates)
-                if turn > 0:  # the first turn warms up
-                    times[execution].append((time.process_time() - start) * 1e3 / updates / options.members)
-        in_turn, stacked = (statistics.median(times[each]) for each in ("in_turn", "stacked"))
-        pack = packs["stacked"]
-        activation = largest_activation(pack.members[0].options, pack.batches.sampler.noise)
-        chosen = choose_execution(torch.device("cpu"), activation)
-        what = f"{name} {data_name} {settings or ''}"
-        print(f"{what:46.46}{in_turn:9.2f}{stacked:9.2f}{in_turn / stacked:7.2f}   {chosen}", flush=True)
-        figures.append({"case": what, "in_turn_ms": in_turn, "stacked_ms": stacked, "chosen": chosen})
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(figures, file, indent=1)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no GPU: leave out --device")
+    if options.smoke:
+        options.members, options.turns = [1, 2], 1
+    options.members = options.members or ([1, 8, 64, 256] if options.device == "cuda" else [1, 4, 16])
+    figures: dict[str, Any] = {}
+    if options.cases:
+        print(f"{'ms an update of a member':30}{'median':>9}{'min-max':>17}{'by it':>8}{'updates/s':>10}", end="")
+        print(f"{'matmul':>9}{'memory':>8}  execution" + ("  MiB a member" if options.device == "cuda" else ""))
+    with tempfile.TemporaryDirectory() as folder:
+        for label in options.cases:
+            figures[label] = measure(label, options, Path(folder))
+        if not options.without_evaluation:
+            figures["evaluation"] = shares([options.members[0], options.members[-1]], Path(folder), options.smoke)
+    write(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ of one update, one after the other in one Ray cluster: what a trial costs from t
 first result, in a new process and, with `reuse_actors`, in the one that there is. CPU seconds are those of the process.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -58,7 +57,7 @@ def mark(*, result: dict[str, Any], **_: Any) -> None:
 
 def trials(count: int, reuse: bool, folder: Path) -> list[dict[str, float]]:
     """Seconds of all trials but the first."""
-    from ray import tune
+    from ray import tune  # not before: this process starts others, whose imports are measured
 
     import dr3_ray
 
@@ -83,28 +82,16 @@ def trials(count: int, reuse: bool, folder: Path) -> list[dict[str, float]]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--trials", type=int, default=6)
-    parser.add_argument("--of-tune", nargs=2, metavar=("REUSE", "FOLDER"), help="print the seconds of trials, as JSON")
     options = parser.parse_args()
-    if options.of_tune:
-        print(json.dumps(trials(options.trials, options.of_tune[0] == "True", Path(options.of_tune[1]))))
-        return
-    turns = 1 if options.smoke else options.turns
+    turns, count = (1, 2) if options.smoke else (options.turns, options.trials)
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in STARTS}
     for _ in range(turns):
         for name, command in STARTS.items():
             figures[name].append(start(command, options.core))
-    for name, reuse in TRIALS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--trials", str(2 if options.smoke else options.trials)]
-            output = subprocess.run(
-                [*command, "--of-tune", str(reuse), folder],
-                env=os.environ | ONE_THREAD | {"PYTHONPATH": str(HERE.parent)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                check=True,
-            )
-            figures[name] = json.loads(output.stdout.splitlines()[-1])
+    os.environ |= ONE_THREAD | {"PYTHONPATH": str(HERE.parent)}  # Ray's workers have it from here
+    with tempfile.TemporaryDirectory() as folder:
+        for name, reuse in TRIALS.items():
+            figures[name] = trials(count, reuse, Path(folder) / str(reuse))
     print(f"{'seconds':30}{'wall':>8}{'min-max':>14}{'CPU':>8}{'min-max':>14}")
     for name, measured in figures.items():
         shown = ""

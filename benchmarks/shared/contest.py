@@ -1,6 +1,6 @@
 """Contenders that work in turns, each a process with one thread on one core: the machine's noise falls on all of them.
 
-What a contender does stands in `contenders/`; it answers every turn with the seconds that it took (`contenders/turns.py`).
+What a contender does stands in `contenders/`; `contenders/turns.py` says what it answers at every turn.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]  # where the scripts are
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} | {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "RAY_AUTH_MODE": "disabled",
@@ -67,7 +67,6 @@ class Contender:
                 return json.loads(line[5:])  # type: ignore[no-any-return]
         last = self.log.read_text().strip().splitlines()[-1:]
         raise SystemExit(f"{Path(self.process.args[4]).name} has ended: {''.join(last)}")  # type: ignore[index,arg-type]
-
 
     def memory(self) -> dict[str, float]:
         """MiB of the process and all that it has started, now: see `memory_of`."""

@@ -12,7 +12,11 @@ from dr3_ray.data import Provenance, SpaceSpec, episode_columns, load_dataset, w
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminateds", "truncateds")
 CHEETAH = (gym.spaces.Box(-np.inf, np.inf, (17,)), gym.spaces.Box(-1.0, 1.0, (6,)))
 ATARI = (gym.spaces.Box(0, 255, (84, 84, 4), np.uint8), gym.spaces.Discrete(6))
-NOISE = {"cheetah": (CHEETAH, 20, 1000), "atari": (ATARI, 10, 200), "frames": (ATARI, 10, 1000)}  # spaces, episodes, rows in each
+NOISE = {
+    "cheetah": (CHEETAH, 20, 1000),
+    "atari": (ATARI, 10, 200),
+    "frames": (ATARI, 10, 1000),
+}  # spaces, episodes, rows in each
 BREAKOUT = "embedded:breakout-replay"
 
 
@@ -25,7 +29,9 @@ def prepare(kind: str, folder: Path) -> dict[str, str]:
             _write_noise(kind, folder / kind)
     if not columns.exists():
         data = load_dataset(source)
-        np.savez(columns, **{name: each.numpy() for name, each in data.gather(torch.arange(len(data)), COLUMNS).items()})
+        np.savez(
+            columns, **{name: each.numpy() for name, each in data.gather(torch.arange(len(data)), COLUMNS).items()}
+        )
     return {"dataset": source, "columns": str(columns)}
 
 

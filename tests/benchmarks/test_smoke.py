@@ -1,0 +1,68 @@
+"""The benchmarks at their smallest: that they run, and write what was measured of whom."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPTS = {
+    "speed.py": ["--cases", "iql", "dqn-cql", "--without", "stock RLlib", "--precisions", "fp32"],
+    "pack.py": ["--cases", "dqn"],
+    "memory.py": ["--cases", "dqn"],
+    "startup.py": [],
+}
+
+
+def figures_of(script: str, folder: Path) -> dict:
+    """What the script wrote."""
+    command = [sys.executable, str(BENCHMARKS / script), "--smoke", *SCRIPTS[script]]
+    done = subprocess.run([*command, "--json", str(folder / "figures.json")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((folder / "figures.json").read_text())
+    assert written["machine"]["cores"] >= 1
+    return written["figures"]
+
+
+def test_speed_has_ours_with_and_without_dr3_beside_plain_torch(tmp_path):
+    found = figures_of("speed.py", tmp_path)
+    core = {"ours, fp32", "core", "core without DR3"}
+    assert set(found["iql"]) == core
+    assert set(found["dqn-cql"]) == core | {"eager torch", "eager torch, fused Adam"}
+    [turn] = found["iql"]["ours, fp32"]
+    assert turn["updates"] == 2 and turn["cpu"] > 0.0 and turn["probe"]["cpu"] > 0.0
+
+
+def test_pack_compares_sizes_and_executions(tmp_path):
+    found = figures_of("pack.py", tmp_path)
+    one, two = found["dqn"]["1 auto"][0], found["dqn"]["2 stacked"][0]
+    assert two["parameters"] == 2 * one["parameters"] and two["flops"] == 2 * one["flops"] > 0
+    assert found["dqn"]["2 in_turn"][0]["execution"] == "in_turn"
+    assert all(0.0 < each["share"] < 1.0 for each in found["evaluation"])
+
+
+def test_memory_is_of_runs_of_packs_and_of_trials_on_one_data_set(tmp_path):
+    found = figures_of("memory.py", tmp_path)
+    for memory in found["dqn"].values():
+        assert memory["peak"] >= 0.9 * memory["rss"] and memory["rss"] >= memory["pss"] >= memory["private"] > 0.0
+    assert [len(found[f"atari, {n} trials"]) for n in (1, 2)] == [1, 2]
+
+
+def test_startup_has_imports_and_trials(tmp_path):
+    found = figures_of("startup.py", tmp_path)
+    assert all(each["cpu"] > 0.0 for measured in found.values() for each in measured)
+    assert len(found["trial in a used process"]) == 1
+
+
+def test_a_contender_that_ends_is_named_with_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from contest import Contest, Entry
+
+    asked = {"algorithm": "DR3-CQL", "updates": 1, "dataset": str(tmp_path / "nowhere"), "options": {}}
+    with (
+        pytest.raises(SystemExit, match=r"population\.py has ended: .*nowhere"),
+        Contest({"ours": Entry("population.py")}, None, 0, asked, tmp_path) as contest,
+    ):
+        contest.take_turns(1)
