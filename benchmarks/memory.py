@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from contest import Contest, Entry, arguments, write
-from noise import prepare
+from shared.contest import Contest, Entry, arguments, write
+from shared.noise import prepare
 
 
 class Case(NamedTuple):

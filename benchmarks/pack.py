@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from contest import Contest, Entry, Turn, arguments, ratio, write
-from evaluation_share import shares
-from noise import prepare
+from shared.contest import Contest, Entry, Turn, arguments, ratio, write
+from shared.evaluation_share import shares
+from shared.noise import prepare
 
 
 class Case(NamedTuple):

@@ -18,8 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from contest import Contest, Entry, Turn, arguments, ratio, spread, write
-from noise import prepare
+from shared.contest import Contest, Entry, Turn, arguments, ratio, spread, write
+from shared.noise import prepare
 
 ITERATION = 5000  # updates between two probes in an ordinary run
 

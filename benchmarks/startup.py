@@ -7,6 +7,7 @@ of one update, one after the other in one Ray cluster: what a trial costs from t
 first result, in a new process and, with `reuse_actors`, in the one that there is. CPU seconds are those of the process.
 """
 
+import itertools
 import os
 import statistics
 import subprocess
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contest import HERE, ONE_THREAD, arguments, write
+from shared.contest import HERE, ONE_THREAD, arguments, write
 
 FIRST_UPDATE = """
 from dr3_ray.rllib import config_for
@@ -75,7 +76,7 @@ def trials(count: int, reuse: bool, folder: Path) -> list[dict[str, float]]:
     assert len({each["process"] for each in marks}) == (1 if reuse else count)
     return [
         {"wall": this["at"] - before["at"], "cpu": this["used"] - (before["used"] if reuse else 0.0)}
-        for before, this in zip(marks, marks[1:], strict=False)
+        for before, this in itertools.pairwise(marks)
     ]
 
 

@@ -32,7 +32,7 @@ def update(n: int) -> None:
 
 
 def facts() -> dict[str, object]:
-    """How the members are executed, floating-point operations of an update of all, numbers that Adam and targets move."""
+    """How the members are executed, floating-point operations of an update of them all, trained numbers."""
     found = {
         "execution": population.execution,
         "flops": counter.get_total_flops() / 2,

@@ -29,8 +29,8 @@ def take_turns(
 ) -> None:
     """Answer each line `n` with {"updates": n, "wall": s, "cpu": s} of `update(n)`, which returns when they are made.
 
-    Each of the `parts` is timed once more on its own, under its name; `facts` are added as they are, and `peak_mib`, the
-    most memory that the process has had.
+    Each of the `parts` is timed once more on its own, under its name; `facts` are added as they are, and `peak_mib`,
+    the most memory that the process has had.
     """
     for line in sys.stdin:
         n = int(line)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from noise import BREAKOUT, prepare
+from shared.noise import BREAKOUT, prepare
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
@@ -53,9 +53,8 @@ def shares(members: list[int], folder: Path, smoke: bool) -> list[dict[str, Any]
     fields = SweepSpec.model_fields
     interval = fields["steps"].default // fields["evaluations"].default
     episodes = 1 if smoke else fields["evaluation_episodes"].default
-    print(
-        f"\n{f'CPU s: {interval} updates, {episodes} episodes':46}{'members':>8}{'updates':>9}{'play':>8}{'share':>7}"
-    )
+    title = f"CPU s: {interval} updates, {episodes} episodes"
+    print(f"\n{title:46}{'members':>8}{'updates':>9}{'play':>8}{'share':>7}")
     figures = []
     for task in TASKS[1:3] if smoke else TASKS:
         data = load_dataset(prepare(task.dataset, folder)["dataset"] if task.dataset == "cheetah" else task.dataset)

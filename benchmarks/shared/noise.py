@@ -29,9 +29,8 @@ def prepare(kind: str, folder: Path) -> dict[str, str]:
             _write_noise(kind, folder / kind)
     if not columns.exists():
         data = load_dataset(source)
-        np.savez(
-            columns, **{name: each.numpy() for name, each in data.gather(torch.arange(len(data)), COLUMNS).items()}
-        )
+        rows = data.gather(torch.arange(len(data)), COLUMNS)
+        np.savez(columns, **{name: each.numpy() for name, each in rows.items()})
     return {"dataset": source, "columns": str(columns)}
 
 

@@ -58,7 +58,7 @@ def test_startup_has_imports_and_trials(tmp_path):
 
 def test_a_contender_that_ends_is_named_with_its_last_words(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from contest import Contest, Entry
+    from shared.contest import Contest, Entry
 
     asked = {"algorithm": "DR3-CQL", "updates": 1, "dataset": str(tmp_path / "nowhere"), "options": {}}
     with (
