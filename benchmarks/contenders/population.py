@@ -1,15 +1,33 @@
 """K members in one process, without RLlib: packs, the cost of DR3, memory on a CPU and on a GPU."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from turns import asked, take_turns
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
 from dr3_ray.member import Member
 from dr3_ray.population import Population
+
+
+class Operations(TorchDispatchMode):
+    """Counts floating-point operations of products and convolutions. Torch's own counter wants to hook leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
+        self.total += count(*args, **(kwargs or {}), out_val=out) if count else 0
+        return out
+
 
 torch.set_num_threads(1)
 case = asked()
@@ -21,7 +39,7 @@ members = [Member.from_dict(spec, options | {"seed": seed}) for seed in range(ca
 if not case.get("regularized", True):
     members = [dataclasses.replace(member, dr3=None) for member in members]  # the base algorithm, untouched
 population = Population.of(spec, members, data, data.spaces, case.get("execution", "auto"), device)
-with FlopCounterMode(display=False) as counter:
+with Operations() as counter:
     population.update(2)  # a delayed policy moves in one of two
 
 
@@ -35,7 +53,7 @@ def facts() -> dict[str, object]:
     """How the members are executed, floating-point operations of an update of them all, trained numbers."""
     found = {
         "execution": population.execution,
-        "flops": counter.get_total_flops() / 2,
+        "flops": counter.total / 2,
         "parameters": sum(part.values.numel() for part in population.parts.values()),
         "targets": sum(p.target_values.numel() for p in population.parts.values() if p.target_values is not None),
     }
