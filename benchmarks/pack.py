@@ -8,8 +8,9 @@ cost of a process with a single member by that of a member of this pack, so that
 such processes. `auto` is the execution that the package chooses, the others are forced. On a GPU the same by wall time.
 
 `matmul` and `memory` are the shares of two limits, measured in the same turns: floating-point operations of an update
-(torch's formulas for products and convolutions) by those of large fp32 products, and the bytes that Adam and the targets cannot avoid to move
-(4 bytes, 7 times a parameter and 2 times a target) by those of a copy. On a GPU also the peak of its memory.
+(torch's formulas for products and convolutions) by those of large fp32 products, and the bytes that Adam and the
+targets cannot avoid to move (4 bytes, 7 times a parameter and 2 times a target) by those of a copy. On a GPU also the
+peak of its memory.
 """
 
 import statistics

@@ -17,7 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray import tune
 from shared.contest import HERE, ONE_THREAD, arguments, write
+
+import dr3_ray
 
 FIRST_UPDATE = """
 from dr3_ray.rllib import config_for
@@ -58,10 +62,6 @@ def mark(*, result: dict[str, Any], **_: Any) -> None:
 
 def trials(count: int, reuse: bool, folder: Path) -> list[dict[str, float]]:
     """Seconds of all trials but the first."""
-    from ray import tune  # not before: this process starts others, whose imports are measured
-
-    import dr3_ray
-
     dr3_ray.register_algorithms()
     config = dr3_ray.DR3CQLConfig().offline_data(input_="embedded:breakout-replay")
     config.population(updates_per_iteration=1).callbacks(on_train_result=mark)
@@ -91,8 +91,11 @@ def main() -> None:
             figures[name].append(start(command, options.core))
     os.environ |= ONE_THREAD | {"PYTHONPATH": str(HERE.parent)}  # Ray's workers have it from here
     with tempfile.TemporaryDirectory() as folder:
+        # its own cluster, whatever else runs on the machine
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=f"{folder}/ray")
         for name, reuse in TRIALS.items():
             figures[name] = trials(count, reuse, Path(folder) / str(reuse))
+        ray.shutdown()
     print(f"{'seconds':30}{'wall':>8}{'min-max':>14}{'CPU':>8}{'min-max':>14}")
     for name, measured in figures.items():
         shown = ""

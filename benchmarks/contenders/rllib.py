@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 case = asked()
 os.sched_setaffinity(0, range(os.cpu_count() or 1))  # or Ray's workers would have to share its core
 folder = Path(case["columns"]).parent
-ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=str(folder / "ray"))
+ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=str(folder / "ray"))
 columns = {name: column[:ROWS] for name, column in np.load(case["columns"]).items()}
 ends = np.maximum(columns["terminateds"], columns["truncateds"])
 rows = {
