@@ -80,6 +80,14 @@ def trials(count: int, reuse: bool, folder: Path) -> list[dict[str, float]]:
     ]
 
 
+def show(name: str, measured: list[dict[str, float]]) -> None:
+    shown = ""
+    for clock in ("wall", "cpu"):
+        values = [each[clock] for each in measured]
+        shown += f"{statistics.median(values):8.2f}{f'{min(values):.2f}-{max(values):.2f}':>14}"
+    print(f"{name:30}{shown}", flush=True)
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--trials", type=int, default=6)
@@ -89,20 +97,17 @@ def main() -> None:
     for _ in range(turns):
         for name, command in STARTS.items():
             figures[name].append(start(command, options.core))
+    print(f"{'seconds':30}{'wall':>8}{'min-max':>14}{'CPU':>8}{'min-max':>14}")
+    for name, measured in figures.items():
+        show(name, measured)
     os.environ |= ONE_THREAD | {"PYTHONPATH": str(HERE.parent)}  # Ray's workers have it from here
     with tempfile.TemporaryDirectory() as folder:
         # its own cluster, whatever else runs on the machine
         ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=f"{folder}/ray")
         for name, reuse in TRIALS.items():
             figures[name] = trials(count, reuse, Path(folder) / str(reuse))
+            show(name, figures[name])
         ray.shutdown()
-    print(f"{'seconds':30}{'wall':>8}{'min-max':>14}{'CPU':>8}{'min-max':>14}")
-    for name, measured in figures.items():
-        shown = ""
-        for clock in ("wall", "cpu"):
-            values = [each[clock] for each in measured]
-            shown += f"{statistics.median(values):8.2f}{f'{min(values):.2f}-{max(values):.2f}':>14}"
-        print(f"{name:30}{shown}")
     write(options.json, figures)
 
 
