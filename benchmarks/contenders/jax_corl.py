@@ -1,24 +1,15 @@
 """JAX-CORL's compiled updates. Its IQL has a layer norm in V, and its TD3+BC one in Q."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from turns import asked, take_turns
+from turns import asked, load, take_turns
 
 case = asked()
 NAME = {"DR3-CQL": "cql", "DR3-IQL": "iql", "DR3-TD3BC": "td3bc"}[case["algorithm"]]
-for absent in ("d4rl", "gym", "wandb"):
-    sys.modules[absent] = MagicMock()
-spec = importlib.util.spec_from_file_location("theirs", Path(case["checkout"]) / "algos" / f"{NAME}.py")
-assert spec and spec.loader
-theirs = importlib.util.module_from_spec(spec)
-sys.modules["theirs"] = theirs
-spec.loader.exec_module(theirs)
+theirs = load(Path(case["checkout"]) / "algos" / f"{NAME}.py", absent=("d4rl", "gym", "wandb"))
 
 columns = dict(np.load(case["columns"]))
 columns |= {"dones": columns["terminateds"], "dones_float": columns["terminateds"]}

@@ -1,11 +1,15 @@
 """A contender makes so many gradient updates for every line that it reads, and answers what they took."""
 
+import importlib.util
 import json
 import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import MagicMock
 
 MARK = "TOOK "  # before an answer, because some contenders print as they go
 
@@ -13,6 +17,16 @@ MARK = "TOOK "  # before an answer, because some contenders print as they go
 def asked() -> dict[str, Any]:
     """What this process is asked for, in its only argument; see the script that starts it."""
     return json.loads(sys.argv.pop())  # some of them read the command line themselves
+
+
+def load(file: Path, absent: tuple[str, ...]) -> ModuleType:
+    """A peer's file as a module; packages that it imports and does not need to train are stood in for."""
+    sys.modules |= {name: MagicMock() for name in absent}
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec and spec.loader
+    sys.modules[file.stem] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def seconds(work: Callable[[], object]) -> dict[str, float]:

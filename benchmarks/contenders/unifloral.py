@@ -3,26 +3,17 @@
 Its CQL samples one action where the others sample ten, so that it is not compared.
 """
 
-import importlib.util
-import sys
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from turns import asked, take_turns
+from turns import asked, load, take_turns
 
 case = asked()
 NAME = {"DR3-IQL": "iql", "DR3-TD3BC": "td3_bc"}[case["algorithm"]]
 assert case["options"]["hidden_sizes"] == [256, 256], "the widths of unifloral's networks are fixed"
-for absent in ("d4rl", "gym", "tyro", "wandb"):
-    sys.modules[absent] = MagicMock()
-spec = importlib.util.spec_from_file_location("theirs", Path(case["checkout"]) / "algorithms" / f"{NAME}.py")
-assert spec and spec.loader
-theirs = importlib.util.module_from_spec(spec)
-sys.modules["theirs"] = theirs
-spec.loader.exec_module(theirs)
+theirs = load(Path(case["checkout"]) / "algorithms" / f"{NAME}.py", absent=("d4rl", "gym", "tyro", "wandb"))
 
 columns = {name: jnp.asarray(column, jnp.float32) for name, column in np.load(case["columns"]).items()}
 names = ("observations", "actions", "rewards", "next_observations", "terminateds")
