@@ -185,7 +185,8 @@ class Population:
             total = reduce(add, terms.losses.values())  # [K]
             active = self._active(step)
             trained = [parameter for name in active for parameter in view.parameters[name]]
-            found = torch.autograd.grad(total, trained, torch.ones_like(total), materialize_grads=True)
+            # of the sum: torch imports sympy, in half a second, to compare the shapes of gradients that it is given
+            found = torch.autograd.grad(total.sum(), trained, materialize_grads=True)
             loss, *means = self.batches.share.mean([total.detach(), *found])
             gradients = iter(means)
             for name, part in active.items():

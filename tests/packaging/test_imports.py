@@ -39,3 +39,16 @@ def test_only_the_layers_around_rllib_import_ray():
 def test_the_training_core_starts_without(library):
     layers = ("losses", "regularizers", "networks", "diagnostics", "algorithms", "population")
     assert library not in modules_after("import " + ", ".join(f"dr3_ray.{layer}" for layer in layers))
+
+
+def test_the_first_update_does_not_wait_for_sympy():
+    """Which torch imports, in half a second, to compare the shapes of gradients that it is given."""
+    train = """
+from dr3_ray.algorithms.registry import find
+from dr3_ray.data import load_dataset
+from dr3_ray.member import Member
+from dr3_ray.population import Population
+data, algorithm = load_dataset("embedded:breakout-replay"), find("DR3-CQL", "discrete")
+members = [Member.from_dict(algorithm, {"hidden_sizes": [8], "dr3_coeff": 0.1, "seed": seed}) for seed in (0, 1)]
+Population.of(algorithm, members, data, data.spaces).update(1)"""
+    assert "sympy" not in modules_after(train)
