@@ -3,15 +3,15 @@
     python benchmarks/scale.py [--members 100 1000 10000] [--slots 100] [--nodes 4] [--repeats 1] [--json FILE]
     python benchmarks/scale.py --smoke
 
-The sweep is real: specification, packs, Ray Tune's driver, index, histories, `--resume` after `kill -9` at half done,
-`dr3-ray status`, `dr3-ray report`. Two things are not. Trials train nothing: they return at once what a pack of DR3-CQL
-returns, of the same names and sizes. And the machines are as many Ray nodes as fit on this one (`--nodes`), which
-declare CPUs for all `--slots` trials that machines with one CPU each would train at a time.
+The sweep is real: specification, packs, Ray Tune's driver, index, histories, `kill -9` when half of the members have
+begun, `--resume`, `dr3-ray status`, `dr3-ray report`. Two things are not. Trials train nothing: they return, so many
+`--seconds` later, what a pack of DR3-CQL returns, of the same names and sizes. And the machines are as many Ray nodes
+as fit on this one (`--nodes`), which declare CPUs for all `--slots` trials that machines with one CPU each would train
+at a time. To fill many slots trials have to take longer than it takes to start that many processes.
 """
 
 import argparse
 import json
-import math
 import os
 import signal
 import statistics
@@ -28,11 +28,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 import numpy as np
+import pandas as pd
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from dr3_ray.sweep.index import read_index
-from dr3_ray.sweep.spec import SweepSpec
+from dr3_ray.sweep.index import INDEX
+from dr3_ray.sweep.spec import SweepSpec, members
 
 METRICS = (
     "cosine", "cql_gap", "dot_product", "dot_product_abs", "dr3_penalty", "effective_rank", "loss_cql", "loss_critic",
@@ -111,16 +112,23 @@ def spec_of(members: int, out: Path, pack: int, evaluations: int) -> SweepSpec:
 def machines(nodes: int, slots: int) -> Iterator[str]:
     """The address of a Ray cluster of so many nodes with room for so many trials."""
     shares = [slots // nodes + (node < slots % nodes) for node in range(nodes)]
-    # a hundred processes that start at a time on a few cores would each take longer than Ray waits for them
-    patience = {"worker_register_timeout_seconds": 600, "worker_maximum_startup_concurrency": 1}
-    common = {"include_dashboard": False, "object_store_memory": 100_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args=common | {"num_cpus": shares[0], "_system_config": patience})
-    try:
-        for share in shares[1:]:
-            cluster.add_node(num_cpus=share, object_store_memory=common["object_store_memory"])
-        yield cluster.address
-    finally:
-        cluster.shutdown()
+    # A hundred processes that start at a time on a few cores would each take longer than Ray waits for them, and with
+    # Ray's own niceness, 15, a minute each beside other work.
+    patience = {
+        "worker_register_timeout_seconds": 600,
+        "worker_maximum_startup_concurrency": 1,
+        "worker_niceness": 0,
+    }
+    with tempfile.TemporaryDirectory() as directory:  # in Ray's own, any sweep on this machine would find it
+        common = {"object_store_memory": 100_000_000, "temp_dir": directory}
+        head = common | {"include_dashboard": False, "num_cpus": shares[0], "_system_config": patience}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for share in shares[1:]:
+                cluster.add_node(num_cpus=share, **common)
+            yield cluster.address
+        finally:
+            cluster.shutdown()
 
 
 def sweep(spec: Path, seconds: float) -> None:
@@ -141,7 +149,6 @@ def take_up(spec: SweepSpec) -> float:
     from dr3_ray.sweep.index import FINAL
     from dr3_ray.sweep.packing import pack_members
     from dr3_ray.sweep.resume import begun_packs
-    from dr3_ray.sweep.spec import members
 
     started = time.process_time()
     planned = members(spec)
@@ -193,26 +200,28 @@ class Process:
 
 
 def measure(spec: SweepSpec, slots: int, nodes: int, seconds: float) -> dict[str, float]:
-    """One sweep, killed at half done and resumed, then read."""
+    """One sweep, killed when half of its members have begun and resumed, then read."""
     asked = spec.out.with_suffix(".json")
     asked.write_text(spec.model_dump_json())
     command = [sys.executable, __file__, "--sweep", str(asked), "--seconds", str(seconds)]
     before = [sys.executable, __file__, "--take-up", str(asked)]
-    figures: dict[str, float] = {"members": 0}  # which come first
+    figures: dict[str, float] = {"members": len(members(spec))}
+    half = figures["members"] / 2
     with machines(nodes, slots) as address:
         first = Process(command, RAY_ADDRESS=address)
-        while not first.is_over(0.5) and not is_half_done(spec.out):
+        while not first.is_over(0.5) and begun(spec.out) <= half:
             pass
         first.kill()
         until_half = first.usage()
-        new, half = json.loads(subprocess.run(before, check=True, stdout=subprocess.PIPE).stdout)
-        figures |= {"CPU before the first trial, s": new, "the same after kill -9 at half done, s": half}
+        new, again = json.loads(subprocess.run(before, check=True, stdout=subprocess.PIPE).stdout)
+        figures |= {"CPU before the first trial, s": new, "the same after kill -9, s": again}
         second = Process(command, RAY_ADDRESS=address)
         whole = second.usage()
     if whole.code:
         raise SystemExit(f"the sweep in {spec.out} failed")
+    times = [json.loads(line)["time"] for line in (spec.out / INDEX).read_text().splitlines()]
     figures |= {
-        "members": len(read_index(spec.out)),
+        "from --resume to the first trial, s": next(time for time in times if time > second.started) - second.started,
         "both drivers, s": until_half.seconds + whole.seconds,
         "CPU of both drivers, s": until_half.cpu + whole.cpu,
         "driver memory, MB": max(until_half.memory, whole.memory) / 1e6,
@@ -226,25 +235,19 @@ def measure(spec: SweepSpec, slots: int, nodes: int, seconds: float) -> dict[str
     return figures
 
 
-def is_half_done(run: Path) -> bool:
-    records = read_index(run)
-    return sum(record["status"] == "finished" for record in records) > len(records) / 2
+def begun(run: Path) -> int:
+    """How many members, by the bytes of the index: to parse it twice a second would take as much as the driver does."""
+    index = run / INDEX
+    return index.read_bytes().count(b'"status": "running"') if index.exists() else 0
 
 
-def exponent(sizes: list[float], values: list[float]) -> float:
-    """Of the power law through the last two sizes."""
-    return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
-
-
-def table(columns: list[dict[str, float]]) -> list[list[str]]:
-    """A row for each figure, with its exponent."""
-    sizes = [column["members"] for column in columns]
-    rows = [["", *(f"{size:,.0f} members" for size in sizes), "exponent"]]
-    for name in list(columns[0])[1:]:
-        values = [column[name] for column in columns]
-        grows = f"{exponent(sizes, values):.2f}" if len(values) > 1 else ""
-        rows.append([name, *(f"{value:,.1f}" for value in values), grows])
-    return rows
+def table(columns: list[dict[str, float]]) -> pd.DataFrame:
+    """A row for each figure, with the exponent of the power law through the last two sizes."""
+    frame = pd.DataFrame(columns).set_index("members").T
+    if len(columns) > 1:
+        before, last = frame.columns[-2:]
+        frame["exponent"] = np.log(frame[last] / frame[before]) / np.log(last / before)
+    return frame
 
 
 def main() -> None:
@@ -279,15 +282,7 @@ def main() -> None:
                 turns.append(measure(spec, options.slots, options.nodes, options.seconds))
             columns.append({name: statistics.median(turn[name] for turn in turns) for name in turns[0]})
             print(columns[-1], file=sys.stderr)
-    rows = table(columns)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print(
-            "  ".join(
-                text.rjust(width) if place else text.ljust(width)
-                for place, (text, width) in enumerate(zip(row, widths, strict=True))
-            )
-        )
+    print(table(columns).to_string(float_format="{:,.2f}".format))
     if options.json:
         options.json.write_text(json.dumps(columns, indent=1) + "\n")
 
