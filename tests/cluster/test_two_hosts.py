@@ -25,6 +25,17 @@ SWEEP = (
 SUBMIT = f"ray submit ~/cluster.yaml sweeps/coefficient_sweep.py -- {SWEEP} --nodes 2"
 pytestmark = pytest.mark.timeout(600)  # a machine with other work takes its time
 
+QUICK = "--steps 2 --set hidden_sizes=[8] --nodes 2"
+ONE = f"{QUICK} --seeds 1 --evaluations 1 --environment none --concurrent 1"
+OTHERS = {  # arguments of the other scripts, and what stands in their answers
+    "offline_selection": ("/mnt/shared/both --fqe-steps 2", "fitted Q"),
+    "optuna_search": (f"{ONE} --trials 2 --objective td_error --out /mnt/shared/optuna", "report: /mnt/shared/optuna"),
+    "paper_suite": (f"{ONE} --dataset embedded:breakout-replay --out /mnt/shared/suite", "REM + DR3"),
+    "population_based": (f"{QUICK} --members 4 --intervals 2 --episodes 1 --out /mnt/shared/pbt", "what everyone"),
+    "regularizer_ablation": (f"{ONE} --out /mnt/shared/regularizers", "spectral norm"),
+    "sarsa_vs_td": (f"{ONE} --out /mnt/shared/sarsa", "TD, cloned"),
+}
+
 S3 = "10.77.0.1:5555"  # on the laptop
 BUCKET = f"s3://results/cut?scheme=http&region=us-east-1&endpoint_override={S3}"
 TUNNEL = "ssh -o StrictHostKeyChecking=no -f -N -L 8265:127.0.0.1:8265 10.77.0.11 &>/dev/null"
@@ -99,6 +110,12 @@ def test_a_sweep_on_both_hosts_comes_home(cluster, undisturbed):
     assert "2/2" in shown
     assert all((home / name).read_bytes() == (run / name).read_bytes() for name in (INDEX, HISTORIES))
     assert (home / "report" / "report.html").stat().st_size > 10_000
+
+
+def test_every_other_script_is_sent_to_the_cluster_alike(cluster, undisturbed):
+    assert {path.stem for path in (Path(__file__).parents[2] / "sweeps").glob("*.py")} == {"coefficient_sweep", *OTHERS}
+    for name, (arguments, answer) in OTHERS.items():
+        assert answer in cluster.run(f"ray submit ~/cluster.yaml sweeps/{name}.py -- {arguments}")
 
 
 def test_what_is_not_shared_and_what_is_not_there_is_said_in_one_line(cluster):
