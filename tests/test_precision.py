@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dr3_ray.errors import UserError
+from dr3_ray.networks.pixels import PixelEncoder
 from dr3_ray.networks.products import relu_layers
 from dr3_ray.precision import check_precision, matmul_precision
 
@@ -53,3 +54,21 @@ def test_training_is_near_the_exact_one_and_probes_are_exact(make_population, sp
 def test_a_gpu_is_told_that_it_is_for_cpus():
     with pytest.raises(UserError, match=r"precision='bf16' is for CPUs: leave it out on cuda"):
         check_precision("bf16", torch.device("cuda"))
+
+
+@rounds
+@pytest.mark.parametrize("name", ["nature_cnn", "impala", "cog"])
+def test_convolutions_round_as_well_and_hand_float32_on(name):
+    encoder = PixelEncoder(name, [torch.Generator().manual_seed(0)], (48, 48, 3))
+    images = torch.randint(256, (1, 8, 48, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+    def measured() -> list[torch.Tensor]:
+        vectors = encoder(images, torch.float32)
+        return [vectors.detach(), *torch.autograd.grad(vectors.square().sum(), list(encoder.parameters()))]
+
+    exact = measured()
+    with matmul_precision("bf16"):
+        near = measured()
+    for one, other in zip(near, exact, strict=True):
+        assert one.dtype == torch.float32 and not torch.equal(one, other)
+        assert (one - other).norm() < 0.03 * other.norm()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dr3_ray.networks.encoders import Generators, first_weights
+from dr3_ray.networks.products import rounded
 from dr3_ray.observations import Observations, each_part, is_image
 
 
@@ -35,9 +36,9 @@ class StackedConv2d(nn.Module):
     def forward(self, x: Float[Tensor, "batch groups_in height width"]) -> Float[Tensor, "batch groups_out h w"]:
         """Channels are those of every member and copy side by side: groups = K · C."""
         groups = self.weight.shape[0] * self.weight.shape[1]
-        return functional.conv2d(
-            x, self.weight.flatten(0, 2), self.bias.flatten(), self.stride, self.padding, groups=groups
-        )
+        kept = torch.bfloat16 if rounded(x) else x.dtype  # what the next layer would round is handed on like that
+        x, weight, bias = (each.to(kept) for each in (x, self.weight.flatten(0, 2), self.bias.flatten()))
+        return functional.conv2d(x, weight, bias, self.stride, self.padding, groups=groups)
 
 
 class Residual(nn.Module):
@@ -126,7 +127,7 @@ class PixelEncoder(nn.Module):
         copied = pixels.transpose(0, 1).unsqueeze(2).expand(-1, -1, self.copies, -1, -1, -1)  # [B, K, C, channel, …]
         x = copied.flatten(1, 3).to(dtype)
         y = self.layers(x / 255.0 if images.dtype == torch.uint8 else x)
-        return y.reshape(rows, members, self.copies, -1).permute(1, 2, 0, 3)  # type: ignore[no-any-return]
+        return y.reshape(rows, members, self.copies, -1).permute(1, 2, 0, 3).to(dtype)  # type: ignore[no-any-return]
 
 
 def random_crop(

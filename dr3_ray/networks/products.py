@@ -44,14 +44,15 @@ def by_onednn(x: Tensor, layers: Layers) -> bool:
         x.shape[1] * max(weight[0].numel() for weight, _ in layers) >= LEAST
         and x.device.type == "cpu"
         and x.dtype == torch.float32
-        and (rounded() or onednn_is_faster())
+        and (rounded(x) or onednn_is_faster())
         and not torch._C._are_functorch_transforms_active()
     )
 
 
-def rounded() -> bool:
-    """Whether factors are rounded to bfloat16: see `dr3_ray.precision`."""
-    return bool(torch.backends.mkldnn.matmul.fp32_precision == "bf16")  # type: ignore[attr-defined]
+def rounded(x: Tensor) -> bool:
+    """Whether factors of products with x are rounded to bfloat16: see `dr3_ray.precision`."""
+    asked = torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # type: ignore[attr-defined]
+    return bool(asked) and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
 
 
 @cache
@@ -79,7 +80,7 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, relu: bool, *parameters: Tensor) -> Tensor:
-        kept = torch.bfloat16 if rounded() else torch.float32
+        kept = torch.bfloat16 if rounded(x) else torch.float32
         x, *flat = (each.to(kept) for each in (x, *parameters))
         layers = list(zip(flat[::2], flat[1::2], strict=True))
         outputs: list[list[Tensor]] = []  # of each network, layer by layer
