@@ -1,4 +1,4 @@
-"""What a pack takes: some of its updates are made here, without Ray, and its tensors are counted."""
+"""What packs take: some of their updates are made here, without starting Ray, and their tensors are counted."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import torch
+from ray._private.utils import estimate_available_memory, get_num_cpus
 from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
@@ -14,10 +15,12 @@ from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.rollout import Rollout
 from dr3_ray.member import REGULARIZERS, Member
 from dr3_ray.population import Population
+from dr3_ray.sweep.pack_size import Choice, PerMember, choose
 from dr3_ray.sweep.spec import Config
 
 LONG_ENOUGH = 0.5  # seconds of updates that are measured
 PLAYED_STEPS, PLAYED_EPISODES = 20, 2  # of each member, to time a step of its environment
+USABLE = 0.5
 
 
 class Cost(NamedTuple):
@@ -43,33 +46,105 @@ def measure(members: Sequence[Config], cpus: float, gpus: float) -> Cost:
 
     On a GPU if trials are given one and there is one here. Episodes are taken to be as long as those of the data.
     """
+    first, population = members[0], _population(members, cpus, gpus)
+    manifest = load_dataset(first["dataset"]).manifest
+    update = _seconds_of_update(population)
+    evaluation = timed(population.probe)
+    if first["environment"]:
+        length = manifest.counts.rows / manifest.counts.episodes
+        evaluation += _step_of_all(first["environment"], population) * length * first["evaluation_episodes"]
+    data = sum(entry.bytes for entry in (*manifest.shards, manifest.episodes))
+    return Cost(update, evaluation, **_state(population), data=data)
+
+
+def choices(groups: Sequence[Sequence[Config]], cpus: float, gpus: float, slots: int) -> list[Choice]:
+    """The pack size that members of each structure train best in, by updates that are made here.
+
+    Each group holds the members of the largest pack that may be, `slots` is the number of trials at a time.
+    """
+    room = _room(cpus, gpus, slots)
+
+    def choice(group: Sequence[Config]) -> Choice:
+        return choose(len(group), room, lambda size: _per_member(group[:size], cpus, gpus))
+
+    return list(map(choice, groups))
+
+
+def _per_member(members: Sequence[Config], cpus: float, gpus: float) -> PerMember:
+    population, count = _population(members, cpus, gpus), len(members)
+    memory = sum(_state(population).values()) + _working_memory(population)
+    return PerMember(_seconds_of_update(population) / count, memory / count, population.execution == "in_turn")
+
+
+def _device(gpus: float) -> str:
+    return "cuda" if gpus and torch.cuda.is_available() else "cpu"
+
+
+def _population(members: Sequence[Config], cpus: float, gpus: float) -> Population:
+    """A pack of these members after its first update, in which what is done once was done."""
     torch.set_num_threads(max(1, int(cpus)))
-    first, device = members[0], "cuda" if gpus and torch.cuda.is_available() else "cpu"
-    data = load_dataset(first["dataset"])
-    spec = find(first["algorithm"], data.spaces.action_kind)
+    data = load_dataset(members[0]["dataset"])
+    spec = find(members[0]["algorithm"], data.spaces.action_kind)
     names = {name for name, _ in spec.options()} | {"seed"}
     if spec.has_critic:
         names |= {name for options in REGULARIZERS for name, _ in options()}
     pack = [Member.from_dict(spec, {name: config[name] for name in names}) for config in members]
-    population = Population.of(spec, pack, data, data.spaces, to=device)
-    population.update(1)  # what is done once
+    population = Population.of(spec, pack, data, data.spaces, to=_device(gpus))
+    population.update(1)
+    return population
+
+
+def _seconds_of_update(population: Population) -> float:
+    """Of all members."""
     made, started = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - started) < LONG_ENOUGH:
         population.update(max(1, made))
         made += max(1, made)
-    evaluation = timed(population.probe)
-    if first["environment"]:
-        length = data.manifest.counts.rows / data.manifest.counts.episodes
-        evaluation += _step_of_all(first["environment"], population) * length * first["evaluation_episodes"]
+        population.diverged.tolist()  # a GPU has then made them
+    return elapsed / made
+
+
+def _state(population: Population) -> dict[str, int]:
+    """Bytes of what an update changes."""
     parts = population.parts.values()
-    return Cost(
-        update=elapsed / made,
-        evaluation=evaluation,
-        parameters=_bytes(part.values for part in parts),
-        optimiser=_bytes(each for part in parts for each in (part.adam.exp_avg, part.adam.exp_avg_sq)),
-        targets=_bytes(part.target_values for part in parts if part.target_values is not None),
-        data=sum(entry.bytes for entry in (*data.manifest.shards, data.manifest.episodes)),
-    )
+    return {
+        "parameters": _bytes(part.values for part in parts),
+        "optimiser": _bytes(each for part in parts for each in (part.adam.exp_avg, part.adam.exp_avg_sq)),
+        "targets": _bytes(part.target_values for part in parts if part.target_values is not None),
+    }
+
+
+def _working_memory(population: Population) -> int:
+    """Bytes that an update takes beside the state: its peak on a GPU, on a CPU what it keeps for the gradients.
+
+    There the parameters are among what is kept; they stand for the gradients, which are as large.
+    """
+    if population.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        population.update(1)
+        return torch.cuda.max_memory_allocated() - before
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        population.update(1)
+    return sum(kept.values())
+
+
+def _room(cpus: float, gpus: float, slots: int) -> float:
+    """Bytes of memory for a pack: half of a trial's share of what is free, on its GPU or on a CPU.
+
+    The other half is for the processes with their libraries, for evaluations and for what is counted too low.
+    """
+    if _device(gpus) == "cuda":
+        return USABLE * torch.cuda.mem_get_info()[0] * min(1.0, gpus)
+    trials = min(slots, max(1, int(get_num_cpus() / cpus)))
+    return USABLE * estimate_available_memory() / trials
 
 
 def timed(work: Callable[[], Any]) -> float:

@@ -109,7 +109,8 @@ def _document(
     spec: SweepSpec, command: list[str], configs: Iterable[Config], earlier: dict[str, Any]
 ) -> dict[str, Any]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {
+    chosen = {"pack": earlier["pack"]} if "pack" in earlier else {}
+    return chosen | {
         "format": FORMAT,
         "name": spec.out.resolve().name,
         "command": command,

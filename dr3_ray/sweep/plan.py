@@ -19,9 +19,10 @@ from dr3_ray.sweep.directory import is_run
 from dr3_ray.sweep.halving import Race
 from dr3_ray.sweep.identity import configuration, configurations
 from dr3_ray.sweep.index import FINAL, read_index
+from dr3_ray.sweep.limit import planned_limit
 from dr3_ray.sweep.loggers import check_installed
 from dr3_ray.sweep.packing import Pack, pack_members, structure
-from dr3_ray.sweep.progress import duration
+from dr3_ray.sweep.progress import duration, size
 from dr3_ray.sweep.run import connect, planned_members, slots
 from dr3_ray.sweep.spec import Config, SweepSpec
 
@@ -113,11 +114,12 @@ def plan_sweep(spec: SweepSpec, calibrate: bool = True, say: Callable[[str], Non
         )
     if calibrate and spec.gpus and not torch.cuda.is_available():
         say("there is no GPU here: times are those of a CPU")
+    limit = planned_limit(spec, planned, fits or 1, calibrate, say)
     groups: dict[str, list[Pack]] = {}
-    for pack in pack_members(missing, spec.pack, fits or 1):
+    for pack in pack_members(missing, limit, fits or 1):
         groups.setdefault(structure(next(iter(pack.members.values()))), []).append(pack)
     about = differences(groups)
-    kinds = [Kind(about[key], packs, _why(packs, spec.pack, fits), None) for key, packs in groups.items()]
+    kinds = [Kind(about[key], packs, _why(packs, limit, fits), None) for key, packs in groups.items()]
     if calibrate:
         kinds = [kind._replace(cost=measure(list(kind.largest.values()), spec.cpus, spec.gpus)) for kind in kinds]
     return Plan(spec, planned, len(planned) - len(missing), kinds, fits or 1, where)
@@ -222,12 +224,3 @@ def _sentences(plan: Plan, calibrated: bool) -> list[str]:
     else:
         said.append(f"{updates:,.0f} updates in all. Not calibrated: no time and memory.")
     return [*said, "Nothing was written."]
-
-
-def size(count: float) -> str:
-    """Bytes as people read them: `1.2 MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -29,6 +29,7 @@ from dr3_ray.sweep.checkpoints import claim
 from dr3_ray.sweep.directory import RUN, is_run, open_run, read_run, write_json
 from dr3_ray.sweep.histories import Histories
 from dr3_ray.sweep.index import FINAL, Index, read_index
+from dr3_ray.sweep.limit import sweep_limit
 from dr3_ray.sweep.loggers import Loggers, check_installed
 from dr3_ray.sweep.pack_searcher import PackSearcher
 from dr3_ray.sweep.packing import pack_members
@@ -78,7 +79,7 @@ def run_sweep(
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    planned = planned_members(spec, say)
+    planned = asked = planned_members(spec, say)
     with open_run(spec, planned, command or sys.argv, force) as index:
         searches = Searches([], Scores(spec.objective))
         if spec.search:
@@ -92,7 +93,7 @@ def run_sweep(
         claim(spec.checkpoints, read_run(spec.out)["id"], str(spec.out.resolve()))
         try:
             with mirrored(spec.out, spec.storage, say):
-                interrupted = bool(missing or searches.left) and _train(spec, searches, missing, index, console)
+                interrupted = bool(missing or searches.left) and _train(spec, searches, asked, missing, index, console)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -137,8 +138,15 @@ def _take_up(
     return Searches(proposals, scores)
 
 
-def _train(spec: SweepSpec, searches: Searches, missing: dict[str, Config], index: Index, console: Console) -> bool:
-    """Train the missing members, and what is proposed; whether it was stopped before all were done."""
+def _train(
+    spec: SweepSpec,
+    searches: Searches,
+    asked: dict[str, Config],
+    missing: dict[str, Config],
+    index: Index,
+    console: Console,
+) -> bool:
+    """Train the missing of the members asked for, and what is proposed; whether it was stopped before all were done."""
     configs = {member: record["config"] for member, record in index.records.items()}
     histories = Histories(spec.out, configs, ("algorithm", "dataset", "seed", *read_run(spec.out)["axes"]))
     histories.load(again=missing)
@@ -173,10 +181,11 @@ def _train(spec: SweepSpec, searches: Searches, missing: dict[str, Config], inde
             datasets = {config["data_fingerprint"]: config["dataset"] for config in about}
             sources = share(spec.checkpoints, spec.checkpoint_every != 0, datasets, progress.say)
             again, rest = begun_packs(missing, index.records)
-            packs = [*again, *pack_members(rest, spec.pack, slots(spec))]
+            limit = sweep_limit(spec, asked, sources, slots(spec), progress.say)
+            packs = [*again, *pack_members(rest, limit, slots(spec))]
             log = MemberLog(index, histories, progress, searches.ended)
             room = spec.concurrent or slots(spec)
-            dealer = PackSearcher(packs, sources, log.expect, searches, enrol, limit=spec.pack, slots=room)
+            dealer = PackSearcher(packs, sources, log.expect, searches, enrol, limit=limit, slots=room)
             _fit(spec, dealer, log, progress.say)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time
         pass

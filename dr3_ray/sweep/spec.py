@@ -11,7 +11,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -33,6 +32,7 @@ from dr3_ray.sweep.identity import member_id
 from dr3_ray.sweep.mistakes import first_mistake
 from dr3_ray.sweep.names import REGULAR, check_names, options_of
 from dr3_ray.sweep.objective import Objective, as_objectives, check_measured
+from dr3_ray.sweep.pack_size import MAX_PACK, USUAL, PackSize
 from dr3_ray.sweep.search import Search, check_axes
 from dr3_ray.sweep.space import (
     MODELS,
@@ -50,7 +50,6 @@ from dr3_ray.sweep.space import (
 LoggerName = Literal["tensorboard", "csv", "json", "mlflow", "wandb"]
 Config = dict[str, Any]  # the full configuration of a member
 
-MAX_PACK = 1000  # members of a pack are called 000 to 999
 PARTS = MODELS | {"objective": Objective, "search": Search, "halving": Halving}
 NOT_OPTIONS = {"seed": "seeds", "dr3_coeff": "coefficients"}
 
@@ -118,8 +117,8 @@ class SweepSpec(BaseModel):
     """What makes one configuration better than another: a metric's name, a mapping, or a list of these."""
     halving: Annotated[Halving | None, BeforeValidator(as_halving, json_schema_input_type=int | Halving | None)] = None
     """Cut the worse configurations of every pack, by the first objective: a factor, or a mapping. None: train all."""
-    pack: Annotated[int, Field(ge=1, le=MAX_PACK)] = 16
-    """Members that train together in one trial, at most."""
+    pack: PackSize = USUAL
+    """Members that train together in one trial, at most; `auto`: measured where the sweep begins."""
     cpus: PositiveFloat = 1.0
     """CPUs of a trial."""
     gpus: NonNegativeFloat = 0.0
@@ -159,7 +158,7 @@ class SweepSpec(BaseModel):
         if self.halving:
             if self.search:
                 raise UserError("a search learns from whole runs, and halving cuts them: leave out one of the two")
-            self.halving.check_fits(self.evaluations, len(self.seeds), MAX_PACK if self.pack > 1 else None)
+            self.halving.check_fits(self.evaluations, len(self.seeds), None if self.pack == 1 else MAX_PACK)
         axes = {name for axis, values in self.axes.items() for name in names_of(axis, values)}
         if twice := sorted(set(self.options) & axes):
             raise UserError(f"option {twice[0]!r} is both set and an axis: leave one out")

@@ -11,7 +11,8 @@ import torch
 
 from dr3_ray.cli import main
 from dr3_ray.sweep.calibration import measure
-from dr3_ray.sweep.plan import Plan, plan_sweep, size
+from dr3_ray.sweep.plan import Plan, plan_sweep
+from dr3_ray.sweep.progress import size
 from dr3_ray.sweep.spec import SweepSpec, members
 from dr3_ray.sweep.specfile import read_spec
 
@@ -156,6 +157,8 @@ def test_the_examples_of_the_page_are_valid_and_have_the_members_they_say(exampl
         {"steps": 0},
         {"unheard_of": 1},
         {"seeds": ["a"]},
+        {"pack": 0},
+        {"pack": "autoo"},
         {"coefficients": ["a"]},
         {"axes": {"tau": {"log_uniform": [1], "samples": 1}}},
         {"axes": {"tau": {"grid": [1], "when": {"tau": {"mim": 1}}}}},
