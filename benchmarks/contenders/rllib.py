@@ -15,6 +15,7 @@ import torch
 from ray.rllib.algorithms.cql import CQLConfig
 from ray.rllib.algorithms.iql import IQLConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.examples.envs.classes.random_env import RandomEnv
 from turns import asked, take_turns
 
 ROWS = 5000  # its speed does not depend on them, but before it starts each goes through Python several times
@@ -39,15 +40,17 @@ items = [{name: column[i] for name, column in rows.items()} for i in range(len(e
 ray.data.from_items(items).write_parquet(str(folder / "rows"))
 config = {"DR3-CQL": CQLConfig, "DR3-IQL": IQLConfig}[case["algorithm"]]()
 n_observation, n_actions = (columns[name].shape[1] for name in ("observations", "actions"))
-config.environment(
-    observation_space=gym.spaces.Box(-np.inf, np.inf, (n_observation,)),
-    action_space=gym.spaces.Box(-1.0, 1.0, (n_actions,)),
-)
+spaces = {
+    "observation_space": gym.spaces.Box(-np.inf, np.inf, (n_observation,)),
+    "action_space": gym.spaces.Box(-1.0, 1.0, (n_actions,)),
+}
+config.environment(**spaces)
 config.env_runners(num_env_runners=0)
 config.rl_module(model_config=DefaultModelConfig(fcnet_hiddens=case["options"]["hidden_sizes"]))
 config.training(lr=None, train_batch_size_per_learner=case["options"]["batch_size"])
 if case["algorithm"] == "DR3-CQL":
     config.training(num_actions=10, bc_iters=0)
+    config.environment(RandomEnv, env_config=spaces)  # its CQL makes one, which is never played
 config.offline_data(
     input_=[str(folder / "rows")],
     dataset_num_iters_per_learner=case["updates"],
