@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 from turns import asked, take_turns
 
 from dr3_ray.algorithms.registry import find
@@ -27,6 +27,11 @@ class Operations(TorchDispatchMode):
         count: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
         self.total += count(*args, **(kwargs or {}), out_val=out) if count else 0
         return out
+
+
+@register_flop_formula([torch.ops.mkldnn._linear_pointwise], get_raw=True)
+def onednn(x: torch.Tensor, weight: torch.Tensor, *_: Any, **__: Any) -> int:
+    return 2 * x.numel() * weight.shape[0]
 
 
 torch.set_num_threads(1)
