@@ -63,7 +63,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "dr3_threshold": {"dr3_adaptive": "dot_product"},
     "dr3_multiplier_lr": {"dr3_adaptive": "dot_product"},
     "bottleneck_coeff": {"critic_bottleneck": True},
-    "precision": {"hidden_sizes": (64, 64)},  # the smallest products are exact
+    "precision": {"hidden_sizes": (256, 256), "batch_size": 64},  # small products are exact
     "dr3_form": {"hidden_sizes": ()},  # φ is the observation itself: of either sign, as a ReLU's output never is
 }
 
