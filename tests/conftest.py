@@ -25,6 +25,8 @@ from dr3_ray.types import Spaces
 
 # Ray decides once a process whether it wants tokens, so all tests in one agree; its own would lie in ~/.ray
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+# Ray's workers would be polite, and starve beside the other process of the tests
+os.environ.setdefault("RAY_worker_niceness", "0")
 # and its workers have the environment in which it was started; the server for S3 takes any key
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
