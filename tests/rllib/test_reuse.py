@@ -175,8 +175,10 @@ def test_fifty_resets_leave_no_files_maps_threads_or_memory(cartpole: str, new_p
     plain, played = ours(cartpole, [{}]), ours(cartpole, [{}, {}]).environment("CartPole-v1")
     played.evaluation(evaluation_interval=1, evaluation_duration=1)
     found = new_process.submit(resources_of_fifty_resets, plain, played).result()
-    for name, counts in zip(("files", "maps", "threads", "MiB"), zip(*found, strict=True), strict=True):
-        assert counts[-1] - counts[0] <= (20 if name == "MiB" else 2), f"{name}: {counts}"
+    # Ray's own pools gain and lose some threads on a busy machine; forty resets that left one each would gain forty
+    bounds = {"files": 2, "maps": 2, "threads": 5, "MiB": 20}
+    for (name, bound), counts in zip(bounds.items(), zip(*found, strict=True), strict=True):
+        assert counts[-1] - counts[0] <= bound, f"{name}: {counts}"
 
 
 def fails_at_a_coefficient(algorithm: Any, **info: Any) -> None:
