@@ -38,6 +38,8 @@ class _InStep:
         if reached := result.get("training_iteration", 0):
             state = states[trial]
             state.last_train_time, state.last_score, state.last_result = reached, result["score"], result
+            if trial.status == trial.PENDING:  # Tune starts these whatever the scheduler says, and loses their saves
+                trial.set_status(trial.PAUSED)
         scheduler._next_perturbation_sync = 1 + min(state.last_train_time for state in states.values())
 
 
