@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -115,11 +114,10 @@ def test_a_population_goes_on_after_sigterm_and_kill_9(
     in_force(out)
     copies = schedule[schedule["copied_from"] != ""]
     assert len(copies) and set(copies["copied_from"]) <= set(schedule["member"])
-    if scheduler == "pb2":  # at first by no model, later by one of what was learned before the kill
+    if scheduler == "pb2":  # a meeting that is repeated after the kill knows already what was learned before it
         model = schedule.set_index(["member", "step"])["dr3_coeff"]
         moved = [row["dr3_coeff"] != model[row["copied_from"], row["step"] - 5] for _, row in copies.iterrows()]
-        late = copies["step"] > 10
-        assert any(moved) and not any(np.array(moved)[~late])
+        assert any(moved)
     assert {"schedule.csv", "schedule.parquet", "schedule.png"} <= {path.name for path in out.iterdir()}
     pd.testing.assert_frame_equal(pd.read_parquet(out / "schedule.parquet"), schedule)
 
