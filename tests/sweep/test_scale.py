@@ -18,7 +18,7 @@ def test_the_benchmark_of_scale_kills_resumes_and_reads_a_sweep(tmp_path):
     [figures] = json.loads((tmp_path / "figures.json").read_text())
     assert figures["members"] == 20
     assert all(value > 0 for value in figures.values())
-    assert "the same after kill -9, s" in figures  # of a driver that took up what the killed one had begun
+    assert figures["from --resume to the first trial, s"] > 0  # there is none unless the second driver trains the rest
 
 
 def test_a_change_of_status_does_not_repeat_the_configuration(tmp_path):
