@@ -73,6 +73,9 @@ class View:
         for layer in self.networks.modules():
             if isinstance(layer, Stochastic):
                 layer.generators = sources[rows]
+        for module in self.networks.modules():
+            if hasattr(module, "looks_ahead"):
+                module.looks_ahead = dr3 is not None  # type: ignore[assignment]
         self.parameters = {name: tuple(child.parameters()) for name, child in self.networks.named_children()}
         self.base_objective = spec.objective(options.members(rows))
         self.objective = objective_of(

@@ -33,11 +33,7 @@ def diagnostics(population: Population) -> dict[str, Tensor]:
     """Each [K]: see `Population.probe`."""
 
     def measured(view: View, batch: Transition, blocks: list[Block]) -> dict[str, Tensor]:
-        critic = view.networks.critic
-        next_phis = [
-            critic.features(block.batch.next_observations, block.backup.next_actions)  # type: ignore[operator,union-attr]
-            for block in blocks
-        ]
+        next_phis = [next_features(view, block) for block in blocks]
         phi = torch.cat([block.backup.phi for block in blocks], dim=2)
         in_backup = torch.cat([block.backup.in_backup for block in blocks], dim=1)
         return feature_statistics(phi, torch.cat(next_phis, dim=2), in_backup) | {
@@ -47,6 +43,14 @@ def diagnostics(population: Population) -> dict[str, Tensor]:
         }
 
     return over_views(population, measured)
+
+
+def next_features(view: View, block: Block) -> Tensor:
+    """φ(s', a') of the block's rows, where the objective did not find it by itself."""
+    critic, backup = view.networks.critic, block.backup
+    if backup.next_phi is not None:
+        return backup.next_phi
+    return critic.features(block.batch.next_observations, backup.next_actions)  # type: ignore[operator,union-attr,no-any-return]
 
 
 def implicit_terms(

@@ -42,6 +42,7 @@ class Backup(NamedTuple):
     phi: Tensor  # [K, C, B, F], with gradient
     next_actions: Tensor  # [K, B] integers, or [K, B, A]; detached
     in_backup: Tensor  # [K, B], 1 where the row's (s', a') stands in a Bellman backup: not after a terminal step
+    next_phi: Tensor | None = None  # φ(s', a'), as phi, where one pass found both
 
 
 class Noise(NamedTuple):

@@ -92,7 +92,7 @@ def objective(options: BRACOptions) -> Objective:
                 next_values = next_values - alpha * distance
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         with torch.set_grad_enabled(not cloning):
-            q, phi = networks.critic(batch.observations, batch.actions)
+            q, phi, next_phi = networks.critic.along(batch, next_actions)
             mean, log_std = networks.actor(batch.observations)
             actions, log_probs = squashed_sample(mean, log_std, noise["action"])
             with frozen(networks.critic):
@@ -113,7 +113,7 @@ def objective(options: BRACOptions) -> Objective:
                 "entropy": -td.mean_over_batch(log_probs.detach()),
             },
         )
-        return terms, Backup(phi, next_actions, 1.0 - batch.terminateds)
+        return terms, Backup(phi, next_actions, 1.0 - batch.terminateds, next_phi)
 
     return loss
 

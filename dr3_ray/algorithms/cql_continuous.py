@@ -157,7 +157,7 @@ def objective(options: ContinuousCQLOptions) -> Objective:
             next_actions, next_values = backup_of(options, networks, batch, next_policy, noise["next_action"])
             samples = sampled_actions(((mean, log_std), next_policy), noise)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-        q, phi = networks.critic(batch.observations, batch.actions)
+        q, phi, next_phi = networks.critic.along(batch, next_actions)
         columns = (batch.observations, batch.actions, *samples)
         rows = partial(gap_of, options, networks.critic)
         gap = mean_in_blocks(rows, networks.critic, columns, evaluated=samples[0].shape[2] + 1)  # [K, C]
@@ -185,7 +185,7 @@ def objective(options: ContinuousCQLOptions) -> Objective:
                 "temperature": log_temperature.detach().exp().squeeze(-1),
             },
         )
-        return terms, Backup(phi, next_actions, 1.0 - batch.terminateds)
+        return terms, Backup(phi, next_actions, 1.0 - batch.terminateds, next_phi)
 
     return loss
 

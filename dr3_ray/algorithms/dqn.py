@@ -50,23 +50,24 @@ class DQNOptions(DiscreteCriticOptions):
 
 
 class Values(NamedTuple):
-    """Q(s, ·) and φ(s) of the batch, and the backup action a' with its value under the target critic."""
+    """Q(s, ·), φ(s) and φ(s') of the batch, and the backup action a' with its value under the target critic."""
 
     q: Tensor  # [K, B, n_actions], with gradient
     phi: Tensor  # [K, 1, B, F], with gradient
+    next_phi: Tensor | None  # φ(s'), as phi
     next_actions: Tensor  # [K, B]
     next_values: Tensor  # [K, B]
 
 
 def evaluate(networks: Any, batch: Transition, next_actions: Tensor | None, double_q: bool = False) -> Values:
     """Values of the batch; without given `next_actions`, a' is greedy."""
-    q, phi = networks.critic(batch.observations)
     with torch.no_grad():
         next_q = networks.target_critic(batch.next_observations)[0].squeeze(1)
         if next_actions is None:
             selector = networks.critic(batch.next_observations)[0].squeeze(1) if double_q else next_q
             next_actions = selector.argmax(-1)
-    return Values(q.squeeze(1), phi, next_actions, td.value_of(next_q, next_actions))
+    q, phi, next_phi = networks.critic.along(batch, next_actions)
+    return Values(q.squeeze(1), phi, next_phi, next_actions, td.value_of(next_q, next_actions))
 
 
 def critic_terms(
@@ -78,7 +79,8 @@ def critic_terms(
     targets = td.bellman_target(rewards, batch.terminateds, values.next_values, gamma)
     terms = regression(options.loss, td.value_of(values.q, batch.actions), targets, usable)
     goes_on = 1.0 - batch.terminateds
-    return terms, Backup(values.phi, values.next_actions, goes_on if usable is None else usable * goes_on)
+    in_backup = goes_on if usable is None else usable * goes_on
+    return terms, Backup(values.phi, values.next_actions, in_backup, values.next_phi)
 
 
 def return_and_discount(options: DiscreteTargetOptions, batch: Transition) -> tuple[Tensor, Number]:

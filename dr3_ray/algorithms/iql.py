@@ -42,11 +42,13 @@ class IQLOptions(CriticOptions):
 
 def q_at(critic: nn.Module, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
     """(Q(s, a), φ) of a critic on either kind of actions, Q of [K, C, B]."""
-    if isinstance(critic, DiscreteCritic):
-        q_values, phi = critic(observations)
-        return td.value_of(q_values, actions.unsqueeze(1)), phi
-    q, phi = critic(observations, actions)
-    return q, phi
+    q, phi = critic(observations) if isinstance(critic, DiscreteCritic) else critic(observations, actions)
+    return of_actions(q, actions), phi
+
+
+def of_actions(q: Tensor, actions: Tensor) -> Tensor:
+    """Q(s, a) [K, C, B] from what a critic on either kind of actions returned."""
+    return td.value_of(q, actions.unsqueeze(1)) if q.ndim == 4 else q
 
 
 def negative_log_prob(actor: nn.Module, observations: Observations, actions: Tensor) -> Tensor:
@@ -71,7 +73,8 @@ def objective(options: IQLOptions) -> Objective:
             advantages, per_row(options.advantage_temperature), per_row(options.weight_clip)
         )
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-        q, phi = q_at(networks.critic, batch.observations, batch.actions)
+        q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
+        q = of_actions(q, batch.actions)
         terms = Terms(
             losses={
                 "critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1),
@@ -88,7 +91,7 @@ def objective(options: IQLOptions) -> Objective:
             },
         )
         known = batch.next_actions_valid.to(batch.terminateds.dtype)
-        return terms, Backup(phi, batch.next_actions, known * (1.0 - batch.terminateds))
+        return terms, Backup(phi, batch.next_actions, known * (1.0 - batch.terminateds), next_phi)
 
     return loss
 

@@ -36,10 +36,10 @@ class ContinuousMonteCarloOptions(TrainingOptions):
     n_critics: int = choice(2, "critics, each with its own features")
 
 
-def backup_of(phi: Tensor, batch: Transition) -> Backup:
+def backup_of(phi: Tensor, next_phi: Tensor | None, batch: Transition) -> Backup:
     """The data's next pair, where it is known."""
     assert batch.next_actions is not None and batch.next_actions_valid is not None and batch.terminateds is not None
-    return Backup(phi, batch.next_actions, batch.next_actions_valid * (1.0 - batch.terminateds))
+    return Backup(phi, batch.next_actions, batch.next_actions_valid * (1.0 - batch.terminateds), next_phi)
 
 
 def discrete_objective(options: DiscreteMonteCarloOptions) -> Objective:
@@ -47,9 +47,9 @@ def discrete_objective(options: DiscreteMonteCarloOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.monte_carlo_returns is not None
-        q, phi = networks.critic(batch.observations)
+        q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
         q_data = td.value_of(q.squeeze(1), batch.actions)
-        return dqn.regression(options.loss, q_data, batch.monte_carlo_returns), backup_of(phi, batch)
+        return dqn.regression(options.loss, q_data, batch.monte_carlo_returns), backup_of(phi, next_phi, batch)
 
     return loss
 
@@ -59,8 +59,8 @@ def continuous_objective(options: ContinuousMonteCarloOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.monte_carlo_returns is not None
-        q, phi = networks.critic(batch.observations, batch.actions)
-        return sarsa.regression(q, batch.monte_carlo_returns), backup_of(phi, batch)
+        q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
+        return sarsa.regression(q, batch.monte_carlo_returns), backup_of(phi, next_phi, batch)
 
     return loss
 

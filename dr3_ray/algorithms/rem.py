@@ -38,11 +38,11 @@ def objective(options: REMOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         weights = rem.mixture((noise["mixture"] + 1.0) / 2.0, options.mixture)
-        heads, phi = networks.critic(batch.observations)
         with torch.no_grad():
             next_q = rem.mix(networks.target_critic(batch.next_observations)[0], weights)
             next_actions = next_q.argmax(-1)
-        values = dqn.Values(rem.mix(heads, weights), phi, next_actions, td.value_of(next_q, next_actions))
+        heads, phi, next_phi = networks.critic.along(batch, next_actions)
+        values = dqn.Values(rem.mix(heads, weights), phi, next_phi, next_actions, td.value_of(next_q, next_actions))
         terms, backup = dqn.critic_terms(options, values, batch)
         q_data = td.value_of(heads.detach().mean(-1), batch.actions)  # of the mean head, which acts
         return Terms(terms.losses, terms.metrics | {"q_data": td.mean_over_batch(q_data)}), backup

@@ -49,12 +49,13 @@ def continuous_objective(options: ContinuousSARSAOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.rewards is not None and batch.terminateds is not None and batch.next_actions is not None
-        q, phi = networks.critic(batch.observations, batch.actions)
+        q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
         with torch.no_grad():
             next_values = networks.target_critic(batch.next_observations, batch.next_actions)[0].amin(1)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         usable = usable_rows(batch)
-        return regression(q, targets, usable), Backup(phi, batch.next_actions, usable * (1.0 - batch.terminateds))
+        in_backup = usable * (1.0 - batch.terminateds)
+        return regression(q, targets, usable), Backup(phi, batch.next_actions, in_backup, next_phi)
 
     return loss
 

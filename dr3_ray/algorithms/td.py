@@ -51,12 +51,12 @@ def discrete_objective(options: DiscreteTDOptions) -> Objective:
     """mean over the batch of Huber(Q(s, a) − y), and −log β(a|s)."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
-        q, phi = networks.critic(batch.observations)
         with torch.no_grad():
             next_q = networks.target_critic(batch.next_observations)[0].squeeze(1)
             logits = networks.behaviour(batch.next_observations)
             next_actions = categorical_sample(logits, (noise["next_action"] + 1.0) / 2.0)
-        values = dqn.Values(q.squeeze(1), phi, next_actions, td.expected_value(next_q, logits.softmax(-1)))
+        q, phi, next_phi = networks.critic.along(batch, next_actions)
+        values = dqn.Values(q.squeeze(1), phi, next_phi, next_actions, td.expected_value(next_q, logits.softmax(-1)))
         terms, backup = dqn.critic_terms(options, values, batch)
         nll = td.mean_over_batch(bc.discrete_nll(networks.behaviour(batch.observations), batch.actions))
         return Terms(terms.losses | {"behaviour": nll}, terms.metrics), backup
@@ -74,11 +74,11 @@ def continuous_objective(options: ContinuousTDOptions) -> Objective:
             samples, _ = squashed_sample(mean.unsqueeze(2), log_std.unsqueeze(2), noise["next_actions"])
             next_values = networks.target_critic(batch.next_observations, samples)[0].amin(1).mean(-1)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-        q, phi = networks.critic(batch.observations, batch.actions)
+        q, phi, next_phi = networks.critic.along(batch, samples[:, :, 0])
         terms = sarsa.regression(q, targets)
         here_mean, here_log_std = networks.behaviour(batch.observations)
         nll = td.mean_over_batch(-squashed_log_prob(here_mean, here_log_std, batch.actions))
-        backup = Backup(phi, samples[:, :, 0], 1.0 - batch.terminateds)
+        backup = Backup(phi, samples[:, :, 0], 1.0 - batch.terminateds, next_phi)
         return Terms(terms.losses | {"behaviour": nll}, terms.metrics), backup
 
     return loss

@@ -69,12 +69,12 @@ def critic_terms(
     with torch.no_grad():
         next_values = networks.target_critic(batch.next_observations, actions)[0].amin(1) - penalty
     targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-    q, phi = networks.critic(batch.observations, batch.actions)
+    q, phi, next_phi = networks.critic.along(batch, actions)
     terms = Terms(
         losses={"critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1)},
         metrics={"q_data": q.detach().mean((1, 2)), "target": td.mean_over_batch(targets)},
     )
-    return terms, Backup(phi, actions, 1.0 - batch.terminateds)
+    return terms, Backup(phi, actions, 1.0 - batch.terminateds, next_phi)
 
 
 def objective(options: TD3BCOptions) -> Objective:

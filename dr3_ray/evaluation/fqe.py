@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import dqn
-from dr3_ray.algorithms.iql import q_at
+from dr3_ray.algorithms.iql import of_actions, q_at
 from dr3_ray.algorithms.sarsa import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.errors import UserError
@@ -136,8 +136,9 @@ def _evaluation_of(policies: Policies) -> AlgorithmSpec:
                 next_actions = act(networks.target_policy, batch.next_observations)
                 next_values = q_at(networks.target_critic, batch.next_observations, next_actions)[0].amin(1)
             targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-            q, phi = q_at(networks.critic, batch.observations, batch.actions)
-            return regression(q, targets), Backup(phi, next_actions, 1.0 - batch.terminateds)
+            q, phi, next_phi = networks.critic.along(batch, next_actions)
+            terms = regression(of_actions(q, batch.actions), targets)
+            return terms, Backup(phi, next_actions, 1.0 - batch.terminateds, next_phi)
 
         return loss
 

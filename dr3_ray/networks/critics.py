@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.encoders import MLP, Generators, StackedLinear
-from dr3_ray.observations import Observations
+from dr3_ray.observations import Observations, each_part
+from dr3_ray.types import Transition
 
 
 class Critic(Protocol):
@@ -22,9 +23,20 @@ class Critic(Protocol):
         """Mean and log standard deviation of φ(s, a), where the encoder ends in a bottleneck; each as φ."""
         ...
 
+    def along(self, batch: Transition, next_actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Q, φ(s, a) and φ(s', a') of a batch and its backup's actions; the last None where it `looks_ahead` not."""
+        ...
+
+
+def side_by_side(one: Observations, other: Observations) -> Observations:
+    """Rows [K, B, …] and behind them other rows [K, B', …]."""
+    return each_part(lambda *parts: torch.cat(parts, dim=1), one, other)  # type: ignore[no-any-return]
+
 
 class DiscreteCritic(nn.Module):
     """C networks with one output an action. φ depends on the state alone."""
+
+    looks_ahead = True  # whether `along` finds φ(s', a'): something asks for it
 
     def __init__(self, generators: Generators, architecture: Architecture, n_actions: int, n_critics: int = 1):
         super().__init__()
@@ -39,8 +51,16 @@ class DiscreteCritic(nn.Module):
         phi = self.encoder(self.observe(observations, self.head.weight.dtype))
         return self.head(phi), phi
 
+    def along(self, batch: Transition, next_actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(Q(s, ·), φ(s), φ(s')) in one pass through both states."""
+        if not self.looks_ahead or batch.next_observations is None:
+            return *self(batch.observations), None
+        rows = side_by_side(batch.observations, batch.next_observations)
+        phi, next_phi = self.features(rows, batch.actions).chunk(2, dim=2)
+        return self.head(phi), phi, next_phi
+
     def features(
-        self, observations: Observations, actions: Int[Tensor, "member batch"]
+        self, observations: Observations, actions: Int[Tensor, "member _"]
     ) -> Float[Tensor, "member critic batch feature"]:
         """φ(s), whatever the action."""
         phi: Tensor = self.encoder(self.observe(observations, self.head.weight.dtype))
@@ -66,6 +86,11 @@ class MultiHeadCritic(nn.Module):
         values, phi = self.critic(observations)
         return values.squeeze(1).unflatten(-1, (-1, self.n_heads)), phi
 
+    def along(self, batch: Transition, next_actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(Q_h(s, ·), φ(s), φ(s')) in one pass through both states."""
+        values, phi, next_phi = self.critic.along(batch, next_actions)
+        return values.view(len(phi), phi.shape[2], -1, self.n_heads), phi, next_phi
+
     def features(
         self, observations: Observations, actions: Int[Tensor, "member batch"]
     ) -> Float[Tensor, "member critic batch feature"]:
@@ -79,6 +104,8 @@ class MultiHeadCritic(nn.Module):
 
 class ContinuousCritic(nn.Module):
     """C networks on [s, a] with one output each."""
+
+    looks_ahead = True  # whether `along` finds φ(s', a'): something asks for it
 
     def __init__(
         self,
@@ -101,6 +128,16 @@ class ContinuousCritic(nn.Module):
         phi = self.features(observations, actions)
         rows = phi.flatten(2, -2)
         return self.head(rows).squeeze(-1).unflatten(-1, phi.shape[2:-1]), phi
+
+    def along(
+        self, batch: Transition, next_actions: Float[Tensor, "member batch dim"]
+    ) -> tuple[Float[Tensor, "member critic batch"], Float[Tensor, "member critic batch feature"], Tensor | None]:
+        """(Q(s, a), φ(s, a), φ(s', a')) in one pass through both pairs."""
+        if not self.looks_ahead or batch.next_observations is None:
+            return *self(batch.observations, batch.actions), None
+        rows = side_by_side(batch.observations, batch.next_observations)
+        phi, next_phi = self.features(rows, torch.cat([batch.actions, next_actions], dim=1)).chunk(2, dim=2)
+        return self.head(phi).squeeze(-1), phi, next_phi
 
     def features(
         self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"]

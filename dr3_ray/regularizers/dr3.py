@@ -125,7 +125,9 @@ def with_dr3(objective: Objective, options: DR3) -> Objective:
         terms, backup = objective(networks, batch, noise, step)
         assert backup is not None and batch.next_observations is not None
         critic: Critic = networks.critic
-        next_phi = critic.features(batch.next_observations, backup.next_actions)
+        next_phi = backup.next_phi
+        if next_phi is None:  # a pass of its own
+            next_phi = critic.features(batch.next_observations, backup.next_actions)
         if options.dr3_stop_gradient:
             next_phi = next_phi.detach()
         mask = backup.in_backup if options.dr3_mask_terminals else backup.in_backup.new_ones(backup.in_backup.shape)

@@ -257,7 +257,7 @@ def test_members_do_not_mix(kind: str):
         for k in range(K):
             rows = slice(k, k + 1)
             mine = Transition(*(None if column is None else column[rows] for column in batch))
-            rest = Backup(*(column[rows] for column in backup))
+            rest = Backup(*(None if column is None else column[rows] for column in backup))
             critic_k, gamma_k, step_size_k = member_view(critic, rows), float(gamma[k]), float(step_sizes[k])
             alone = implicit_regularizer(critic_k, mine, rest, gamma_k, layers, step_size_k)
             torch.testing.assert_close(alone, {name: values[rows] for name, values in together.items()})
