@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo test lint types format wheel bench clean
+.PHONY: help install demo test gpu lint types format wheel bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -23,6 +23,9 @@ demo: $(STAMP)  ## sweep DR3's coefficient on the data set in the package and wr
 test: $(STAMP)  ## run the tests in two processes; PYTEST_ARGS="-k name" selects some
 	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2 postgresql
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+gpu: $(STAMP)  ## run the tests that need a GPU, on a machine that has one and a torch for it
+	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

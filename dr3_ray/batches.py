@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dr3_ray.data.n_step import Rows, gather_n_step
-from dr3_ray.data.sampler import Sampler, best_first
+from dr3_ray.data.n_step import FOLLOWED, Rows, gather_n_step
+from dr3_ray.data.resident import Resident, resident
+from dr3_ray.data.sampler import CountingSampler, Draws, Sampler, best_first, sizes_of
 from dr3_ray.networks.pixels import crop_images
 from dr3_ray.normalization import normalized
 from dr3_ray.observations import each_part
@@ -16,7 +17,9 @@ from dr3_ray.share import ALONE, Share
 from dr3_ray.types import Noise, Transition
 
 PROBE_ROWS = 2048
-GATHERED_ROWS = 512  # at a time: enough to make the cost of a gather small, few enough to stay in cache
+GATHERED_ROWS = 512  # at a time: enough to make the cost of a gather small, few enough to stay in a CPU's cache
+ON_A_GPU = 2**28  # bytes that are gathered at a time, so that they leave room
+DRAWN = 64  # bytes that take a random number while it is drawn there
 CROPS = {"observations": "crop", "next_observations": "next_crop"}  # the noise that moves the images of a column
 
 
@@ -37,40 +40,53 @@ class Batches:
         networks: nn.Module,
         share: Share = ALONE,
     ):
-        self.data, self.columns, self.share, self._networks = data, columns, share, networks
+        self.columns, self.share, self._networks = columns, share, networks
+        self.members = range(len(seeds))
         first = next(networks.parameters())
         self.device, self.dtype = first.device, first.dtype
         self.n_step: int = getattr(options, "n_step", 1)
+        self.data = resident(data, sorted({*columns, *(FOLLOWED if self.n_step > 1 else ())}), self.device)
         self.random_crop: int = options.random_crop
         if self.random_crop:
             noise = noise._replace(uniform=noise.uniform | dict.fromkeys(CROPS.values(), (2,)))
         rows, self._order = [len(data)] * len(seeds), None
         if (shares := getattr(options, "best_share", torch.ones(1))).min() < 1.0:
             self._order, rows = best_first(data.episodes, shares.tolist())  # type: ignore[attr-defined]
-        self.sampler = Sampler(rows, options.batch_size, noise, seeds, self.dtype)
+            self._order = self._order.to(self.device)
+        self.sampler: Sampler | CountingSampler = (
+            Sampler(rows, options.batch_size, noise, seeds, self.dtype)
+            if self.device.type == "cpu"
+            else CountingSampler(rows, options.batch_size, noise, seeds, self.dtype, self.device)
+        )
+        self._at_once = GATHERED_ROWS
+        if isinstance(self.data, Resident):
+            numbers = sum(sizes_of(self.sampler.noise, options.batch_size)) / options.batch_size
+            self._at_once = int(ON_A_GPU / (self.data.row_bytes + DRAWN * numbers))
+        self._home = getattr(self.data, "device", torch.device("cpu"))  # where the data are gathered
 
     def stream(self, members: slice, n_steps: int) -> Iterator[tuple[Transition, dict[str, Tensor]]]:
         """Batch and noise of these members' next steps; rows are gathered for several steps at once."""
-        at_once = max(1, GATHERED_ROWS // (len(self.sampler.generators[members]) * self.sampler.batch_size))
+        at_once = max(1, self._at_once // (len(self.members[members]) * self.sampler.batch_size))
         for start in range(0, n_steps, at_once):
-            draws = [self.draw(members) for _ in range(min(at_once, n_steps - start))]
-            crops = [torch.stack([noise[name] for _, noise in draws]) for name in CROPS.values() if self.random_crop]
-            rows = self.gather(torch.stack([indices for indices, _ in draws]), *crops)
+            n = min(at_once, n_steps - start)
+            indices, noise = self.draws(members, n)
+            rows = self.gather(indices, *(noise[name] for name in CROPS.values() if self.random_crop))
             columns = {name: column for name, column in rows._asdict().items() if column is not None}
-            for i, (_, noise) in enumerate(draws):
+            for i in range(n):
                 batch = Transition(**{name: each_part(itemgetter(i), column) for name, column in columns.items()})
-                yield batch, {name: values.to(self.device) for name, values in noise.items()}
+                yield batch, {name: values[i] for name, values in noise.items()}
 
-    def draw(self, members: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        """Indices and noise of this learner's share of the next batch, which all learners draw alike."""
-        indices, noise = self.sampler.draw(members)
+    def draws(self, members: slice, n: int) -> Draws:
+        """Indices and noise of this learner's share of the next `n` batches, which all learners draw alike."""
+        indices, noise = self.sampler.draws(members, n)
         if self._order is not None:
             indices = self._order[indices]
-        rows, per_step = self.share.rows(indices.shape[1]), self.sampler.noise.uniform_per_step
-        return indices[:, rows], {name: v if name in per_step else v[:, rows] for name, v in noise.items()}
+        rows, per_step = self.share.rows(indices.shape[2]), self.sampler.noise.uniform_per_step
+        return indices[:, :, rows], {name: v if name in per_step else v[:, :, rows] for name, v in noise.items()}
 
     def gather(self, indices: Tensor, *crops: Tensor) -> Transition:
         """The columns of rows [*lead, B], as the networks take them; `crops` [*lead, B, 2] move the images."""
+        indices = indices.to(self._home)
         if self.n_step > 1:
             columns = gather_n_step(self.data, indices, self.columns, self.n_step)
         else:

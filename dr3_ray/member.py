@@ -1,5 +1,6 @@
 """One run of a sweep: an algorithm's options, the regularisers', and a seed."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,17 @@ class Member:
         for regularizer in (self.dr3, self.baselines):
             options |= regularizer.to_dict() if regularizer else {}
         return options | {"seed": self.seed}
+
+
+def first_steps(members: Sequence[Member]) -> int:
+    """How many gradient steps there are in which an objective may differ from that of later ones.
+
+    Options whose names end in `_steps` count first steps in which something is different, or steps after those of
+    another option. Later, an objective depends on the step only in what it trains.
+    """
+    counts = [[count for name, count in member.to_dict().items() if name.endswith("_steps")] for member in members]
+    longest: int = max(math.ceil(sum(each)) for each in counts)
+    return longest
 
 
 def stack_regularizers(members: Sequence[Member], *to: Any) -> tuple[DR3 | None, Baselines | None]:

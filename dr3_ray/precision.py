@@ -5,38 +5,56 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from dr3_ray.errors import UserError
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
+CPU = torch.device("cpu")
+
+_asked: Precision = "fp32"  # of the whole process: gradients are found by threads of torch's
 
 
 @contextmanager
-def matmul_precision(precision: Precision) -> Iterator[None]:
-    """Within, what a CPU multiplies in matrix products and convolutions of float32 is rounded to bfloat16 first.
+def matmul_precision(precision: Precision, device: torch.device = CPU) -> Iterator[None]:
+    """Within, factors of matrix products and convolutions of float32 are rounded first.
 
-    So is what a layer hands on, which the next one would round. Sums, parameters and the optimiser stay in float32.
-    `fp32` changes nothing; small products may stay exact, where rounding would save nothing.
+    `bf16` rounds them to 8 bits, and what a layer hands on, which the next one would round; `tf32` on a GPU to 11 bits.
+    Sums, parameters and the optimiser stay in float32. `fp32` rounds nothing. Small products may stay exact on a CPU,
+    where rounding would save nothing; on a GPU those of `bf16` without a ReLU behind them are of `tf32`.
     """
-    if precision == "fp32":
-        yield
-        return
-    kinds: list[Any] = [getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv")]  # mypy does not see them
-    before = [kind.fp32_precision for kind in kinds]
+    global _asked
+    flags: list[tuple[Any, str, Any]] = []
+    if device.type == "cuda":  # convolutions round to tf32 by torch's default
+        kinds: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
+        flags = [(kind, "allow_tf32", precision != "fp32") for kind in kinds]
+    elif precision == "bf16":
+        kinds = [getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv")]  # mypy does not see them
+        flags = [(kind, "fp32_precision", precision) for kind in kinds]
+    before, found = _asked, [getattr(kind, flag) for kind, flag, _ in flags]
     try:
-        for kind in kinds:
-            kind.fp32_precision = precision
+        _asked = precision
+        for each in flags:
+            setattr(*each)
         yield
     finally:
-        for kind, value in zip(kinds, before, strict=True):
-            kind.fp32_precision = value
+        _asked = before
+        for (kind, flag, _), value in zip(flags, found, strict=True):
+            setattr(kind, flag, value)
+
+
+def rounded(x: Tensor) -> bool:
+    """Whether factors of products with x are rounded to bfloat16 now."""
+    return _asked == "bf16" and x.dtype in (torch.float32, torch.bfloat16)
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:
     """UserError: this machine has no such products."""
-    if precision == "fp32":
+    if precision == "fp32" or device.type == "cuda":
         return
+    if precision == "tf32":
+        raise UserError(f"precision='tf32' is for GPUs of NVIDIA: leave it out on a {device.type.upper()}")
     if device.type != "cpu":
-        raise UserError(f"precision={precision!r} is for CPUs: leave it out on {device.type}")
+        raise UserError(f"precision={precision!r} is for CPUs and GPUs of NVIDIA: leave it out on {device.type}")
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise UserError(f"precision={precision!r} needs a CPU with AVX-512: leave it out on this machine")

@@ -18,7 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
-from dr3_ray.member import Member
+from dr3_ray.member import Member, build_networks
 from dr3_ray.observations import Observations, Shape, each_part, is_image
 from dr3_ray.population import Population
 from dr3_ray.types import Spaces
@@ -140,6 +140,7 @@ def make_population() -> Callable[..., Population]:
         data: TableData | None = None,
         spaces: Spaces | None = None,
         regularized: bool = True,
+        device: str = "cpu",
     ) -> Population:
         spaces = spaces or SPACES[spec.action_kind]
         known = {name for name, _ in spec.options()}
@@ -148,7 +149,8 @@ def make_population() -> Callable[..., Population]:
         if not regularized:  # the base algorithm, which DR3 has never touched
             made = [dataclasses.replace(member, dr3=None) for member in made]
         data = data or random_data(spec.action_kind, shape=spaces.observation_shape)
-        return Population.of(spec, made, data, spaces, execution, dtype)
+        networks = build_networks(spec, spaces, made).to(device, dtype)
+        return Population(spec, networks, made, data, spaces, execution)
 
     return make
 

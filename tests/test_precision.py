@@ -51,9 +51,11 @@ def test_training_is_near_the_exact_one_and_probes_are_exact(make_population, sp
     assert any(not torch.equal(part.values, rounded.parts[name].values) for name, part in exact.parts.items())
 
 
-def test_a_gpu_is_told_that_it_is_for_cpus():
-    with pytest.raises(UserError, match=r"precision='bf16' is for CPUs: leave it out on cuda"):
-        check_precision("bf16", torch.device("cuda"))
+def test_devices_that_have_no_such_products_say_so():
+    with pytest.raises(UserError, match=r"precision='bf16' is for CPUs and GPUs of NVIDIA: leave it out on mps"):
+        check_precision("bf16", torch.device("mps"))
+    with pytest.raises(UserError, match=r"precision='tf32' is for GPUs of NVIDIA: leave it out on a CPU"):
+        check_precision("tf32", torch.device("cpu"))
 
 
 @rounds

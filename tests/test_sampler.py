@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dr3_ray.data.sampler import Sampler, best_first, generator
+from dr3_ray.data.sampler import CountingSampler, Sampler, best_first, generator
 from dr3_ray.types import Noise
 
 
@@ -59,3 +59,45 @@ def test_the_best_episodes_come_first_and_whole():
     order, rows = best_first(episodes, [0.01, 0.2, 0.3, 0.6, 1.0])
     assert order.tolist() == [4, 5, 6, 7, 8, 9, 0, 1, 2, 3]
     assert rows == [2, 2, 6, 6, 10]
+
+
+NOISE = Noise(normal={"action": (3,)}, uniform={"sampled": (2, 2)}, uniform_per_step={"mixture": (5,)})
+
+
+def test_counted_draws_are_a_members_own_and_those_of_the_step():
+    pack, alone = (CountingSampler([1000] * len(seeds), 7, NOISE, seeds) for seeds in ([4, 7, 4], [7]))
+    together = pack.draws(slice(0, 3), 5)
+    apart = [alone.draws(slice(0, 1), n) for n in (2, 3)]
+    indices, noise = together
+    assert indices.shape == (5, 3, 7) and indices.min() >= 0 and indices.max() < 1000
+    shapes = {"action": (5, 3, 7, 3), "sampled": (5, 3, 7, 2, 2), "mixture": (5, 3, 5)}
+    assert {name: tuple(values.shape) for name, values in noise.items()} == shapes
+    assert torch.equal(indices[:, 1:2], torch.cat([each for each, _ in apart])) and torch.equal(
+        indices[:, 0], indices[:, 2]
+    )
+    for name, values in noise.items():
+        assert torch.equal(values[:, 1:2], torch.cat([each[name] for _, each in apart])), name
+        assert not torch.equal(values[0], values[1]) and not torch.equal(values[:, 0], values[:, 1])
+        assert name == "action" or (values.min() >= -1.0 and values.max() < 1.0)
+
+
+def test_counted_draws_go_on_from_a_step_and_elsewhere_from_others():
+    first, second = (CountingSampler([100], 4, NOISE, [seed]) for seed in (3, 9))
+    first.draws(slice(0, 1), 6)
+    second.load_state_dict(first.state_dict(), step=6)
+    assert torch.equal(first.draws(slice(0, 1), 2)[0], second.draws(slice(0, 1), 2)[0])
+
+    def on_a_cpu(step: int) -> list[list[int]]:
+        sampler = Sampler([100], 4, NOISE, [3])
+        sampler.load_state_dict(first.state_dict(), step)
+        return sampler.draw(slice(0, 1))[0].tolist()
+
+    assert on_a_cpu(6) == on_a_cpu(6) != on_a_cpu(7)
+    on_a_gpu = CountingSampler([100], 4, NOISE, [3])
+    on_a_gpu.load_state_dict(Sampler([100], 4, NOISE, [3]).state_dict(), step=8)
+    assert torch.equal(on_a_gpu.draws(slice(0, 1), 1)[0], first.draws(slice(0, 1), 1)[0])
+
+
+def test_counted_rows_are_each_members_own():
+    indices, _ = CountingSampler([3, 50], 4000, Noise({}, {}), [0, 0]).draws(slice(0, 2), 2)
+    assert [indices[:, k].unique().tolist() for k in range(2)] == [list(range(3)), list(range(50))]

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+FOLLOWED = ("rewards", "terminateds", "truncateds", "episode_ids", "timesteps")  # from step to step
 AT_THE_END = ("next_observations", "next_actions", "next_actions_valid", "terminateds")
 
 
@@ -26,10 +27,8 @@ def gather_n_step(data: Rows, indices: Tensor, columns: Sequence[str], n: int) -
     `terminateds` are those of the last step that is taken; `n_step_rewards` [..., B, n] are the rewards of all of them,
     0 behind the last, and `n_steps` [..., B] is their number. A truncated episode bootstraps from its last state.
     """
-    rows = indices.unsqueeze(-1) + torch.arange(n)
-    found = data.gather(
-        rows.clamp(max=len(data) - 1), ("rewards", "terminateds", "truncateds", "episode_ids", "timesteps")
-    )
+    rows = indices.unsqueeze(-1) + torch.arange(n, device=indices.device)
+    found = data.gather(rows.clamp(max=len(data) - 1), FOLLOWED)
     timesteps, episodes = found["timesteps"], found["episode_ids"]
     ended = (found["terminateds"] + found["truncateds"])[..., :-1] > 0
     goes_on = ~ended & (timesteps[..., 1:] == timesteps[..., :-1] + 1) & (episodes[..., 1:] == episodes[..., :-1])

@@ -1,4 +1,7 @@
-"""Means over rows, found in blocks of rows that stay in a CPU's cache: the same value and gradient up to rounding."""
+"""Means over rows, found in blocks of rows: the same value and gradient up to rounding.
+
+A block stays in a CPU's cache; on a GPU it bounds the memory that an update takes.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,6 +15,7 @@ from dr3_ray.networks.stochastic import Stochastic
 from dr3_ray.observations import Observations, each_part
 
 CACHED = 2**19  # floats in the widest layer of a block: 2 MiB, the L2 cache of a server's core
+ON_A_GPU = 2**28  # the same of all members, which bounds the memory that a pack takes
 Columns = Sequence[Observations]  # each [K, B, …]
 
 
@@ -23,25 +27,38 @@ def mean_in_blocks(
     A row's value depends on no other row, and on nothing that needs a gradient but the critic, whose parameters
     [K, C, …] each belong to one member and copy.
     """
-    block = rows_in_cache(critic, evaluated)
+    block = rows_in_cache(critic, evaluated, rows_of(columns))
     parameters = [each for each in critic.parameters() if each.requires_grad]
     if block is None or not (torch.is_grad_enabled() and parameters):
         return values(*columns).mean(-1)
+    return _in_blocks(values, columns, block, parameters)  # type: ignore[no-any-return]
+
+
+def rows_in_cache(critic: Any, evaluated: int, rows: int) -> int | None:
+    """How many of the rows, evaluated so many times each, pass one member's critics without leaving the cache.
+
+    On a GPU, all members' critics with 1 GiB a layer. None, all of them, where a GPU has room for that, and where a
+    pass changes the critic's state or draws noise.
+    """
+    weights = list(critic.encoder.parameters())
+    passive = not any(isinstance(layer, Stochastic | SpectralLinear) for layer in critic.modules())
+    if not weights or not passive:
+        return None
+    widest = max(each.shape[-1] for each in weights)
+    floats = CACHED if weights[0].device.type == "cpu" else ON_A_GPU // len(weights[0])
+    block = int(max(1, floats // (evaluated * critic.encoder.copies * widest)))
+    return block if weights[0].device.type == "cpu" or block < rows else None
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # gradients are found within
+def _in_blocks(values: Any, columns: Columns, block: int, parameters: list[nn.Parameter]) -> Tensor:
     mean: Tensor = _MeanInBlocks.apply(values, columns, block, *parameters)  # type: ignore[no-untyped-call]
     return mean
 
 
-def rows_in_cache(critic: Any, evaluated: int) -> int | None:
-    """How many rows, evaluated so many times each, pass one member's critics without leaving the cache.
-
-    None, all of them, on a GPU and where a pass changes the critic's state or draws noise.
-    """
-    weights = list(critic.encoder.parameters())
-    passive = not any(isinstance(layer, Stochastic | SpectralLinear) for layer in critic.modules())
-    if not weights or weights[0].device.type != "cpu" or not passive:
-        return None
-    widest = max(each.shape[-1] for each in weights)
-    return int(max(1, CACHED // (evaluated * critic.encoder.copies * widest)))
+def rows_of(columns: Columns) -> int:
+    """Their number."""
+    return next(column for column in columns if isinstance(column, Tensor)).shape[1]
 
 
 class _MeanInBlocks(torch.autograd.Function):
@@ -69,6 +86,5 @@ class _MeanInBlocks(torch.autograd.Function):
 
 def _blocks(columns: Columns, block: int) -> Iterator[list[Observations]]:
     """The columns of so many rows after the other."""
-    rows = next(column for column in columns if isinstance(column, Tensor)).shape[1]
-    for start in range(0, rows, block):
+    for start in range(0, rows_of(columns), block):
         yield [each_part(lambda part, at=start: part[:, at : at + block], column) for column in columns]

@@ -6,6 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+BETAS = (0.9, 0.999)
+LONG = 2**22  # parameters of a pack, beyond which torch's fused kernel is faster on a GPU
+
 
 class _Group(NamedTuple):
     """Members of equal step size: their rows among those stepped, and one piece for each of their parameters."""
@@ -17,10 +20,36 @@ class _Group(NamedTuple):
     steps: list[Tensor]  # a member's own, once for each of its parameters
 
 
+def adam(
+    values: Tensor,
+    gradients: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    steps: Tensor,
+    lr: Tensor,
+    epsilon: Tensor,
+    weight_decay: Tensor,
+) -> None:
+    """One update in place of parameters [K, P], by the number of `steps` [K] before it and settings [K, 1].
+
+    m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← (1 − lr λ) θ − lr · m̂ / (√v̂ + ε).
+    """
+    steps += 1
+    exp_avg.lerp_(gradients, 1.0 - BETAS[0])
+    exp_avg_sq.mul_(BETAS[1]).addcmul_(gradients, gradients, value=1.0 - BETAS[1])
+    # in float64: 1 − β₂ is a difference of numbers near 1
+    first, second = ((1.0 - beta ** steps.double().unsqueeze(1)).to(values.dtype) for beta in BETAS)
+    # √v̂ is √v / √(1 − β₂ᵗ), which multiplied through spares a pass over the parameters
+    root = second.sqrt()
+    values.mul_(1.0 - lr * weight_decay)
+    values.addcdiv_(exp_avg * (lr * root / first), exp_avg_sq.sqrt().add_(epsilon * root), value=-1.0)
+
+
 class StackedAdam:
     """Adam (Kingma & Ba 2015) on flat parameters [K, P] that hold parameters of `shapes`, each [K, ...].
 
-    β = (0.9, 0.999), weight decay as in AdamW. Members of equal settings share one fused call.
+    β = (0.9, 0.999), weight decay as in AdamW. On a CPU members of equal settings share one fused call, which walks
+    their parameters one by one; on a GPU a call is for all members and parameters, by the equations of `adam`.
     """
 
     def __init__(
@@ -31,16 +60,29 @@ class StackedAdam:
         epsilons: Sequence[float],
         weight_decays: Sequence[float] | None = None,
     ):
+        self.together, self.update = values.device.type != "cpu", adam
+        self._in_step = True  # all members have made equally many steps
         self.exp_avg = torch.zeros_like(values)
         self.exp_avg_sq = torch.zeros_like(values)
         self.steps = torch.zeros(len(values), dtype=torch.float32, device=values.device)
         self._values, self._shapes = values, [shape[1:] for shape in shapes]
         self._settings = list(zip(lrs, epsilons, weight_decays or [0.0] * len(lrs), strict=True))
+        self._stacked = torch.tensor(self._settings, dtype=values.dtype, device=values.device)  # [K, 3]
         self._groups: dict[range, dict[tuple[float, float, float], _Group]] = {}
 
     @torch.no_grad()
     def step(self, members: range, gradients: Sequence[Tensor]) -> None:
         """One update of these members from the gradients of each parameter, [len(members), ...]."""
+        if self.together:
+            rows = slice(members.start, members.stop)
+            settings = self._stacked[rows].unsqueeze(-1).unbind(1)
+            flat = torch.cat([gradient.reshape(len(members), -1) for gradient in gradients], dim=1)
+            state = self._values[rows], flat, self.exp_avg[rows], self.exp_avg_sq[rows], self.steps[rows]
+            if flat.numel() >= LONG and self._alike(members):
+                self._fused(*state, *self._settings[members.start])
+            else:
+                self.update(*state, *settings)
+            return
         if members not in self._groups:
             self._groups[members] = self._grouped(members)
         self.steps[members.start : members.stop] += 1
@@ -49,8 +91,26 @@ class StackedAdam:
             torch._fused_adamw_(
                 group.values, [gradient[row].contiguous() for row in group.rows for gradient in gradients],
                 group.exp_avgs, group.exp_avg_sqs, [], group.steps,
-                lr=lr, beta1=0.9, beta2=0.999, weight_decay=weight_decay, eps=epsilon, amsgrad=False, maximize=False,
+                lr=lr, beta1=BETAS[0], beta2=BETAS[1], weight_decay=weight_decay, eps=epsilon, amsgrad=False,
+                maximize=False,
             )  # fmt: skip
+
+    def _alike(self, members: range) -> bool:
+        """Whether one kernel with one step size and one step count may serve them all."""
+        return self._in_step and len({self._settings[member] for member in members}) == 1
+
+    @staticmethod
+    def _fused(
+        values: Tensor, gradients: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, steps: Tensor,
+        lr: float, epsilon: float, weight_decay: float,
+    ) -> None:  # fmt: skip
+        """What `adam` does, in the fewest passes over memory."""
+        steps += 1
+        torch._fused_adamw_(
+            [values], [gradients], [exp_avg], [exp_avg_sq], [], [steps[0]],
+            lr=lr, beta1=BETAS[0], beta2=BETAS[1], weight_decay=weight_decay, eps=epsilon, amsgrad=False,
+            maximize=False,
+        )  # fmt: skip
 
     def _grouped(self, members: range) -> dict[tuple[float, float, float], _Group]:
         """The members by (step size, ε, weight decay)."""
@@ -76,3 +136,4 @@ class StackedAdam:
         """Copy the moments and step counts in place."""
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
+        self._in_step = bool((self.steps == self.steps[0]).all())

@@ -87,7 +87,7 @@ def test_targets_by_definition(execution: str, make_population: Any):
     population = make_population(find("DR3-DQN", "discrete"), members, execution)
     indices, _ = population.batches.sampler.draw(slice(0, 2))
     again = make_population(find("DR3-DQN", "discrete"), members)
-    population.batches.sampler.load_state_dict(again.batches.sampler.state_dict())
+    population.batches.sampler.load_state_dict(again.batches.sampler.state_dict(), step=0)
     expected = []
     for k, member in enumerate(members):
         targets = []

@@ -50,7 +50,7 @@ def gradient(critic, mean):
 def test_value_and_gradient_are_those_of_all_rows_at_once(members, rows, settings, monkeypatch):
     critic, values, columns = case(members, **settings)
     monkeypatch.setattr(blocks, "CACHED", rows * (SAMPLES + 1) * 2 * 8)
-    assert blocks.rows_in_cache(critic, SAMPLES + 1) == rows
+    assert blocks.rows_in_cache(critic, SAMPLES + 1, ROWS) == rows
     whole = values(*columns).mean(-1)
     found = blocks.mean_in_blocks(values, critic, columns, SAMPLES + 1)
     torch.testing.assert_close(found, whole, rtol=1e-13, atol=1e-13)
@@ -81,7 +81,7 @@ def test_without_a_gradient_there_is_nothing_to_keep_small(monkeypatch):
 def test_a_critic_that_draws_noise_or_keeps_a_state_sees_all_rows_at_once(option, monkeypatch):
     monkeypatch.setattr(blocks, "CACHED", 1)
     critic, _, _ = case(1)
-    assert blocks.rows_in_cache(critic, SAMPLES) == 1
+    assert blocks.rows_in_cache(critic, SAMPLES, ROWS) == 1
     networks = nn.ModuleDict({"critic": critic})
     change_critic(networks, Baselines.stack([Baselines.from_dict(option)]), [[generator(0, "networks", "cpu")]])
-    assert blocks.rows_in_cache(networks.critic, SAMPLES) is None
+    assert blocks.rows_in_cache(networks.critic, SAMPLES, ROWS) is None

@@ -24,7 +24,7 @@ def images(*shape: int) -> Tensor:
 def test_every_copy_is_its_own_convolution():
     layer = StackedConv2d(generators(0, 1), 3, 4, 3, stride=2, padding=1, copies=2)
     x = torch.randn(5, 2, 2, 3, 9, 9)  # [B, K, C, channel, height, width]
-    y = layer(x.flatten(1, 3)).view(5, 2, 2, 4, 5, 5)
+    y = layer(x.flatten(1, 2)).unflatten(1, (2, 2))
     for k in range(2):
         for c in range(2):
             alone = functional.conv2d(x[:, k, c], layer.weight[k, c], layer.bias[k, c], stride=2, padding=1)

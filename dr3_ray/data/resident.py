@@ -1,0 +1,95 @@
+"""A data set's columns in the memory of a GPU, where batches are gathered without the host."""
+
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dr3_ray.data.n_step import Rows
+from dr3_ray.observations import Observations, each_part
+
+AT_ONCE = 65_536  # rows that are copied at a time
+USABLE = 0.5  # of the memory that is free; networks and what an update needs get the other half
+
+
+class Resident:
+    """Some columns of a data set on a device, as its `gather` returns them; indices have to lie on the device too.
+
+    Numbers that are all 0 or 1 take a byte each. Indices out of bounds are not looked for.
+    """
+
+    def __init__(self, data: Rows, columns: Sequence[str], device: torch.device):
+        self._data, self.device = data, device
+        self._columns: dict[str, Observations] = {}
+        for rows in torch.split(torch.arange(len(data)), AT_ONCE):
+            for name, found in data.gather(rows, columns).items():
+                if name not in self._columns:
+                    self._columns[name] = each_part(self._room, found)
+                at = slice(int(rows[0]), int(rows[-1]) + 1)
+                self._columns[name] = each_part(partial(_fill, at), self._columns[name], found)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes in the memory of the device."""
+        sizes: list[int] = []
+        for column in self._columns.values():
+            each_part(lambda part: sizes.append(part[:1].nbytes), column)
+        return sum(sizes)
+
+    @property
+    def episodes(self) -> Any:
+        """One row per episode, as the data set has them."""
+        return self._data.episodes  # type: ignore[attr-defined]
+
+    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
+        """Columns at `indices` [*lead], each [*lead, *shape]."""
+        flat = indices.reshape(-1)
+
+        def rows(column: Tensor) -> Tensor:
+            found = column.index_select(0, flat)
+            return (found.float() if found.dtype == torch.int8 else found).view(*indices.shape, *column.shape[1:])
+
+        return {name: each_part(rows, self._columns[name]) for name in columns}
+
+    def _room(self, first: Tensor) -> Tensor:
+        return torch.empty(len(self), *first.shape[1:], dtype=_narrow(first).dtype, device=self.device)
+
+
+def _narrow(values: Tensor) -> Tensor:
+    """Floats that are all 0 or 1 as int8, which no column has otherwise."""
+    binary = values.is_floating_point() and bool(((values == 0) | (values == 1)).all())
+    return values.to(torch.int8) if binary else values
+
+
+def _fill(rows: slice, room: Tensor, values: Tensor) -> Tensor:
+    """The room with these rows; another one where they are wider."""
+    if room.dtype == torch.int8 and _narrow(values).dtype != torch.int8:
+        room = room.to(values.dtype)
+    room[rows] = values
+    return room
+
+
+def resident(data: Rows, columns: Sequence[str], device: torch.device) -> Rows:
+    """The data set on this device; the data set itself on a CPU, if it is there already, and if it has no room."""
+    if device.type == "cpu" or isinstance(data, Resident):
+        return data
+    first = data.gather(torch.arange(min(AT_ONCE, len(data))), columns)
+    sizes: list[int] = []
+    for column in first.values():
+        each_part(lambda part: sizes.append(_narrow(part).nbytes), column)
+    needed = sum(sizes) * len(data) / min(AT_ONCE, len(data))
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed > USABLE * free:
+        warnings.warn(
+            f"the data set takes {needed / 2**30:.1f} GiB and the GPU has {free / 2**30:.1f} free: "
+            "batches come from the host, which is slower",
+            stacklevel=2,
+        )
+        return data
+    return Resident(data, columns, device)
