@@ -9,7 +9,7 @@ The results are the same up to rounding.
 import copy
 import math
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, Literal, Self
 
@@ -19,10 +19,18 @@ from torch import Tensor, nn
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.allocator import keep_freed_memory
 from dr3_ray.batches import Batches
+from dr3_ray.compiled import USUAL, Compiler
 from dr3_ray.data.n_step import Rows
 from dr3_ray.data.sampler import generator
 from dr3_ray.diagnostics.implicit import NEGLIGIBLE, Layers
-from dr3_ray.member import Member, build_networks, objective_of, stack_regularizers, warn_of_unbounded_penalty
+from dr3_ray.graphs import Graphs
+from dr3_ray.member import (
+    Member,
+    build_networks,
+    objective_of,
+    stack_regularizers,
+    warn_of_unbounded_penalty,
+)
 from dr3_ray.networks.architecture import FLAT
 from dr3_ray.networks.members import flatten_parameters, member_view
 from dr3_ray.networks.optim import StackedAdam
@@ -33,10 +41,11 @@ from dr3_ray.observations import Observations
 from dr3_ray.options import Number, Options
 from dr3_ray.precision import Precision, check_precision, matmul_precision
 from dr3_ray.probe import diagnostics, implicit_terms
+from dr3_ray.ranges import named_range
 from dr3_ray.regularizers.baselines import Baselines
 from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.share import ALONE, Share
-from dr3_ray.types import Noise, Spaces
+from dr3_ray.types import Noise, Spaces, Terms, Transition
 
 SMALL_ACTIVATION = 2**17  # floats; beyond, stacked members were not faster on a CPU with 2 MiB of L2 cache
 Execution = Literal["auto", "in_turn", "stacked"]
@@ -98,12 +107,13 @@ class Population:
         spaces: Spaces,
         execution: Execution = "auto",
         share: Share = ALONE,
+        planned: int = USUAL,
     ):
         keep_freed_memory()
         self.spec, self.networks, self.members = spec, networks, tuple(members)
-        self.data, self.spaces = data, spaces
         first = next(networks.parameters())
         self.device, self.dtype = first.device, first.dtype
+        self.data, self.spaces = data, spaces
         options = spec.options.stack([each.options for each in members], self.device, self.dtype)
         regularizers = stack_regularizers(members, self.device, self.dtype)
         self.parts = {
@@ -124,10 +134,12 @@ class Population:
         packs = [range(k, k + 1) for k in range(n)] if execution == "in_turn" else [range(n)]
         seeds = [each.seed for each in members]
         self.batches = Batches(data, spec.columns, options, noise, seeds, networks, share)
-        self._layer_noise = [generator(seed, "layers", self.device) for seed in seeds]
-        self.views = [View(spec, networks, pack, options, *regularizers, self._layer_noise) for pack in packs]
+        self.layer_noise = [generator(seed, "layers", self.device) for seed in seeds]
+        self.views = [View(spec, networks, pack, options, *regularizers, self.layer_noise) for pack in packs]
         warn_of_unbounded_penalty(networks, members)
 
+        self.graphs = Graphs(members) if Graphs.serve(self.batches) else None
+        self.compiler = Compiler(self, planned) if members[0].options.compile else None
         self.step = 0
         self.diverged = torch.zeros(n, dtype=torch.bool, device=self.device)
         self.metrics: dict[str, Tensor] = {}
@@ -155,7 +167,11 @@ class Population:
         Walked in turn they are equal to the bit, stacked up to rounding.
         """
         networks, members = member_view(self.networks, list(rows)), [self.members[row] for row in rows]
-        kept = type(self)(self.spec, networks, members, self.data, self.spaces, self.execution, self.batches.share)
+        kept = type(self)(
+            self.spec, networks, members, self.batches.data, self.spaces, self.execution, self.batches.share
+        )
+        if kept.compiler and self.compiler:
+            kept.compiler.planned = self.compiler.planned
         kept.load_state_dict(state_of(self.state_dict(), rows))
         return kept
 
@@ -170,7 +186,7 @@ class Population:
         latest: dict[str, list[Tensor]] = {}
         for view in self.views:
             before = {name: values[view.rows] for name, values in self.metrics.items()}
-            with matmul_precision(self.precision):
+            with matmul_precision(self.precision, self.device):
                 after = before if before and bool(self.diverged[view.rows].all()) else self._train(view, n_steps)
             alive = ~self.diverged[view.rows]
             for name, values in after.items():
@@ -182,30 +198,53 @@ class Population:
 
     def _train(self, view: View, n_steps: int) -> dict[str, Tensor]:
         view.networks.train()
-        summed = torch.zeros(len(view.members), dtype=self.dtype, device=self.device)  # non-finite once a loss is
-        for step, (batch, noise) in enumerate(self.batches.stream(view.rows, n_steps), self.step):
-            terms, _ = view.objective(view.networks, batch, noise, step)
-            total = reduce(add, terms.losses.values())  # [K]
-            active = self._active(step)
-            trained = [parameter for name in active for parameter in view.parameters[name]]
-            # of the sum: torch imports sympy, in half a second, to compare the shapes of gradients that it is given
-            found = torch.autograd.grad(total.sum(), trained, materialize_grads=True)
-            loss, *means = self.batches.share.mean([total.detach(), *found])
-            gradients = iter(means)
-            for name, part in active.items():
-                part.adam.step(view.members, [next(gradients) for _ in view.parameters[name]])
-                if part.target_values is not None and self.tau is not None and (step + 1) % self.target_period == 0:
-                    polyak_update(part.target_values[view.rows], part.values[view.rows], self.tau[view.rows])
-            summed += loss
+        run = partial(self.graphs.run, self) if self.graphs else self.steps
+        if self.compiler:
+            run = partial(self.compiler.run, self, run)
+        summed, metrics = run(view, self.step, n_steps)
         view.networks.eval()
         finite = summed.isfinite()
         for part in self.parts.values():
             finite &= part.values[view.rows].isfinite().all(1)
         self.diverged[view.rows] |= ~finite
-        metrics = {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
         return dict(zip(metrics, self.batches.share.mean(list(metrics.values())), strict=True))
 
-    def _active(self, step: int) -> dict[str, Part]:
+    def steps(self, view: View, first: int, n: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """`n` gradient steps, the first of which is step `first`: the sum of losses, and the metrics of the last.
+
+        Each is [K]. The sum is not finite once a loss is not. Nothing here waits for a GPU.
+        """
+        summed = torch.zeros(len(view.members), dtype=self.dtype, device=self.device)
+        for step, (batch, noise) in enumerate(self.batches.stream(view.rows, n), first):
+            with named_range("objective"):
+                terms = self._terms(view, batch, noise, step)
+                total = reduce(add, terms.losses.values())  # [K]
+            active = self.active(step)
+            trained = [parameter for name in active for parameter in view.parameters[name]]
+            with named_range("gradients"):
+                # of the sum: torch imports sympy, in half a second, to compare the shapes of gradients it is given
+                found = torch.autograd.grad(total.sum(), trained, materialize_grads=True)
+                loss, *means = self.batches.share.mean([total.detach(), *found])
+            gradients = iter(means)
+            with named_range("parameters"):
+                for name, part in active.items():
+                    part.adam.step(view.members, [next(gradients) for _ in view.parameters[name]])
+                    if part.target_values is not None and self.tau is not None and self.moves_targets(step):
+                        polyak_update(part.target_values[view.rows], part.values[view.rows], self.tau[view.rows])
+            summed += loss
+        metrics = {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
+        return summed, metrics
+
+    def _terms(self, view: View, batch: Transition, noise: dict[str, Tensor], step: int) -> Terms:
+        if self.compiler:
+            return self.compiler.terms(view, batch, noise, step, frozenset(self.active(step)))
+        return view.objective(view.networks, batch, noise, step)[0]
+
+    def moves_targets(self, step: int) -> bool:
+        """Whether the targets follow after this step."""
+        return (step + 1) % self.target_period == 0
+
+    def active(self, step: int) -> dict[str, Part]:
         """The parts that this step trains."""
         if self.spec.active is None:
             return self.parts
@@ -242,10 +281,11 @@ class Population:
         state = {
             "adam": {name: part.adam.state_dict() for name, part in self.parts.items()},
             "sampler": self.batches.sampler.state_dict(),
-            "layers": [each.get_state() for each in self._layer_noise],
+            "layers": [each.get_state() for each in self.layer_noise],
             "step": self.step,
             "diverged": self.diverged,
             "metrics": self.metrics,
+            "compiled": self.compiler and self.compiler.choice,
         }
         return copy.deepcopy(state)
 
@@ -253,12 +293,15 @@ class Population:
         """Continue exactly where `state_dict` was taken; `networks` is loaded on its own."""
         for name, part in self.parts.items():
             part.adam.load_state_dict(state["adam"][name])
-        self.batches.sampler.load_state_dict(state["sampler"])
-        for source, saved in zip(self._layer_noise, state["layers"], strict=True):
-            source.set_state(saved)
+        self.batches.sampler.load_state_dict(state["sampler"], state["step"])
+        for source, saved in zip(self.layer_noise, state["layers"], strict=True):
+            if source.get_state().shape == saved.shape:  # that of a CPU's generator is not for a GPU's
+                source.set_state(saved)
         self.step = state["step"]
         self.diverged.copy_(state["diverged"])
         self.metrics = {name: values.to(self.device) for name, values in state["metrics"].items()}
+        if self.compiler:
+            self.compiler.choice = state.get("compiled")
 
 
 def state_of(state: Any, rows: Sequence[int]) -> Any:

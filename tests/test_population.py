@@ -11,6 +11,8 @@ from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.data.sampler import CountingSampler
+from dr3_ray.member import first_steps
 from dr3_ray.population import Population
 
 PROBED = {"dot_product", "dot_product_abs", "cosine", "phi_norm", "effective_rank", "q_mean", "td_error"}
@@ -293,3 +295,54 @@ def test_actions_of_evaluation(spec: AlgorithmSpec, make_population: Any):
         assert actions.shape == (3, 5, 2)
         torch.testing.assert_close(actions, population.networks.actor.mode(observations))
         assert actions.abs().max() < 1.0
+
+
+def test_one_pass_through_both_pairs_is_two_passes(
+    critic_spec: AlgorithmSpec, k: int, execution: str, make_population: Any
+):
+    """φ(s', a') found along with φ(s, a), against a pass of its own."""
+    along, apart = (
+        make_population(critic_spec, different_members(critic_spec, k), execution, torch.float64) for _ in range(2)
+    )
+    for view in apart.views:
+        for module in view.networks.modules():
+            if hasattr(module, "looks_ahead"):
+                module.looks_ahead = False
+    for each in (along, apart):
+        each.update(6)
+    ours, theirs = everything(along), everything(apart)
+    for name, values in ours.items():
+        torch.testing.assert_close(values, theirs[name], rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_objectives_depend_on_no_step_after_their_first_ones(spec: AlgorithmSpec, make_population: Any):
+    """But on what a step trains: graphs of a GPU and compiled steps rest on it."""
+    known = {name for name, _ in spec.options()}
+    members = [
+        {name: 3 for name in known if name.endswith("_steps")} | ({"dr3_warmup_steps": 4} if spec.has_critic else {})
+    ]
+    population = make_population(spec, members, dtype=torch.float64)
+    settled = first_steps(population.members)
+    assert settled == 3 * len(members[0]) + (1 if spec.has_critic else 0)
+    view, (batch, noise) = population.views[0], next(population.batches.stream(slice(0, 1), 1))
+    later = {step: view.objective(view.networks, batch, noise, step)[0] for step in range(settled, settled + 13)}
+    for step, terms in later.items():
+        same = [other for other in later if population.active(other).keys() == population.active(step).keys()]
+        for name, loss in terms.losses.items():
+            assert all(torch.equal(loss, later[other].losses[name]) for other in same), name
+
+
+def test_sums_and_targets_of_one_call_are_those_of_many(make_population: Any):
+    """Adam for all members at once, on a CPU, and counted draws: what a GPU does, but for its kernels."""
+    spec = find("DR3-IQL", "continuous")
+    together, apart = (make_population(spec, different_members(spec, 3), "stacked", torch.float64) for _ in range(2))
+    for part in together.parts.values():
+        part.adam.together = True
+    for each in (together, apart):
+        sampler = each.batches.sampler
+        each.batches.sampler = CountingSampler(
+            sampler.rows, sampler.batch_size, sampler.noise, [0, 1, 2], torch.float64
+        )
+        each.update(12)
+    for name, values in everything(together).items():
+        torch.testing.assert_close(values, everything(apart)[name], rtol=1e-7, atol=1e-9, msg=name)

@@ -55,7 +55,12 @@ class TrainingOptions(Options):
     random_crop: int = choice(0, "images of a batch are moved by up to so many pixels (4: COG)", low=0)
     adam_eps: Number = number(1e-8, "Adam's ε", low=0.0)
     precision: Precision = choice(
-        "fp32", "factors of matrix products: `bf16` rounds them to 8 bits on a CPU, sums stay in fp32", ("fp32", "bf16")
+        "fp32",
+        "factors of matrix products: `bf16` rounds them to 8 bits, `tf32` to 11 on a GPU; sums stay in fp32",
+        ("fp32", "tf32", "bf16"),
+    )
+    compile: bool = choice(
+        False, "torch.compile for steps, where a few of them show that it pays for its warm-up; equal up to rounding"
     )
     normalize_observations: bool = choice(
         False, "observations minus their mean over their standard deviation + 10⁻³, of the data (CORL: on)"

@@ -11,6 +11,7 @@ from ray.tune.search.sample import Domain
 from torch import Tensor
 
 from dr3_ray.algorithms.registry import find, kinds_of
+from dr3_ray.compiled import USUAL
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.member import REGULARIZERS, Member, check_members
@@ -70,6 +71,7 @@ class OfflineConfig(AlgorithmConfig):
             setattr(self, name, None)
         self.members: list[dict[str, Any]] = [{}]
         self.updates_per_iteration = 1000
+        self.planned_updates = USUAL
         self.execution: Execution = "auto"
 
     @classmethod
@@ -130,6 +132,7 @@ class OfflineConfig(AlgorithmConfig):
         members: list[dict[str, Any]] = NotProvided,
         *,
         updates_per_iteration: int = NotProvided,
+        planned_updates: int = NotProvided,
         execution: Execution = NotProvided,
     ) -> Self:
         """Train K members in one process.
@@ -138,12 +141,16 @@ class OfflineConfig(AlgorithmConfig):
             members: One dict a member: what it has different from `.training()` and `.regularization()`, and `seed`.
                 Numbers may differ between members, widths and batch sizes may not. Default: one member.
             updates_per_iteration: Gradient steps of every member in one `train()`.
+            planned_updates: Gradient steps of the whole run, by which `compile=True` knows whether it pays. Default:
+                100,000.
             execution: `in_turn`, `stacked`, or `auto`: in turn on a CPU, stacked on a GPU.
         """
         if members is not NotProvided:
             self.members = members
         if updates_per_iteration is not NotProvided:
             self.updates_per_iteration = updates_per_iteration
+        if planned_updates is not NotProvided:
+            self.planned_updates = planned_updates
         if execution is not NotProvided:
             self.execution = execution
         return self
@@ -169,8 +176,9 @@ class OfflineConfig(AlgorithmConfig):
         """Check everything that can be known before training; UserError in one line."""
         if not isinstance(self.input_, str) or self.input_ == "sampler":
             raise UserError(f"{self.algorithm_name} needs data: .offline_data(input_='embedded:breakout-replay')")
-        if type(self.updates_per_iteration) is not int or self.updates_per_iteration < 1:
-            raise UserError(f"updates_per_iteration must be a whole number from 1, not {self.updates_per_iteration!r}")
+        for name in ("updates_per_iteration", "planned_updates"):
+            if type(number := getattr(self, name)) is not int or number < 1:
+                raise UserError(f"{name} must be a whole number from 1, not {number!r}")
         if not self.members:
             raise UserError("a population needs at least one member")
         data = load_dataset(self.input_)

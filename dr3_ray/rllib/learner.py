@@ -47,7 +47,7 @@ class PopulationLearner(TorchLearner):
         if config.num_learners > 1:
             share = Share(torch.distributed.get_rank(), config.num_learners, average_over_learners)
         self.population = Population(
-            module.spec, module.networks, members, data, module.spaces, config.execution, share
+            module.spec, module.networks, members, data, module.spaces, config.execution, share, config.planned_updates
         )
 
     def _make_modules_ddp_if_necessary(self) -> None:

@@ -170,6 +170,7 @@ def algorithm_config(members: list[Config], gpus: float = 0.0) -> OfflineConfig:
     config.population(
         members=[{name: value for name, value in member.items() if name in names} for member in members],
         updates_per_iteration=first["steps"] // first["evaluations"],
+        planned_updates=first["steps"],
     )
     config.learners(num_gpus_per_learner=gpus)
     config.debugging(log_sys_usage=False)  # whose thread would have every pack wait 0.7 s for its end
