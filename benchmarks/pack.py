@@ -1,16 +1,18 @@
 """Packs: what an update of one member costs in a pack of K, and evaluation's share of a sweep.
 
     python benchmarks/pack.py [--cases dqn] [--members 1 4 16] [--peers DIR] [--json FILE]
-    python benchmarks/pack.py --device cuda [--members 1 8 64 256]
+    python benchmarks/pack.py --device cuda [--members 1 8 64 256] [--precisions fp32 tf32 bf16]
 
 On a CPU: milliseconds of CPU time an update of a member, every pack a process with one thread, in turns; `by it` is the
 cost of a process with a single member by that of a member of this pack, so that 16 members at 1.0 are as fast as 16
-such processes. `auto` is the execution that the package chooses, the others are forced. On a GPU the same by wall time.
+such processes. `auto` is the execution that the package chooses, the others are forced. On a GPU the same by wall time,
+in every precision that is asked for; there `no graphs` starts all operations one by one. `plain torch` is an ordinary
+module with Adam, and CORL is CORL.
 
 `matmul` and `memory` are the shares of two limits, measured in the same turns: floating-point operations of an update
-(torch's formulas for products and convolutions) by those of large fp32 products, and the bytes that Adam and the
-targets cannot avoid to move (4 bytes, 7 times a parameter and 2 times a target) by those of a copy. On a GPU also the
-peak of its memory.
+(torch's formulas for products and convolutions) by those of large products of that precision, and the bytes that Adam
+and the targets cannot avoid to move (4 bytes, 7 times a parameter and 2 times a target) by those of a copy. On a GPU
+also the peak of its memory.
 """
 
 import statistics
@@ -44,14 +46,23 @@ CASES = {
         "DR3-CQL", "atari", {"hidden_sizes": [512], "batch_size": 32, "encoder": "nature_cnn"}, 32
     ),
 }  # fmt: skip
+GPU_UPDATES = 512  # of a turn of up to 8 members; whole chunks of CUDA graphs
 DISCRETE_FLAT = ("dqn", "dqn-256", "dqn-32-wide")  # which the JAX peer knows
 
 
 def entries_of(label: str, options: Any) -> dict[str, Entry]:
     """Packs of all sizes; on a CPU the largest with every execution, and JAX's."""
     found = {}
+    if label in (*DISCRETE_FLAT, "nature-cnn"):
+        gpu = options.device == "cuda"
+        found["plain torch"] = Entry("eager.py", slower=4 if gpu else 1, asked={"fused": gpu, "members": 1})
+    elif options.peers and options.device == "cpu":
+        found["CORL"] = Entry("corl.py", checkout="CORL", asked={"members": 1})
+    if options.device == "cuda":
+        first = options.members[0]
+        found[f"{first} no graphs"] = Entry("population.py", slower=8, asked={"members": first, "graphs": False})
     for n in options.members:
-        slower = max(1, n // (1 if options.device == "cuda" else 2))
+        slower = max(1, n // (8 if options.device == "cuda" else 2))
         found[f"{n} auto"] = Entry("population.py", slower=slower, asked={"members": n})
         if n == max(options.members) > 1 and options.device == "cpu":
             for execution in ("in_turn", "stacked"):
@@ -62,28 +73,30 @@ def entries_of(label: str, options: Any) -> dict[str, Entry]:
     return found | {"limits": Entry("device_limits.py", slower=10**9)}
 
 
-def measure(label: str, options: Any, folder: Path) -> dict[str, list[Turn]]:
+def measure(label: str, precision: str, options: Any, folder: Path) -> dict[str, list[Turn]]:
     """The turns of all packs; they are printed."""
     case, clock = CASES[label], "wall" if options.device == "cuda" else "cpu"
+    updates = GPU_UPDATES if options.device == "cuda" else case.updates
     asked = {
         "algorithm": case.algorithm, "options": case.options, "dr3_coeff": 0.03, "device": options.device,
-        "updates": 2 if options.smoke else case.updates, **prepare(case.data, folder),
+        "precision": precision, "updates": 2 if options.smoke else updates, **prepare(case.data, folder),
     }  # fmt: skip
     entries = entries_of(label, options)
-    with Contest(entries, options.peers, options.core, asked, folder) as contest:
+    core = options.core if options.device == "cpu" else None
+    with Contest(entries, options.peers, core, asked, folder) as contest:
         found = contest.take_turns(options.turns)
     limits = found["limits"]
     flops = statistics.median(turn["flops"] * turn["updates"] / turn[clock] for turn in limits)
     moved = statistics.median(turn["bytes"] / turn["copy"][clock] for turn in limits)
-    single = [turn[clock] / turn["updates"] for turn in found[next(iter(found))]]
+    single = [turn[clock] / turn["updates"] for turn in found[f"{options.members[0]} auto"]]
     for name, turns in found.items():
         if name == "limits":
             continue
         members = entries[name].asked["members"]
         each = [turn[clock] / turn["updates"] / members for turn in turns]
         ms, last = statistics.median(each) * 1e3, turns[-1]
-        shown = f"{label}: {name}"
-        line = f"{shown:30}{ms:9.3f}{f'{min(each) * 1e3:.3f}-{max(each) * 1e3:.3f}':>17}{ratio(single, each):8.2f}"
+        shown = f"{label}, {precision}: {name}"
+        line = f"{shown:34}{ms:9.3f}{f'{min(each) * 1e3:.3f}-{max(each) * 1e3:.3f}':>17}{ratio(single, each):8.2f}"
         line += f"{1e3 / ms:10.0f}"
         if "flops" in last:
             step = ms / 1e3 * members
@@ -100,6 +113,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--members", nargs="+", type=int, help="sizes of packs; the first is what others compare with")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precisions", nargs="+", choices=["fp32", "tf32", "bf16"], default=["fp32"])
     parser.add_argument("--peers", type=Path, help="the folder that peers.sh has filled: JAX takes part")
     parser.add_argument("--without-evaluation", action="store_true")
     options = parser.parse_args()
@@ -110,11 +124,12 @@ def main() -> None:
     options.members = options.members or ([1, 8, 64, 256] if options.device == "cuda" else [1, 4, 16])
     figures: dict[str, Any] = {}
     if options.cases:
-        print(f"{'ms an update of a member':30}{'median':>9}{'min-max':>17}{'by it':>8}{'updates/s':>10}", end="")
+        print(f"{'ms an update of a member':34}{'median':>9}{'min-max':>17}{'by it':>8}{'updates/s':>10}", end="")
         print(f"{'matmul':>9}{'memory':>8}  execution" + ("  MiB a member" if options.device == "cuda" else ""))
     with tempfile.TemporaryDirectory() as folder:
         for label in options.cases:
-            figures[label] = measure(label, options, Path(folder))
+            for precision in options.precisions:
+                figures[f"{label}, {precision}"] = measure(label, precision, options, Path(folder))
         if not options.without_evaluation:
             figures["evaluation"] = shares([options.members[0], options.members[-1]], Path(folder), options.smoke)
     write(options.json, figures)

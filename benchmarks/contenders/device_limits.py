@@ -1,4 +1,4 @@
-"""What the device can do: products of large matrices in fp32 and a copy in memory, `n` times a turn."""
+"""What the device can do: products of large matrices and a copy in memory, `n` times a turn."""
 
 import torch
 from turns import asked, take_turns
@@ -6,8 +6,11 @@ from turns import asked, take_turns
 torch.set_num_threads(1)
 case = asked()
 device = torch.device(case["device"])
+if case.get("precision", "fp32") != "fp32":
+    torch.backends.cuda.matmul.allow_tf32 = True
 n, length = (8192, 2**28) if device.type == "cuda" else (1024, 2**24)
-left, right, product = (torch.rand(n, n, device=device) for _ in range(3))
+kind = torch.bfloat16 if case.get("precision") == "bf16" else torch.float32
+left, right, product = (torch.rand(n, n, device=device, dtype=kind) for _ in range(3))
 source, copy = (torch.zeros(length, device=device) for _ in range(2))
 
 

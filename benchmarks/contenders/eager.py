@@ -1,4 +1,4 @@
-"""DQN + CQL + DR3 as one writes it by hand: an ordinary `torch.nn.Module`, Adam, columns in memory."""
+"""DQN + CQL + DR3 as one writes it by hand: an ordinary `torch.nn.Module`, Adam, columns in memory (of the device)."""
 
 import copy
 
@@ -12,7 +12,8 @@ GAMMA, CQL_ALPHA, LR, EPS, PERIOD = 0.99, 0.1, 5e-5, 3.125e-4, 2000  # the defau
 
 torch.set_num_threads(1)
 case = asked()
-columns = {name: torch.from_numpy(column) for name, column in np.load(case["columns"]).items()}
+device = case.get("device", "cpu")
+columns = {name: torch.from_numpy(column).to(device) for name, column in np.load(case["columns"]).items()}
 names = ("observations", "actions", "rewards", "next_observations", "terminateds")
 images = columns["observations"].dtype == torch.uint8
 if images:  # channels first, as replay buffers of Atari frames have them
@@ -42,6 +43,7 @@ class Network(nn.Module):
 
 
 network = Network(columns["observations"].shape[1:], case["options"]["hidden_sizes"], int(columns["actions"].max()) + 1)
+network = network.to(device)
 network(columns["observations"][:2])  # sizes the layers
 target = copy.deepcopy(network)
 optimizer = torch.optim.Adam(network.parameters(), lr=LR, eps=EPS, fused=case["fused"])
@@ -51,7 +53,7 @@ steps = 0
 def update(n: int) -> None:
     global steps
     for _ in range(n):
-        rows = torch.randint(len(columns["rewards"]), (case["options"]["batch_size"],))
+        rows = torch.randint(len(columns["rewards"]), (case["options"]["batch_size"],), device=device)
         s, a, r, next_s, terminated = (columns[name].index_select(0, rows) for name in names)
         q, phi = network(s)
         _, next_phi = network(next_s)
@@ -67,6 +69,8 @@ def update(n: int) -> None:
         steps += 1
         if steps % PERIOD == 0:
             target.load_state_dict(network.state_dict())
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 take_turns(update)

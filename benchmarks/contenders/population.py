@@ -44,8 +44,11 @@ members = [Member.from_dict(spec, options | {"seed": seed}) for seed in range(ca
 if not case.get("regularized", True):
     members = [dataclasses.replace(member, dr3=None) for member in members]  # the base algorithm, untouched
 population = Population.of(spec, members, data, data.spaces, case.get("execution", "auto"), device)
+if not case.get("graphs", True):
+    population.graphs = None
+first = 16 if device.type == "cuda" else 2  # a chunk of a graph; a delayed policy moves in one of two
 with Operations() as counter:
-    population.update(2)  # a delayed policy moves in one of two
+    population.update(first)
 
 
 def update(n: int) -> None:
@@ -58,7 +61,7 @@ def facts() -> dict[str, object]:
     """How the members are executed, floating-point operations of an update of them all, trained numbers."""
     found = {
         "execution": population.execution,
-        "flops": counter.total / 2,
+        "flops": counter.total / first,
         "parameters": sum(part.values.numel() for part in population.parts.values()),
         "targets": sum(p.target_values.numel() for p in population.parts.values() if p.target_values is not None),
     }

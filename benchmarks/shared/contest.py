@@ -37,21 +37,21 @@ class Entry(NamedTuple):
 class Contender:
     """A process that works when it is its turn. What it prints beside its answers goes to `log`."""
 
-    def __init__(self, entry: Entry, folder: Path | None, core: int, asked: dict[str, Any], log: Path) -> None:
+    def __init__(self, entry: Entry, folder: Path | None, core: int | None, asked: dict[str, Any], log: Path) -> None:
         folder = (folder or Path()).resolve()
         python = str(folder / entry.python) if entry.python else sys.executable
         self.updates = max(1, asked["updates"] // entry.slower)
         asked = asked | entry.asked | {"checkout": str(folder / entry.checkout), "updates": self.updates}
         command = [python, str(HERE / "contenders" / entry.script), json.dumps(asked)]
-        self.log = log
+        self.log, self.script = log, entry.script
         with log.open("w") as errors:
             self.process = subprocess.Popen(
-                ["taskset", "-c", str(core), *command],
+                command if core is None else ["taskset", "-c", str(core), *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=os.environ | ONE_THREAD | {"PYTHONPATH": str(HERE.parent)},
+                env=os.environ | ONE_THREAD | {"PYTHONPATH": f"{HERE.parent}:{os.environ.get('PYTHONPATH', '')}"},
             )
 
     def turn(self) -> Turn:
@@ -66,7 +66,7 @@ class Contender:
             if line.startswith("TOOK "):
                 return json.loads(line[5:])  # type: ignore[no-any-return]
         last = self.log.read_text().strip().splitlines()[-1:]
-        raise SystemExit(f"{Path(self.process.args[4]).name} has ended: {''.join(last)}")  # type: ignore[index,arg-type]
+        raise SystemExit(f"{self.script} has ended: {''.join(last)}")
 
     def memory(self) -> dict[str, float]:
         """MiB of the process and all that it has started, now: see `memory_of`."""
@@ -100,9 +100,11 @@ def memory_of(process: int) -> dict[str, float]:
 
 
 class Contest:
-    """Contenders by name, which a `with` block starts and ends."""
+    """Contenders by name, which a `with` block starts and ends; all on one core, or wherever the system puts them."""
 
-    def __init__(self, entries: dict[str, Entry], folder: Path | None, core: int, asked: dict[str, Any], logs: Path):
+    def __init__(
+        self, entries: dict[str, Entry], folder: Path | None, core: int | None, asked: dict[str, Any], logs: Path
+    ):
         self.entries, self.started = entries, (folder, core, asked)
         self.logs = logs
 
