@@ -34,6 +34,7 @@ from dr3_ray.member import (
 from dr3_ray.networks.architecture import FLAT
 from dr3_ray.networks.members import flatten_parameters, member_view
 from dr3_ray.networks.optim import StackedAdam
+from dr3_ray.networks.products import ONEDNN_IS_FASTER
 from dr3_ray.networks.stochastic import Stochastic
 from dr3_ray.networks.targets import polyak_update
 from dr3_ray.normalization import normalized, observation_statistics
@@ -47,7 +48,7 @@ from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.share import ALONE, Share
 from dr3_ray.types import Noise, Spaces, Terms, Transition
 
-SMALL_ACTIVATION = 2**17  # floats; beyond, stacked members were not faster on a CPU with 2 MiB of L2 cache
+SMALL_ACTIVATION = 2**17  # floats; beyond, batched products were not faster on a CPU with 2 MiB of L2 cache
 Execution = Literal["auto", "in_turn", "stacked"]
 
 
@@ -325,8 +326,12 @@ def largest_activation(options: Any, noise: Noise) -> float:
 
 
 def choose_execution(device: torch.device, activation: float) -> Execution:
-    """`stacked` on a GPU and where activations are small, else `in_turn`: see benchmarks/pack.py."""
-    return "stacked" if device.type != "cpu" or activation <= SMALL_ACTIVATION else "in_turn"
+    """`stacked` on a GPU, where activations are small, and where oneDNN multiplies large ones network by network.
+
+    Else `in_turn`: see benchmarks/pack.py.
+    """
+    network_by_network = ONEDNN_IS_FASTER and activation < math.inf
+    return "stacked" if device.type != "cpu" or activation <= SMALL_ACTIVATION or network_by_network else "in_turn"
 
 
 @torch.no_grad()

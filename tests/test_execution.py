@@ -1,5 +1,6 @@
 """Which execution is chosen, and from what."""
 
+import math
 from typing import Any
 
 import pytest
@@ -28,13 +29,17 @@ def test_the_largest_activation_counts_sampled_actions(name: str, kind: str, opt
     assert largest_activation(made, spec.noise(made, Spaces((3,), kind, 2))) == floats
 
 
-def test_small_activations_are_stacked_on_a_cpu_and_all_on_a_gpu():
+@pytest.mark.parametrize(("by_network", "large"), [(False, "in_turn"), (True, "stacked")])
+def test_small_activations_are_stacked_on_a_cpu_and_all_on_a_gpu(by_network: bool, large: str, monkeypatch: Any):
+    monkeypatch.setattr("dr3_ray.population.ONEDNN_IS_FASTER", by_network)
     assert choose_execution(torch.device("cpu"), 2**17) == "stacked"
-    assert choose_execution(torch.device("cpu"), 2**17 + 1) == "in_turn"
-    assert choose_execution(torch.device("cuda"), 2**30) == "stacked"
+    assert choose_execution(torch.device("cpu"), 2**17 + 1) == large
+    assert choose_execution(torch.device("cpu"), math.inf) == "in_turn"  # convolutions
+    assert choose_execution(torch.device("cuda"), math.inf) == "stacked"
 
 
-def test_auto_follows_the_choice(make_population: Any):
+def test_auto_follows_the_choice(make_population: Any, monkeypatch: Any):
+    monkeypatch.setattr("dr3_ray.population.ONEDNN_IS_FASTER", False)
     small = make_population(find("BC", "discrete"), [{}, {"seed": 1}], "auto")
     assert [list(view.members) for view in small.views] == [[0, 1]]
     large = make_population(find("BC", "discrete"), [{"batch_size": 2**14}, {"batch_size": 2**14, "seed": 1}], "auto")

@@ -143,7 +143,7 @@ class OfflineConfig(AlgorithmConfig):
             updates_per_iteration: Gradient steps of every member in one `train()`.
             planned_updates: Gradient steps of the whole run, by which `compile=True` knows whether it pays. Default:
                 100,000.
-            execution: `in_turn`, `stacked`, or `auto`: in turn on a CPU, stacked on a GPU.
+            execution: `in_turn`, `stacked`, or `auto`: stacked on a GPU and, on a CPU, where that is faster.
         """
         if members is not NotProvided:
             self.members = members
