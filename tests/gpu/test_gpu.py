@@ -19,6 +19,7 @@ from dr3_ray.networks.pixels import UNFOLDED, StackedConv2d
 from dr3_ray.networks.products import relu_layers
 from dr3_ray.population import Population
 from dr3_ray.precision import matmul_precision
+from tests.test_population import everything
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda")
@@ -43,15 +44,6 @@ def make(make_population: Callable[..., Population]) -> Callable[..., Population
         return make_population(spec, [settled | member for member in members], "stacked", dtype, device="cuda")
 
     return on_the_gpu
-
-
-def everything(population: Population) -> dict[str, Tensor]:
-    adam = {
-        f"{name}.{moment}": values
-        for name, part in population.parts.items()
-        for moment, values in part.adam.state_dict().items()
-    }
-    return population.networks.state_dict() | adam | population.metrics | population.probe()
 
 
 def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
