@@ -65,7 +65,8 @@ def entries_of(label: str, options: Any) -> dict[str, Entry]:
         slower = max(1, n // (8 if options.device == "cuda" else 2))
         found[f"{n} auto"] = Entry("population.py", slower=slower, asked={"members": n})
         if n == max(options.members) > 1 and options.device == "cpu":
-            for execution in ("in_turn", "stacked"):
+            # stacked convolutions are grouped ones, which take a CPU minutes
+            for execution in ("in_turn",) if label == "nature-cnn" else ("in_turn", "stacked"):
                 asked = {"members": n, "execution": execution}
                 found[f"{n} {execution}"] = Entry("population.py", slower=slower, asked=asked)
             if options.peers and label in DISCRETE_FLAT:
