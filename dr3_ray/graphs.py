@@ -41,9 +41,10 @@ class Graphs:
         self._settled = first_steps(members)
 
     @staticmethod
-    def serve(batches: Batches) -> bool:
-        """Whether a step is the GPU's alone: the data are there, and no other learner is asked."""
-        return isinstance(batches.data, Resident) and batches.share.average is None
+    def serve(batches: Batches, members: Sequence[Member]) -> bool:
+        """Whether a step is the GPU's alone: the data are there, no other learner is asked, no eigenvalue is sought."""
+        seek_rank = any(member.baselines and member.baselines.seeks_rank for member in members)
+        return isinstance(batches.data, Resident) and batches.share.average is None and not seek_rank
 
     def run(self, population: Population, view: View, first: int, n_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
         """What `population.steps` returns of these steps."""

@@ -139,7 +139,7 @@ class Population:
         self.views = [View(spec, networks, pack, options, *regularizers, self.layer_noise) for pack in packs]
         warn_of_unbounded_penalty(networks, members)
 
-        self.graphs = Graphs(members) if Graphs.serve(self.batches) else None
+        self.graphs = Graphs(members) if Graphs.serve(self.batches, members) else None
         self.compiler = Compiler(self, planned) if members[0].options.compile else None
         self.step = 0
         self.diverged = torch.zeros(n, dtype=torch.bool, device=self.device)

@@ -51,6 +51,11 @@ class Baselines(Options):
             raise UserError("critic_bottleneck and critic_norm='unit' both say what φ is: choose one of them")
 
     @property
+    def seeks_rank(self) -> bool:
+        """Whether any member has a weight on the srank penalty."""
+        return float(torch.as_tensor(self.srank_coeff).max()) > 0.0
+
+    @property
     def penalizes(self) -> bool:
         """Whether any member has a weight on a penalty."""
         weights = self.srank_coeff, self.feature_l2_coeff
@@ -111,14 +116,17 @@ def bottleneck_kl(
 
 def with_baselines(objective: Objective, options: Baselines) -> Objective:
     """The objective plus each weight times its penalty, averaged over the critics, each on its own features."""
+    seeks_rank = options.seeks_rank
 
     def regularized(
         networks: Any, batch: Transition, noise: dict[str, Tensor], step: int
     ) -> tuple[Terms, Backup | None]:
         terms, backup = objective(networks, batch, noise, step)
         assert backup is not None
+        # eigenvalues take long, and on a GPU the host's help
+        srank = srank_penalty(backup.phi).mean(-1) if seeks_rank else torch.zeros_like(backup.phi[:, 0, 0, 0])
         penalties = {
-            "srank": options.srank_coeff * srank_penalty(backup.phi).mean(-1),
+            "srank": options.srank_coeff * srank,
             "feature_l2": options.feature_l2_coeff * feature_l2(backup.phi).mean(-1),
         }
         if options.critic_bottleneck:

@@ -127,6 +127,13 @@ def test_layers_draw_noise_within_graphs(changed: dict[str, Any], make: Any):
     assert_equal(trained(recorded), trained(plain))
 
 
+def test_eigenvalues_are_found_without_graphs(make: Any):
+    population = make(find("DR3-DQN", "discrete"), [{"srank_coeff": 0.0}, {"srank_coeff": 0.1, "seed": 1}])
+    assert population.graphs is None
+    population.update(20)
+    assert not population.diverged.any()
+
+
 @pytest.mark.parametrize("source", ["embedded:breakout-replay", "embedded:pendulum-replay"])
 def test_columns_on_the_gpu_are_those_of_the_data_set(source: str):
     data = load_dataset(source)

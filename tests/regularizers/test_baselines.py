@@ -51,6 +51,15 @@ def test_the_wrapper_by_hand():
     torch.testing.assert_close(gradient[0], torch.stack([first, 2.0 * first]))
 
 
+def test_without_a_weight_no_eigenvalue_is_sought(monkeypatch):
+    monkeypatch.setattr(torch.linalg, "eigvalsh", None)
+    phi = PHI.view(1, 1, *PHI.shape)
+    backup = Backup(phi, torch.zeros(1, 3), torch.ones(1, 3))
+    penalized = with_baselines(lambda *_: (Terms({}, {}), backup), Baselines(feature_l2_coeff=0.3))
+    terms, _ = penalized({}, Transition(PHI, PHI), {}, 0)
+    assert terms.losses["srank"].tolist() == [0.0] and terms.losses["feature_l2"].item() > 0.0
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 16, 5), (2, 3, 5, 16)])
 def test_srank_penalty_and_gradient_against_singular_values(shape: tuple[int, ...]):
     phi = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
