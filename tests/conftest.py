@@ -19,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.member import Member, build_networks
+from dr3_ray.normalization import observation_statistics
 from dr3_ray.observations import Observations, Shape, each_part, is_image
 from dr3_ray.population import Population
 from dr3_ray.types import Spaces
@@ -149,7 +150,8 @@ def make_population() -> Callable[..., Population]:
         if not regularized:  # the base algorithm, which DR3 has never touched
             made = [dataclasses.replace(member, dr3=None) for member in made]
         data = data or random_data(spec.action_kind, shape=spaces.observation_shape)
-        networks = build_networks(spec, spaces, made).to(device, dtype)
+        statistics = observation_statistics(data) if made[0].options.normalize_observations else None
+        networks = build_networks(spec, spaces, made, statistics).to(device, dtype)
         return Population(spec, networks, made, data, spaces, execution)
 
     return make

@@ -82,6 +82,7 @@ def every_option() -> list[Any]:
         for kind, spec in kinds.items()
         for options in (spec.options, *(REGULARIZERS if spec.has_critic else ()))
         for field in dataclasses.fields(options)
+        if field.name != "compile"  # which changes nothing but how long it takes: see test_compiled.py
         if not (kind == "continuous" and field.name == "dr3_match_actions")
         and not (field.name == "precision" and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
     ]
