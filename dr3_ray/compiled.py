@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from dr3_ray.data.cache import cache_folder
 from dr3_ray.data.sampler import CountingSampler, counted
 from dr3_ray.errors import first_line
 from dr3_ray.member import first_steps
+from dr3_ray.networks import blocks, products
 from dr3_ray.networks.optim import adam
 from dr3_ray.types import Terms, Transition
 
@@ -35,6 +37,18 @@ Found = tuple[Tensor, dict[str, Tensor]]  # of some steps: see `Population.steps
 Run = Callable[["View", int, int], Found]
 
 
+@cache
+def hide_from_compiler() -> None:
+    """What torch.compile cannot look into is called as it is, from now on.
+
+    No decorators: torch's would import the compiler, and sympy with it, into every process.
+    """
+    hidden: list[tuple[Any, str]] = [(products, "_by_onednn"), (blocks, "_in_blocks")]
+    for module, name in hidden:  # oneDNN's operator wants weights that never change; gradients are found within blocks
+        disabled = torch.compiler.disable(getattr(module, name))  # type: ignore[no-untyped-call]
+        setattr(module, name, disabled)
+
+
 class Compiler:
     """What a population has compiled, and whether it uses it.
 
@@ -46,6 +60,7 @@ class Compiler:
         self.on, self.decided = False, False
         self._objectives: dict[Hashable, Callable[..., Terms]] = {}
         os.environ.setdefault(KEPT, str(cache_folder().parent / "compiled"))
+        hide_from_compiler()
         for part in population.parts.values():
             part.adam.update = self._choosing(adam)
         if isinstance(population.batches.sampler, CountingSampler):

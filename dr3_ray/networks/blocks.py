@@ -31,7 +31,7 @@ def mean_in_blocks(
     parameters = [each for each in critic.parameters() if each.requires_grad]
     if block is None or not (torch.is_grad_enabled() and parameters):
         return values(*columns).mean(-1)
-    return _in_blocks(values, columns, block, parameters)  # type: ignore[no-any-return]
+    return _in_blocks(values, columns, block, parameters)
 
 
 def rows_in_cache(critic: Any, evaluated: int, rows: int) -> int | None:
@@ -50,7 +50,6 @@ def rows_in_cache(critic: Any, evaluated: int, rows: int) -> int | None:
     return block if weights[0].device.type == "cpu" or block < rows else None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # gradients are found within
 def _in_blocks(values: Any, columns: Columns, block: int, parameters: list[nn.Parameter]) -> Tensor:
     mean: Tensor = _MeanInBlocks.apply(values, columns, block, *parameters)  # type: ignore[no-untyped-call]
     return mean

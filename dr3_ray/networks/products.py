@@ -37,7 +37,7 @@ Layers = Sequence[tuple[Tensor, Tensor]]  # (W [N, in, out], b [N, 1, out]) of e
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W + b of N networks: [N, B, in] to [N, B, out], with W [N, in, out] and b [N, 1, out]."""
     if by_onednn(x, [(weight, bias)]):
-        return _by_onednn(x, [(weight, bias)], relu=False)  # type: ignore[no-any-return]
+        return _by_onednn(x, [(weight, bias)], relu=False)
     if len(weight) > 1 and weight.shape[2] == 1 and x.device.type == "cpu" and x[0].numel() >= LONG:
         return torch.stack([torch.addmm(*each) for each in zip(bias, x, weight, strict=True)])
     return torch.baddbmm(bias, x, weight)
@@ -46,7 +46,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def relu_layers(x: Tensor, layers: Layers) -> Tensor:
     """max(0, x W + b), layer after layer, of N networks: [N, B, in] to [N, B, out]."""
     if by_onednn(x, layers):
-        return _by_onednn(x, layers, relu=True)  # type: ignore[no-any-return]
+        return _by_onednn(x, layers, relu=True)
     if x.device.type == "cuda":
         return _relu_layers_of_a_gpu(x, layers)
     for weight, bias in layers:
@@ -75,7 +75,6 @@ def by_onednn(x: Tensor, layers: Layers) -> bool:
     )
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled, it would demand weights that never change
 def _by_onednn(x: Tensor, layers: Layers, relu: bool) -> Tensor:
     y: Tensor = _Layers.apply(x, relu, *(each for layer in layers for each in layer))  # type: ignore[no-untyped-call]
     return y
