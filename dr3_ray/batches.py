@@ -58,11 +58,11 @@ class Batches:
             if self.device.type == "cpu"
             else CountingSampler(rows, options.batch_size, noise, seeds, self.dtype, self.device)
         )
-        self._at_once = GATHERED_ROWS
+        self._at_once, self._home = GATHERED_ROWS, torch.device("cpu")  # how many rows are gathered, and where
         if isinstance(self.data, Resident):
+            self._home = self.data.device
             numbers = sum(sizes_of(self.sampler.noise, options.batch_size)) / options.batch_size
             self._at_once = int(ON_A_GPU / (self.data.row_bytes + DRAWN * numbers))
-        self._home = getattr(self.data, "device", torch.device("cpu"))  # where the data are gathered
 
     def stream(self, members: slice, n_steps: int) -> Iterator[tuple[Transition, dict[str, Tensor]]]:
         """Batch and noise of these members' next steps; rows are gathered for several steps at once."""

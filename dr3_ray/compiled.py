@@ -139,10 +139,7 @@ class Compiler:
         try:
             for step in range(first, first + 4):
                 batch, noise = next(population.batches.stream(view.rows, 1))
-                terms = self.terms(view, batch, noise, step, frozenset(population.active(step)))
-                total = torch.stack(list(terms.losses.values())).sum()
-                trained = [each for name in population.active(step) for each in view.parameters[name]]
-                torch.autograd.grad(total, trained, materialize_grads=True)
+                population.gradients(view, batch, noise, step, population.active(step))
         except Exception as error:
             return first_line(error)
         finally:

@@ -8,7 +8,7 @@ The results are the same up to rounding.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial, reduce
 from operator import add
 from typing import Any, Literal, Self
@@ -139,6 +139,7 @@ class Population:
         self.views = [View(spec, networks, pack, options, *regularizers, self.layer_noise) for pack in packs]
         warn_of_unbounded_penalty(networks, members)
 
+        self.planned = planned
         self.graphs = Graphs(members) if Graphs.serve(self.batches, members) else None
         self.compiler = Compiler(self, planned) if members[0].options.compile else None
         self.step = 0
@@ -168,11 +169,8 @@ class Population:
         Walked in turn they are equal to the bit, stacked up to rounding.
         """
         networks, members = member_view(self.networks, list(rows)), [self.members[row] for row in rows]
-        kept = type(self)(
-            self.spec, networks, members, self.batches.data, self.spaces, self.execution, self.batches.share
-        )
-        if kept.compiler and self.compiler:
-            kept.compiler.planned = self.compiler.planned
+        data, share = self.batches.data, self.batches.share
+        kept = type(self)(self.spec, networks, members, data, self.spaces, self.execution, share, self.planned)
         kept.load_state_dict(state_of(self.state_dict(), rows))
         return kept
 
@@ -217,15 +215,9 @@ class Population:
         """
         summed = torch.zeros(len(view.members), dtype=self.dtype, device=self.device)
         for step, (batch, noise) in enumerate(self.batches.stream(view.rows, n), first):
-            with named_range("objective"):
-                terms = self._terms(view, batch, noise, step)
-                total = reduce(add, terms.losses.values())  # [K]
             active = self.active(step)
-            trained = [parameter for name in active for parameter in view.parameters[name]]
-            with named_range("gradients"):
-                # of the sum: torch imports sympy, in half a second, to compare the shapes of gradients it is given
-                found = torch.autograd.grad(total.sum(), trained, materialize_grads=True)
-                loss, *means = self.batches.share.mean([total.detach(), *found])
+            terms, found = self.gradients(view, batch, noise, step, active)
+            loss, *means = self.batches.share.mean(found)
             gradients = iter(means)
             with named_range("parameters"):
                 for name, part in active.items():
@@ -236,10 +228,20 @@ class Population:
         metrics = {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
         return summed, metrics
 
-    def _terms(self, view: View, batch: Transition, noise: dict[str, Tensor], step: int) -> Terms:
-        if self.compiler:
-            return self.compiler.terms(view, batch, noise, step, frozenset(self.active(step)))
-        return view.objective(view.networks, batch, noise, step)[0]
+    def gradients(
+        self, view: View, batch: Transition, noise: dict[str, Tensor], step: int, active: Collection[str]
+    ) -> tuple[Terms, list[Tensor]]:
+        """The objective's terms, and the sum of its losses [K] with its gradient in each parameter of these parts."""
+        with named_range("objective"):
+            if self.compiler:
+                terms = self.compiler.terms(view, batch, noise, step, frozenset(active))
+            else:
+                terms, _ = view.objective(view.networks, batch, noise, step)
+            total = reduce(add, terms.losses.values())  # [K]
+        trained = [parameter for name in active for parameter in view.parameters[name]]
+        with named_range("gradients"):
+            # of the sum: torch imports sympy, in half a second, to compare the shapes of gradients that it is given
+            return terms, [total.detach(), *torch.autograd.grad(total.sum(), trained, materialize_grads=True)]
 
     def moves_targets(self, step: int) -> bool:
         """Whether the targets follow after this step."""

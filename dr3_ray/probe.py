@@ -11,6 +11,7 @@ from torch import Tensor
 from dr3_ray.diagnostics.features import feature_statistics
 from dr3_ray.diagnostics.implicit import Layers, implicit_regularizer
 from dr3_ray.diagnostics.rank import effective_rank
+from dr3_ray.networks.critics import next_features
 from dr3_ray.observations import each_part
 from dr3_ray.options import Number
 from dr3_ray.types import Backup, Terms, Transition
@@ -33,7 +34,7 @@ def diagnostics(population: Population) -> dict[str, Tensor]:
     """Each [K]: see `Population.probe`."""
 
     def measured(view: View, batch: Transition, blocks: list[Block]) -> dict[str, Tensor]:
-        next_phis = [next_features(view, block) for block in blocks]
+        next_phis = [next_features(view.networks.critic, block.batch, block.backup) for block in blocks]
         phi = torch.cat([block.backup.phi for block in blocks], dim=2)
         in_backup = torch.cat([block.backup.in_backup for block in blocks], dim=1)
         return feature_statistics(phi, torch.cat(next_phis, dim=2), in_backup) | {
@@ -43,14 +44,6 @@ def diagnostics(population: Population) -> dict[str, Tensor]:
         }
 
     return over_views(population, measured)
-
-
-def next_features(view: View, block: Block) -> Tensor:
-    """φ(s', a') of the block's rows, where the objective did not find it by itself."""
-    critic, backup = view.networks.critic, block.backup
-    if backup.next_phi is not None:
-        return backup.next_phi
-    return critic.features(block.batch.next_observations, backup.next_actions)  # type: ignore[operator,union-attr,no-any-return]
 
 
 def implicit_terms(

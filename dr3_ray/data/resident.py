@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,10 +38,7 @@ class Resident:
     @property
     def row_bytes(self) -> int:
         """What a row takes in the memory of the device."""
-        sizes: list[int] = []
-        for column in self._columns.values():
-            each_part(lambda part: sizes.append(part[:1].nbytes), column)
-        return sum(sizes)
+        return _row_bytes(self._columns)
 
     @property
     def episodes(self) -> Any:
@@ -67,6 +65,11 @@ def _narrow(values: Tensor) -> Tensor:
     return values.to(torch.int8) if binary else values
 
 
+def _row_bytes(columns: dict[str, Observations]) -> int:
+    parts = [list(column.values()) if isinstance(column, dict) else [column] for column in columns.values()]
+    return sum(part[:1].nbytes for part in chain(*parts))
+
+
 def _fill(rows: slice, room: Tensor, values: Tensor) -> Tensor:
     """The room with these rows; another one where they are wider."""
     if room.dtype == torch.int8 and _narrow(values).dtype != torch.int8:
@@ -80,10 +83,7 @@ def resident(data: Rows, columns: Sequence[str], device: torch.device) -> Rows:
     if device.type == "cpu" or isinstance(data, Resident):
         return data
     first = data.gather(torch.arange(min(AT_ONCE, len(data))), columns)
-    sizes: list[int] = []
-    for column in first.values():
-        each_part(lambda part: sizes.append(_narrow(part).nbytes), column)
-    needed = sum(sizes) * len(data) / min(AT_ONCE, len(data))
+    needed = _row_bytes({name: each_part(_narrow, column) for name, column in first.items()}) * len(data)
     free, _ = torch.cuda.mem_get_info(device)
     if needed > USABLE * free:
         warnings.warn(

@@ -1,6 +1,6 @@
 """Critics return (q, φ): φ is by construction the input of the last linear layer."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.encoders import MLP, Generators, StackedLinear
 from dr3_ray.observations import Observations, each_part
-from dr3_ray.types import Transition
+from dr3_ray.types import Backup, Transition
 
 
 class Critic(Protocol):
@@ -26,6 +26,14 @@ class Critic(Protocol):
     def along(self, batch: Transition, next_actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Q, φ(s, a) and φ(s', a') of a batch and its backup's actions; the last None where it `looks_ahead` not."""
         ...
+
+
+def next_features(critic: Any, batch: Transition, backup: Backup) -> Float[Tensor, "member critic batch feature"]:
+    """φ(s', a'): what the objective found along with φ(s, a), or else in a pass of its own."""
+    if backup.next_phi is not None:
+        return backup.next_phi
+    phi: Tensor = critic.features(batch.next_observations, backup.next_actions)
+    return phi
 
 
 def side_by_side(one: Observations, other: Observations) -> Observations:

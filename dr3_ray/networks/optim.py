@@ -30,11 +30,10 @@ def adam(
     epsilon: Tensor,
     weight_decay: Tensor,
 ) -> None:
-    """One update in place of parameters [K, P], by the number of `steps` [K] before it and settings [K, 1].
+    """One update in place of parameters [K, P], the one of number `steps` [K], with settings [K, 1].
 
     m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← (1 − lr λ) θ − lr · m̂ / (√v̂ + ε).
     """
-    steps += 1
     exp_avg.lerp_(gradients, 1.0 - BETAS[0])
     exp_avg_sq.mul_(BETAS[1]).addcmul_(gradients, gradients, value=1.0 - BETAS[1])
     # in float64: 1 − β₂ is a difference of numbers near 1
@@ -43,6 +42,23 @@ def adam(
     root = second.sqrt()
     values.mul_(1.0 - lr * weight_decay)
     values.addcdiv_(exp_avg * (lr * root / first), exp_avg_sq.sqrt().add_(epsilon * root), value=-1.0)
+
+
+def fused_adam(
+    values: list[Tensor],
+    gradients: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    steps: list[Tensor],
+    *,
+    settings: tuple[float, float, float],
+) -> None:
+    """The same for pieces of equal settings, by torch's kernel, in the fewest passes over memory."""
+    lr, epsilon, weight_decay = settings
+    torch._fused_adamw_(
+        values, gradients, exp_avgs, exp_avg_sqs, [], steps,
+        lr=lr, beta1=BETAS[0], beta2=BETAS[1], weight_decay=weight_decay, eps=epsilon, amsgrad=False, maximize=False,
+    )  # fmt: skip
 
 
 class StackedAdam:
@@ -73,44 +89,29 @@ class StackedAdam:
     @torch.no_grad()
     def step(self, members: range, gradients: Sequence[Tensor]) -> None:
         """One update of these members from the gradients of each parameter, [len(members), ...]."""
+        rows = slice(members.start, members.stop)
+        self.steps[rows] += 1
         if self.together:
-            rows = slice(members.start, members.stop)
             settings = self._stacked[rows].unsqueeze(-1).unbind(1)
             flat = torch.cat([gradient.reshape(len(members), -1) for gradient in gradients], dim=1)
-            state = self._values[rows], flat, self.exp_avg[rows], self.exp_avg_sq[rows], self.steps[rows]
+            state = self._values[rows], flat, self.exp_avg[rows], self.exp_avg_sq[rows]
             if flat.numel() >= LONG and self._alike(members):
-                self._fused(*state, *self._settings[members.start])
+                whole = [[each] for each in (*state, self.steps[members.start])]
+                fused_adam(*whole, settings=self._settings[members.start])
             else:
-                self.update(*state, *settings)
+                self.update(*state, self.steps[rows], *settings)
             return
         if members not in self._groups:
             self._groups[members] = self._grouped(members)
-        self.steps[members.start : members.stop] += 1
-        for (lr, epsilon, weight_decay), group in self._groups[members].items():
+        for each, group in self._groups[members].items():
             # contiguous: the fused kernel walks memory, and a convolution's gradient may lie there in another order
-            torch._fused_adamw_(
-                group.values, [gradient[row].contiguous() for row in group.rows for gradient in gradients],
-                group.exp_avgs, group.exp_avg_sqs, [], group.steps,
-                lr=lr, beta1=BETAS[0], beta2=BETAS[1], weight_decay=weight_decay, eps=epsilon, amsgrad=False,
-                maximize=False,
-            )  # fmt: skip
+            pieces = [gradient[row].contiguous() for row in group.rows for gradient in gradients]
+            moments = group.exp_avgs, group.exp_avg_sqs
+            fused_adam(group.values, pieces, *moments, group.steps, settings=each)
 
     def _alike(self, members: range) -> bool:
         """Whether one kernel with one step size and one step count may serve them all."""
         return self._in_step and len({self._settings[member] for member in members}) == 1
-
-    @staticmethod
-    def _fused(
-        values: Tensor, gradients: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, steps: Tensor,
-        lr: float, epsilon: float, weight_decay: float,
-    ) -> None:  # fmt: skip
-        """What `adam` does, in the fewest passes over memory."""
-        steps += 1
-        torch._fused_adamw_(
-            [values], [gradients], [exp_avg], [exp_avg_sq], [], [steps[0]],
-            lr=lr, beta1=BETAS[0], beta2=BETAS[1], weight_decay=weight_decay, eps=epsilon, amsgrad=False,
-            maximize=False,
-        )  # fmt: skip
 
     def _grouped(self, members: range) -> dict[tuple[float, float, float], _Group]:
         """The members by (step size, ε, weight decay)."""

@@ -58,8 +58,7 @@ class Baselines(Options):
     @property
     def penalizes(self) -> bool:
         """Whether any member has a weight on a penalty."""
-        weights = self.srank_coeff, self.feature_l2_coeff
-        return self.critic_bottleneck or any(float(torch.as_tensor(weight).max()) > 0.0 for weight in weights)
+        return self.critic_bottleneck or self.seeks_rank or float(torch.as_tensor(self.feature_l2_coeff).max()) > 0.0
 
 
 def change_critic(networks: nn.Module, options: Baselines, generators: Sequence[Generators]) -> None:

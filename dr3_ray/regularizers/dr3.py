@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from dr3_ray.errors import UserError
 from dr3_ray.losses.td import masked_mean
-from dr3_ray.networks.critics import Critic
+from dr3_ray.networks.critics import next_features
 from dr3_ray.options import Number, Options, choice, number
 from dr3_ray.types import Backup, Objective, Terms, Transition
 
@@ -124,10 +124,7 @@ def with_dr3(objective: Objective, options: DR3) -> Objective:
     ) -> tuple[Terms, Backup | None]:
         terms, backup = objective(networks, batch, noise, step)
         assert backup is not None and batch.next_observations is not None
-        critic: Critic = networks.critic
-        next_phi = backup.next_phi
-        if next_phi is None:  # a pass of its own
-            next_phi = critic.features(batch.next_observations, backup.next_actions)
+        next_phi = next_features(networks.critic, batch, backup)
         if options.dr3_stop_gradient:
             next_phi = next_phi.detach()
         mask = backup.in_backup if options.dr3_mask_terminals else backup.in_backup.new_ones(backup.in_backup.shape)

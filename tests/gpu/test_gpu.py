@@ -90,9 +90,12 @@ def test_nothing_waits_for_the_gpu(spec: AlgorithmSpec, make: Any):
     view.networks.train()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        population.steps(view, population.step, 3)
+        summed, _ = population.steps(view, population.step, 3)
+        with pytest.raises(RuntimeError):
+            summed.tolist()  # which waits
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert summed.isfinite().all()
 
 
 def test_it_continues_from_a_checkpoint_to_the_bit_and_on_a_cpu(spec: AlgorithmSpec, make: Any, make_population: Any):
