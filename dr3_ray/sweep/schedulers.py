@@ -42,6 +42,10 @@ class _InStep:
                 trial.set_status(trial.PAUSED)
         scheduler._next_perturbation_sync = 1 + min(state.last_train_time for state in states.values())
 
+    def _exploit(self, controller: Any, trial: Any, trial_to_clone: Any) -> None:
+        super()._exploit(controller, trial, trial_to_clone)  # type: ignore[misc]
+        trial.run_metadata.invalidate_cache()  # Tune keeps that of the trial's own weights, but saves its new numbers
+
 
 class InStepPBT(_InStep, PopulationBasedTraining):
     """PBT (Jaderberg et al., arXiv 1711.09846): a copy's numbers are those of its model, changed by chance."""

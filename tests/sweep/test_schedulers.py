@@ -4,11 +4,17 @@ import math
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from ray import tune
+from ray.train._internal.session import _TrainingResult
+from ray.train._internal.storage import StorageContext
+from ray.tune import Checkpoint
+from ray.tune.experiment import Trial
+from ray.tune.search import BasicVariantGenerator
 
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.evolution import Schedule
@@ -119,6 +125,30 @@ def test_pb2_tries_other_numbers_within_bounds_and_ends(cluster, tmp_path, heigh
     tried = [row["numbers"]["dr3_coeff"] for row in rows]
     assert all(low <= row["numbers"][name] <= high for row in rows for name, (low, high) in BOUNDS.items())
     assert len(set(tried)) > len(set(starts))
+
+
+@pytest.mark.parametrize("name", ["pbt", "pb2"])
+def test_a_snapshot_has_a_copys_numbers_with_the_weights_of_its_model(name, tmp_path):
+    """Taken between the copy and the next interval, of which a run goes on that is killed then."""
+    storage = StorageContext(str(tmp_path), "trials")
+    scheduler, trials = scheduler_of(name, BOUNDS, tmp_path / "schedule.jsonl"), []
+    for number, c0 in enumerate((0.1, 0.5)):
+        trial = Trial("Hill", stub=True, config={"dr3_coeff": c0, "tau": 0.5}, trial_id=str(number), storage=storage)
+        saved = _TrainingResult(Checkpoint(str(tmp_path / f"of-{number}")), {"num_updates": 5})
+        trial.run_metadata.checkpoint_manager._latest_checkpoint_result = saved
+        trial.create_placement_group_factory(), trial.set_status(Trial.PAUSED)
+        scheduler.on_trial_add(SimpleNamespace(search_alg=BasicVariantGenerator()), trial)
+        state = scheduler._trial_state[trial]
+        state.last_score, state.last_result, state.last_checkpoint = 1.0 - number, saved.metrics, saved.checkpoint
+        trials.append(trial)
+    model, copy = trials
+    before = Trial.from_json_state(copy.get_json_state()[0], stub=True).config
+    scheduler._exploit(None, copy, model)
+    config, metadata = copy.get_json_state()
+    restored = Trial.from_json_state(config, stub=True)
+    restored.run_metadata = type(copy.run_metadata).from_json_state(metadata)
+    assert restored.config != before
+    assert restored.checkpoint.path == str(tmp_path / "of-0")
 
 
 def test_pb2_without_its_package_is_told_in_one_line(monkeypatch):
