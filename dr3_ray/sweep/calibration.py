@@ -13,7 +13,8 @@ from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.rollout import Rollout
-from dr3_ray.member import REGULARIZERS, Member
+from dr3_ray.graphs import CHUNK
+from dr3_ray.member import REGULARIZERS, Member, first_steps
 from dr3_ray.population import Population
 from dr3_ray.sweep.pack_size import Choice, PerMember, choose
 from dr3_ray.sweep.spec import Config
@@ -82,7 +83,10 @@ def _device(gpus: float) -> str:
 
 
 def _population(members: Sequence[Config], cpus: float, gpus: float) -> Population:
-    """A pack of these members after its first update, in which what is done once was done."""
+    """A pack of these members after its first update, in which what is done once was done.
+
+    It is never compiled, which would take longer than all that is measured.
+    """
     torch.set_num_threads(max(1, int(cpus)))
     data = load_dataset(members[0]["dataset"])
     spec = find(members[0]["algorithm"], data.spaces.action_kind)
@@ -91,17 +95,33 @@ def _population(members: Sequence[Config], cpus: float, gpus: float) -> Populati
         names |= {name for options in REGULARIZERS for name, _ in options()}
     pack = [Member.from_dict(spec, {name: config[name] for name in names}) for config in members]
     population = Population.of(spec, pack, data, data.spaces, to=_device(gpus))
+    population.compiler = None
     population.update(1)
     return population
 
 
+def _settle(population: Population) -> int:
+    """Go on to what most updates are: after first steps of another kind and, on a GPU, replayed from graphs.
+
+    Returns how many updates, or a multiple of them, are of one kind with those before.
+    """
+    chunk = CHUNK if population.graphs else 1
+    first = max(population.step, first_steps(population.members))
+    population.step = -(-first // chunk) * chunk
+    population.update(3 * chunk)  # runs, is recorded when it comes again, and is replayed
+    return chunk
+
+
 def _seconds_of_update(population: Population) -> float:
     """Of all members."""
+    chunk = _settle(population)
+    population.diverged.tolist()  # a GPU has then made the updates
     made, started = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - started) < LONG_ENOUGH:
-        population.update(max(1, made))
-        made += max(1, made)
-        population.diverged.tolist()  # a GPU has then made them
+        more = max(chunk, made)
+        population.update(more)
+        population.diverged.tolist()
+        made += more
     return elapsed / made
 
 
@@ -116,16 +136,17 @@ def _state(population: Population) -> dict[str, int]:
 
 
 def _memory(population: Population) -> int:
-    """Bytes that a pack takes while it trains: on a GPU its state and the peak of an update beside it.
+    """Bytes that a pack takes while it trains: on a GPU its state and what torch reserves beside it, graphs included.
 
     On a CPU, where no peak is known of one pack alone, by the state and what an update keeps for its gradients.
     """
     state = sum(_state(population).values())
     if population.device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        population.update(1)
-        return state + torch.cuda.max_memory_allocated() - before
+        before = torch.cuda.memory_reserved()
+        _settle(population)
+        return state + torch.cuda.max_memory_reserved() - before
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from dr3_ray.sweep.run import run_sweep
 from dr3_ray.sweep.spec import SweepSpec, members
 from dr3_ray.sweep.status import read_status
 from tests.sweep.conftest import statuses, steps, wait_for
-from tests.sweep.test_survival import PARAMETERS, checkpoints, raylet_of, results, trial_of
+from tests.sweep.disturbed import PARAMETERS, checkpoints, raylet_of, results, trial_of
 
 
 def test_rungs_and_what_they_leave():

@@ -1,86 +1,36 @@
 """What sweeps survive: it is done to real ones, and they have to end as the one that was left alone, to the bit."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import moto.settings
 import psutil  # comes with Ray
-import pyarrow.fs as pafs
 import pytest
 
 from dr3_ray.cluster import files
 from dr3_ray.cluster.files import fetch
 from dr3_ray.errors import UserError
-from dr3_ray.stores import open_store
-from dr3_ray.sweep.checkpoints import MANIFEST
 from dr3_ray.sweep.directory import open_run
-from dr3_ray.sweep.histories import read_histories
-from dr3_ray.sweep.index import INDEX, read_index
+from dr3_ray.sweep.index import read_index
 from dr3_ray.sweep.run import run_sweep
 from dr3_ray.sweep.spec import SweepSpec, members
-from dr3_ray.sweep.trainable import RESULTS
 from tests.sweep.conftest import statuses, wait_for
-
-PARAMETERS = "learner_group/learner/rl_module/default_policy/module_state.pkl"
-
-
-def sweep(run: Path, **more: Any) -> SweepSpec:
-    """Two packs of two members, one after another; sampled actions make the most of the state of training."""
-    return SweepSpec(
-        datasets=["embedded:pendulum-replay"],
-        coefficients=[0, 0.1],
-        seeds=2,
-        steps=300,
-        evaluations=30,
-        pack=2,
-        concurrent=1,
-        environment="none",
-        checkpoint_every=1,
-        options={"hidden_sizes": [16, 16]},
-        out=run,
-        **more,
-    )
-
-
-def checkpoints(storage: Path) -> list[Path]:
-    """All that are whole, oldest first."""
-    return [path.parent for path in sorted(storage.glob(f"checkpoints/*/0*/{MANIFEST}"))]
-
-
-def checkpoints_at(uri: str) -> list[str]:
-    """The same in a bucket, of which a few may be on their way out."""
-    filesystem, root = open_store(uri)
-    everything = pafs.FileSelector(f"{root}/checkpoints", recursive=True, allow_not_found=True)
-    found = sorted(info.path for info in filesystem.get_file_info(everything))
-    return [path for path in found if path.endswith(MANIFEST)]
-
-
-def results(checkpoint: Path) -> list[Any]:
-    """Of every evaluation, with the time that it took: those that are equal were not done twice."""
-    found: list[Any] = json.loads((checkpoint / RESULTS).read_text())
-    return found
-
-
-def outcome(run: Path, storage: Path | None = None) -> tuple[dict[str, str], list[str]]:
-    """Digests of every pack's parameters, and all rows but for what they took."""
-    lines = [json.loads(line) for line in (run / INDEX).read_text().splitlines()]
-    assert set(Counter(line["member"] for line in lines if line["status"] == "finished").values()) == {1}
-    assert statuses(run) == {"finished": 4}
-    kept = checkpoints(storage or run)
-    assert len(kept) == len({path.parent for path in kept})
-    rows = read_histories(run).drop_columns(["time_s", "updates_per_second"]).to_pylist()
-    assert len(rows) == 4 * 30
-    return {path.parent.name: json.loads((path / MANIFEST).read_text())[PARAMETERS] for path in kept}, sorted(
-        map(repr, rows)
-    )
+from tests.sweep.disturbed import (
+    PARAMETERS,
+    checkpoints,
+    checkpoints_at,
+    meanwhile,
+    outcome,
+    raylet_of,
+    results,
+    sweep,
+    trial_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,22 +38,6 @@ def undisturbed(cluster, tmp_path_factory) -> tuple[dict[str, str], list[str]]:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     run_sweep(sweep(run))
     return outcome(run)
-
-
-def meanwhile(act: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=act)
-    thread.start()
-    return thread
-
-
-def trial_of(raylet: psutil.Process) -> psutil.Process:
-    (worker,) = [each for each in raylet.children() if "PackTrainable" in " ".join(each.cmdline())]
-    return worker
-
-
-def raylet_of(driver: int) -> psutil.Process:
-    (raylet,) = [each for each in psutil.Process(driver).children() if each.name() == "raylet"]
-    return raylet
 
 
 def test_a_trial_that_is_killed_or_terminated_goes_on_from_the_last_checkpoint_that_is_whole(undisturbed, tmp_path):
