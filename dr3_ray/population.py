@@ -38,7 +38,7 @@ from dr3_ray.networks.products import ONEDNN_IS_FASTER
 from dr3_ray.networks.stochastic import Stochastic
 from dr3_ray.networks.targets import polyak_update
 from dr3_ray.normalization import normalized, observation_statistics
-from dr3_ray.observations import Observations
+from dr3_ray.observations import Observations, each_part
 from dr3_ray.options import Number, Options
 from dr3_ray.precision import Precision, check_precision, matmul_precision
 from dr3_ray.probe import diagnostics, implicit_terms
@@ -277,7 +277,7 @@ class Population:
 
     def act(self, observations: Observations) -> Tensor:
         """Deterministic actions of all members at observations [K, N, *observation]: [K, N] or [K, N, A]."""
-        return act(self.spec, self.networks, observations)
+        return act(self.spec, self.networks, each_part(lambda part: part.to(self.device), observations))
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all that `networks` does not hold: optimisers, generators, step count, divergence."""

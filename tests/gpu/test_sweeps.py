@@ -83,7 +83,7 @@ def test_what_is_measured_for_a_plan_are_replayed_graphs(monkeypatch):
     cost = measure(list(members(spec).values()), cpus=1, gpus=1)
     assert 0 < cost.update < 1 and any(graphs[0]._recorded.values())
     (chosen,) = choices([list(members(spec).values())], cpus=1, gpus=0.5, slots=2)
-    assert chosen.size == 4 and 2**20 < chosen.packed.memory < chosen.alone.memory
+    assert chosen.size == 4 and 2**20 < chosen.packed.memory < 2**26
     assert chosen.room < 0.25 * torch.cuda.mem_get_info()[1]
 
 
