@@ -9,16 +9,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dr3_ray.data.spaces import named_parts
+from dr3_ray.nested import named_parts
 from dr3_ray.observations import Observations
 
 Returns = npt.NDArray[np.float64]
+Make = Callable[[], gym.Env[Any, Any]]
+Act = Callable[[Observations], Tensor]
 
 
 class Rollout:
     """Environments for K members and E episodes each, made once and played as often as wanted."""
 
-    def __init__(self, make: Callable[[], gym.Env[Any, Any]], members: int, episodes: int):
+    def __init__(self, make: Make, members: int, episodes: int):
         self.environments = [[make() for _ in range(episodes)] for _ in range(members)]
         space = self.environments[0][0].action_space
         if isinstance(space, gym.spaces.Box):
@@ -29,9 +31,7 @@ class Rollout:
             assert isinstance(space, gym.spaces.Discrete)
             self.to_environment = lambda a: a + space.start
 
-    def play(
-        self, act: Callable[[Observations], Tensor], seeds: Sequence[int]
-    ) -> tuple[Returns, npt.NDArray[np.int64]]:
+    def play(self, act: Act, seeds: Sequence[int]) -> tuple[Returns, npt.NDArray[np.int64]]:
         """Undiscounted returns and lengths [K, E] of one episode an environment.
 
         `act` maps observations [K, N, *observation], of a Dict space its parts by name, to actions [K, N] or [K, N, A]

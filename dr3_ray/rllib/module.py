@@ -1,6 +1,7 @@
 """The RLModule: the stacked networks of all members."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import SpaceSpec
-from dr3_ray.data.spaces import named_parts, training_spaces
+from dr3_ray.data.spaces import training_spaces
 from dr3_ray.errors import UserError
 from dr3_ray.member import Member, build_networks
+from dr3_ray.nested import named_parts
+from dr3_ray.networks.members import member_view
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.population import act
 from dr3_ray.types import Spaces
@@ -58,6 +61,10 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
     def act_all(self, observations: Observations) -> Tensor:
         """Deterministic actions of all members at observations [K, N, *observation], or their parts by name."""
         return act(self.spec, self.networks, observations)
+
+    def policy(self, rows: Sequence[int]) -> Callable[[Observations], Tensor]:
+        """`act_all` of these members, with a copy of their parameters, which another process can be sent."""
+        return partial(act, self.spec, member_view(self.networks, list(rows)))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         parts = {name: torch.as_tensor(part) for name, part in named_parts(batch[Columns.OBS]).items()}

@@ -54,7 +54,8 @@ def measure(members: Sequence[Config], cpus: float, gpus: float) -> Cost:
     evaluation = timed(population.probe)
     if first["environment"]:
         length = manifest.counts.rows / manifest.counts.episodes
-        evaluation += _step_of_all(first["environment"], population) * length * first["evaluation_episodes"]
+        played = _step_of_all(first["environment"], population) * length * first["evaluation_episodes"]
+        evaluation += played / max(1, min(int(cpus), len(members)))
     data = sum(entry.bytes for entry in (*manifest.shards, manifest.episodes))
     return Cost(update, evaluation, **_state(population), data=data)
 

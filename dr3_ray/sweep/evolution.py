@@ -208,14 +208,14 @@ def claim(out: Path, asked: Evolution) -> IO[str]:
 
 def _space(asked: Evolution, configs: list[dict[str, Any]]) -> OfflineConfig:
     """The config of all members: their options at the top, where schedulers change them, and a seed for each."""
-    config = algorithm_config(configs[:1], asked.spec.gpus)
+    config = algorithm_config(configs[:1], asked.spec.cpus, asked.spec.gpus)
     (first,) = config.members
     for name in config.option_names():
         setattr(config, name, first.get(name))
     for name, bounds in asked.bounds.items():
         setattr(config, name, distribution(*bounds))
     config.members = tune.grid_search([[{"seed": each["seed"]}] for each in configs])
-    return config.resources(num_cpus_for_main_process=asked.spec.cpus)
+    return config
 
 
 def _name(trial: Any) -> str:

@@ -120,7 +120,7 @@ class SweepSpec(BaseModel):
     pack: PackSize = USUAL
     """Members that train together in one trial, at most; `auto`: measured where the sweep begins."""
     cpus: PositiveFloat = 1.0
-    """CPUs of a trial."""
+    """CPUs of a trial; as many processes play its episodes."""
     gpus: NonNegativeFloat = 0.0
     """GPUs of a trial; a fraction shares one."""
     nodes: PositiveInt = 1

@@ -54,7 +54,7 @@ class PackTrainable(tune.Trainable):
             self.checkpoints = Checkpoints(config["storage"], config["pack"]["name"], config["run"])
         if is_uri(source := members[0]["dataset"]):
             patiently(lambda: cached(source))
-        self.algorithm = algorithm_config(members, config["gpus"]).build_algo()
+        self.algorithm = algorithm_config(members, config["cpus"], config["gpus"]).build_algo()
         if self.checkpoints:
             self.checkpoints.load(self.load_checkpoint)
         self.earlier = list(self.results)  # which the driver may not have seen
@@ -161,7 +161,7 @@ class PackTrainable(tune.Trainable):
         self.cost = self.saved_at - started
 
 
-def algorithm_config(members: list[Config], gpus: float = 0.0) -> OfflineConfig:
+def algorithm_config(members: list[Config], cpus: float, gpus: float) -> OfflineConfig:
     """The RLlib config that trains these members together."""
     first = members[0]
     config: OfflineConfig = config_for(first["algorithm"])
@@ -172,7 +172,7 @@ def algorithm_config(members: list[Config], gpus: float = 0.0) -> OfflineConfig:
         updates_per_iteration=first["steps"] // first["evaluations"],
         planned_updates=first["steps"],
     )
-    config.learners(num_gpus_per_learner=gpus)
+    config.learners(num_gpus_per_learner=gpus).resources(num_cpus_for_main_process=cpus)
     config.debugging(log_sys_usage=False)  # whose thread would have every pack wait 0.7 s for its end
     if first["environment"]:
         config.environment(env=first["environment"])

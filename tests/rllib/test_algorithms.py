@@ -11,6 +11,7 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.tune.registry import register_env
 
 import dr3_ray
 from dr3_ray import UserError
@@ -100,6 +101,23 @@ def test_a_diverged_member_is_marked_keeps_its_last_metrics_and_harms_no_other(c
     assert result["000"] == close_to(reference["000"]) and result["002"] == close_to(reference["001"])
     pack.stop()
     healthy.stop()
+
+
+@pytest.mark.parametrize("environment", ["CartPole-v1", "registered"])
+def test_episodes_are_played_on_all_cpus_of_the_process(environment: str, cartpole: str) -> None:
+    register_env("registered", lambda config: gym.make("CartPole-v1"))
+    one, two = (
+        with_rollouts(tiny("DR3-CQL", cartpole), environment).resources(num_cpus_for_main_process=cpus).build_algo()
+        for cpus in (1, 2)
+    )
+    for _ in range(2):
+        apart, together = two.train()["members"], one.train()["members"]
+        for name, row in together.items():
+            assert apart[name] == close_to(row)
+    rollouts = two.eval_env_runner_group.local_env_runner.rollout
+    assert len(rollouts._others) == 2 and one.eval_env_runner_group.local_env_runner.rollout._here
+    one.stop(), two.stop()
+    assert [process._process.returncode for process in rollouts._others] == [0, 0]
 
 
 def test_one_member_reports_its_return_where_rllib_users_look(cartpole: str) -> None:

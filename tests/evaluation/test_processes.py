@@ -1,0 +1,92 @@
+"""Rollouts in processes: what is played there, and what becomes of them."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from textwrap import dedent
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dr3_ray.algorithms.registry import find
+from dr3_ray.evaluation.environments import make_environment
+from dr3_ray.evaluation.processes import Process, Rollouts
+from dr3_ray.member import Member, build_networks
+from dr3_ray.networks.members import member_view
+from dr3_ray.population import act
+from dr3_ray.types import Spaces
+
+
+def policies(environment: str, members: int) -> Callable[[range], Any]:
+    """Of networks as they are built."""
+    discrete = environment == "CartPole-v1"
+    spaces = Spaces((4,), "discrete", 2) if discrete else Spaces((3,), "continuous", 1)
+    spec = find("DR3-IQL", spaces.action_kind)
+    pack = [Member.from_dict(spec, {"seed": seed, "hidden_sizes": [8]}) for seed in range(members)]
+    networks = build_networks(spec, spaces, pack, None)
+    return lambda rows: partial(act, spec, member_view(networks, list(rows)))
+
+
+@pytest.mark.parametrize("environment", ["CartPole-v1", "gymnasium:Pendulum-v1"])
+def test_processes_play_what_one_plays(environment: str) -> None:
+    policy, make = policies(environment, 5), partial(make_environment, environment)
+    alone, together = (Rollouts(make, 5, 2, processes) for processes in (1, 3))
+    rounds = [[rollouts.play(policy, seeds) for seeds in ([1, 2], [3, 4])] for rollouts in (alone, together)]
+    for (ours, our_lengths), (theirs, their_lengths) in zip(*rounds, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+        assert np.array_equal(our_lengths, their_lengths) and len(set(ours.ravel().tolist())) >= 3
+    assert list(map(len, together._shares)) == [1, 2, 2]
+    processes = [each._process for each in together._others]
+    alone.close(), together.close()
+    assert [process.returncode for process in processes] == [0, 0, 0]
+
+
+def test_there_are_no_more_processes_than_members() -> None:
+    rollouts = Rollouts(partial(make_environment, "CartPole-v1"), 1, 2, 8)
+    assert not rollouts._others
+    rollouts.close()
+
+
+def fails(observations: Tensor) -> Tensor:
+    raise ValueError("no action")
+
+
+def left(observations: Tensor) -> Tensor:
+    return torch.zeros(observations.shape[:2], dtype=torch.long)
+
+
+def test_what_fails_in_a_process_is_raised_here_and_its_end_is_told() -> None:
+    process = Process(partial(make_environment, "CartPole-v1"), 1, 1)
+    process.begin(fails, [4])
+    with pytest.raises(ValueError, match="no action"):
+        process.end()
+    process.begin(left, [4])
+    returns, lengths = process.end()
+    assert returns.shape == (1, 1) and returns[0, 0] == lengths[0, 0] > 1
+    process._process.kill()
+    process.begin(left, [4])
+    with pytest.raises(RuntimeError, match="a process that plays episodes has ended with exit status -9"):
+        process.end()
+    process.close()
+
+
+def test_processes_end_with_the_one_that_they_play_for() -> None:
+    script = """
+        import os, signal
+        from functools import partial
+        from dr3_ray.evaluation.environments import make_environment
+        from dr3_ray.evaluation.processes import Process
+        from tests.evaluation.test_processes import left
+        process = Process(partial(make_environment, "CartPole-v1"), 1, 1)
+        process.begin(left, [0])
+        process.end()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    # what they print ends where all processes have that could
+    ended = subprocess.run([sys.executable, "-c", dedent(script)], stdout=subprocess.PIPE, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
