@@ -83,7 +83,7 @@ def objective(options: BRACOptions) -> Objective:
         with torch.no_grad():
             next_mean, next_log_std = networks.actor(batch.next_observations)
             next_actions, next_log_probs = squashed_sample(next_mean, next_log_std, noise["next_action"])
-            next_values = networks.target_critic(batch.next_observations, next_actions)[0].amin(1)
+            next_values = networks.target_critic.values(batch.next_observations, next_actions).amin(1)
             next_values = next_values - entropy * next_log_probs
             if options.value_penalty:
                 distance = estimate(
@@ -96,7 +96,7 @@ def objective(options: BRACOptions) -> Objective:
             mean, log_std = networks.actor(batch.observations)
             actions, log_probs = squashed_sample(mean, log_std, noise["action"])
             with frozen(networks.critic):
-                value = networks.critic(batch.observations, actions)[0].amin(1)
+                value = networks.critic.values(batch.observations, actions).amin(1)
             seen = step - options.behaviour_steps >= torch.as_tensor(options.warm_start_steps).view(-1, 1)
             distance = estimate(networks.behaviour, batch.observations, (mean, log_std), noise, "s")
             actor = soft_actor_critic.actor_loss(log_probs, value * seen, entropy) + alpha * distance

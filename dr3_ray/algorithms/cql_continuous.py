@@ -82,7 +82,7 @@ def backup_of(
     mean, log_std = (values.unsqueeze(2) for values in policy)
     draws = noise.unsqueeze(2) if options.max_backup == "off" else noise
     actions, log_probs = squashed_sample(mean, log_std, draws)  # [K, B, N, A], N = 1 without max-backup
-    q, _ = networks.target_critic(batch.next_observations, actions)
+    q = networks.target_critic.values(batch.next_observations, actions)
     values, best = (cql.max_then_min if options.max_backup == "max_min" else cql.min_then_max)(q)
     if options.entropy_backup:
         alpha = networks.temperature().exp().unsqueeze(-1)
@@ -119,7 +119,7 @@ def gap_of(
     log_density: Tensor,
 ) -> Tensor:
     """The conservative gap of each row and critic, clipped, [K, C, B], from the samples at s."""
-    q, _ = critic(observations, torch.cat([actions, data_actions.unsqueeze(2)], dim=2))
+    q = critic.values(observations, torch.cat([actions, data_actions.unsqueeze(2)], dim=2))
     sampled_q, data_q = q[..., :-1], q[..., -1]
     temperature = torch.as_tensor(options.cql_temperature).view(-1, 1, 1, 1)
     if options.cql_form == "rho":
@@ -163,7 +163,7 @@ def objective(options: ContinuousCQLOptions) -> Objective:
         gap = mean_in_blocks(rows, networks.critic, columns, evaluated=samples[0].shape[2] + 1)  # [K, C]
 
         with frozen(networks.critic):
-            value = networks.critic(batch.observations, actions)[0].amin(1)
+            value = networks.critic.values(batch.observations, actions).amin(1)
         if step < warm_start:
             cloning = (step < torch.as_tensor(options.bc_steps)).view(-1, 1)
             value = torch.where(cloning, squashed_log_prob(mean, log_std, batch.actions), value)

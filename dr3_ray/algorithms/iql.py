@@ -40,10 +40,11 @@ class IQLOptions(CriticOptions):
     n_critics: int = choice(2, "critics, each with its own features; V sees the minimum of their targets")
 
 
-def q_at(critic: nn.Module, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """(Q(s, a), φ) of a critic on either kind of actions, Q of [K, C, B]."""
-    q, phi = critic(observations) if isinstance(critic, DiscreteCritic) else critic(observations, actions)
-    return of_actions(q, actions), phi
+def q_at(critic: DiscreteCritic | ContinuousCritic, observations: Observations, actions: Tensor) -> Tensor:
+    """Q(s, a) [K, C, B] of a critic on either kind of actions."""
+    if isinstance(critic, DiscreteCritic):
+        return of_actions(critic(observations)[0], actions)
+    return critic.values(observations, actions)
 
 
 def of_actions(q: Tensor, actions: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ def objective(options: IQLOptions) -> Objective:
         assert batch.rewards is not None and batch.terminateds is not None
         assert batch.next_actions is not None and batch.next_actions_valid is not None
         with torch.no_grad():
-            target_q = q_at(networks.target_critic, batch.observations, batch.actions)[0].amin(1)
+            target_q = q_at(networks.target_critic, batch.observations, batch.actions).amin(1)
             next_values = networks.value(batch.next_observations)
         advantages = target_q - networks.value(batch.observations)
         weights = iql.advantage_weights(

@@ -50,7 +50,7 @@ def objective(options: ReBRACOptions) -> Objective:
         terms, backup = td3_bc.critic_terms(options, networks, batch, a_next, penalty)
         with torch.set_grad_enabled(td3_bc.moves_policy(options, step)), frozen(networks.critic):
             actions = networks.actor(batch.observations)
-            q = networks.critic(batch.observations, actions)[0].amin(1)
+            q = networks.critic.values(batch.observations, actions).amin(1)
             scale = td3.q_scale(q) if options.normalize_q else 1.0
             distance = bc_losses.squared_distance(actions, batch.actions)
             actor = td.mean_over_batch(per_row(options.actor_bc_coeff) * distance - scale * q)

@@ -51,7 +51,7 @@ def continuous_objective(options: ContinuousSARSAOptions) -> Objective:
         assert batch.rewards is not None and batch.terminateds is not None and batch.next_actions is not None
         q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
         with torch.no_grad():
-            next_values = networks.target_critic(batch.next_observations, batch.next_actions)[0].amin(1)
+            next_values = networks.target_critic.values(batch.next_observations, batch.next_actions).amin(1)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         usable = usable_rows(batch)
         in_backup = usable * (1.0 - batch.terminateds)

@@ -72,7 +72,7 @@ def continuous_objective(options: ContinuousTDOptions) -> Objective:
         with torch.no_grad():
             mean, log_std = networks.behaviour(batch.next_observations)
             samples, _ = squashed_sample(mean.unsqueeze(2), log_std.unsqueeze(2), noise["next_actions"])
-            next_values = networks.target_critic(batch.next_observations, samples)[0].amin(1).mean(-1)
+            next_values = networks.target_critic.values(batch.next_observations, samples).amin(1).mean(-1)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         q, phi, next_phi = networks.critic.along(batch, samples[:, :, 0])
         terms = sarsa.regression(q, targets)

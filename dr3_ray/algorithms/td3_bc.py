@@ -67,7 +67,7 @@ def critic_terms(
     """The critics' loss with y = r + γ (min_c Q̄_c(s', a') − penalty) at the given a'; `penalty` [K, B]."""
     assert batch.rewards is not None and batch.terminateds is not None
     with torch.no_grad():
-        next_values = networks.target_critic(batch.next_observations, actions)[0].amin(1) - penalty
+        next_values = networks.target_critic.values(batch.next_observations, actions).amin(1) - penalty
     targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
     q, phi, next_phi = networks.critic.along(batch, actions)
     terms = Terms(
@@ -86,7 +86,7 @@ def objective(options: TD3BCOptions) -> Objective:
         terms, backup = critic_terms(options, networks, batch, a_next)
         with torch.set_grad_enabled(moves_policy(options, step)), frozen(networks.critic):
             actions = networks.actor(batch.observations)
-            q = networks.critic(batch.observations, actions)[0][:, 0]
+            q = networks.critic.values(batch.observations, actions, critics=1).squeeze(1)
             scale = per_row(options.td3bc_alpha) * (td3.q_scale(q) if options.normalize_q else 1.0)
             distance = bc_losses.squared_distance(actions, batch.actions)
             actor = td.mean_over_batch(distance / actions.shape[-1] - scale * q)

@@ -60,7 +60,7 @@ def fitted_q_evaluation(
 
     def values(seen: Observations) -> Tensor:
         actions = policies.spec.act(networks.target_policy, seen)  # type: ignore[misc]
-        return q_at(networks.critic, seen, actions)[0].amin(1)  # type: ignore[arg-type]
+        return q_at(networks.critic, seen, actions).amin(1)  # type: ignore[arg-type]
 
     found = _at_starts(data, networks, len(members), values)
     return torch.where(population.diverged, torch.nan, found)
@@ -81,7 +81,7 @@ def own_start_value(policies: Policies, data: Any) -> Tensor:
         actions = policies.spec.act(policies.networks, seen)  # type: ignore[misc]
         if isinstance(critic, MultiHeadCritic):
             return td.value_of(critic(seen)[0].mean(-1), actions)
-        return q_at(critic, seen, actions)[0].amin(1)  # type: ignore[arg-type]
+        return q_at(critic, seen, actions).amin(1)  # type: ignore[arg-type]
 
     return _at_starts(data, policies.networks, count, values)
 
@@ -134,7 +134,7 @@ def _evaluation_of(policies: Policies) -> AlgorithmSpec:
             assert batch.rewards is not None and batch.terminateds is not None and batch.next_observations is not None
             with torch.no_grad():
                 next_actions = act(networks.target_policy, batch.next_observations)
-                next_values = q_at(networks.target_critic, batch.next_observations, next_actions)[0].amin(1)
+                next_values = q_at(networks.target_critic, batch.next_observations, next_actions).amin(1)
             targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
             q, phi, next_phi = networks.critic.along(batch, next_actions)
             terms = regression(of_actions(q, batch.actions), targets)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from dr3_ray.networks.encoders import SpectralLinear
 from dr3_ray.networks.stochastic import Stochastic
 from dr3_ray.observations import Observations, each_part
+from dr3_ray.precision import rounded
 
-CACHED = 2**19  # floats in the widest layer of a block: 2 MiB, the L2 cache of a server's core
+CACHED = 2**21  # bytes of the widest layer of a block, as they are multiplied: the L2 cache of a server's core
 ON_A_GPU = 2**28  # the same of all members, which bounds the memory that a pack takes
 Columns = Sequence[Observations]  # each [K, B, …]
 
@@ -45,7 +46,8 @@ def rows_in_cache(critic: Any, evaluated: int, rows: int) -> int | None:
     if not weights or not passive:
         return None
     widest = max(each.shape[-1] for each in weights)
-    floats = CACHED if weights[0].device.type == "cpu" else ON_A_GPU // len(weights[0])
+    size = 2 if rounded(weights[0]) else weights[0].element_size()
+    floats = CACHED // size if weights[0].device.type == "cpu" else ON_A_GPU // len(weights[0])
     block = int(max(1, floats // (evaluated * critic.encoder.copies * widest)))
     return block if weights[0].device.type == "cpu" or block < rows else None
 

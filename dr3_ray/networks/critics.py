@@ -137,6 +137,13 @@ class ContinuousCritic(nn.Module):
         rows = phi.flatten(2, -2)
         return self.head(rows).squeeze(-1).unflatten(-1, phi.shape[2:-1]), phi
 
+    def values(
+        self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"], critics: int | None = None
+    ) -> Float[Tensor, "member critic batch *sample"]:
+        """Q(s, a) alone, of all or of the first critics: faster, for φ is not kept."""
+        q: Tensor = self.encoder.column(self._pairs(observations, actions), self.head, critics)
+        return q.view(*q.shape[:2], *actions.shape[1:-1])
+
     def along(
         self, batch: Transition, next_actions: Float[Tensor, "member batch dim"]
     ) -> tuple[Float[Tensor, "member critic batch"], Float[Tensor, "member critic batch feature"], Tensor | None]:
@@ -180,5 +187,5 @@ class ValueNetwork(nn.Module):
 
     def forward(self, observations: Observations) -> Float[Tensor, "member batch"]:
         """V(s) for observations [K, B, *observation]."""
-        values: Tensor = self.head(self.encoder(self.observe(observations, self.head.weight.dtype)))
+        values: Tensor = self.encoder.column(self.observe(observations, self.head.weight.dtype), self.head)
         return values.squeeze(-1).squeeze(1)

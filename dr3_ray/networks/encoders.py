@@ -36,9 +36,9 @@ class StackedLinear(nn.Module):
         x = x.expand(-1, self.bias.shape[1], -1, -1)
         return affine(x.flatten(0, 1), *self.flat()).view(*x.shape[:3], -1)
 
-    def flat(self) -> tuple[Tensor, Tensor]:
-        """W [K·C, in, out] and b [K·C, 1, out]."""
-        return self.matrix().flatten(0, 1), self.bias.flatten(0, 1)
+    def flat(self, copies: int | None = None) -> tuple[Tensor, Tensor]:
+        """W [K·C, in, out] and b [K·C, 1, out]; of the first `copies` only, with so many for C."""
+        return self.matrix()[:, :copies].flatten(0, 1), self.bias[:, :copies].flatten(0, 1)
 
     def matrix(self) -> Tensor:
         """W, [K, C, in, out]."""
@@ -126,12 +126,28 @@ class MLP(nn.Module):
         hidden = self.hidden(x)
         return hidden if self.output is None else self.output(hidden)
 
+    def column(
+        self, x: Float[Tensor, "member #critic batch n_in"], head: StackedLinear, copies: int | None = None
+    ) -> Float[Tensor, "member critic batch 1"]:
+        """head(self(x)) for a head with one output, of the first `copies` only; activations are not kept for others."""
+        if not self._plain or self.output is not None:
+            return head(self(x))[:, :copies]  # type: ignore[no-any-return]
+        x = x.expand(-1, self.copies, -1, -1)[:, :copies]
+        return relu_layers(x.flatten(0, 1), self._flat(copies), head.flat(copies)).view(*x.shape[:3], 1)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether there is nothing but linear layers and ReLUs."""
+        return bool(self.layers) and not self.norms and self.dropout is None
+
+    def _flat(self, copies: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        return [layer.flat(copies) for layer in self.layers if isinstance(layer, StackedLinear)]
+
     def hidden(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """What stands in front of `output`."""
         x = x.expand(-1, self.copies, -1, -1)
-        if self.layers and not self.norms and self.dropout is None:
-            layers = [layer.flat() for layer in self.layers if isinstance(layer, StackedLinear)]
-            return relu_layers(x.flatten(0, 1), layers).view(*x.shape[:3], -1)
+        if self._plain:
+            return relu_layers(x.flatten(0, 1), self._flat()).view(*x.shape[:3], -1)
         for layer, norm in itertools.zip_longest(self.layers, self.norms):
             x = torch.relu(layer(x))
             if norm is not None:

@@ -37,21 +37,26 @@ Layers = Sequence[tuple[Tensor, Tensor]]  # (W [N, in, out], b [N, 1, out]) of e
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W + b of N networks: [N, B, in] to [N, B, out], with W [N, in, out] and b [N, 1, out]."""
     if by_onednn(x, [(weight, bias)]):
-        return _by_onednn(x, [(weight, bias)], relu=False)
+        return _by_onednn(x, [(weight, bias)], activated=0)
     if len(weight) > 1 and weight.shape[2] == 1 and x.device.type == "cpu" and x[0].numel() >= LONG:
         return torch.stack([torch.addmm(*each) for each in zip(bias, x, weight, strict=True)])
     return torch.baddbmm(bias, x, weight)
 
 
-def relu_layers(x: Tensor, layers: Layers) -> Tensor:
-    """max(0, x W + b), layer after layer, of N networks: [N, B, in] to [N, B, out]."""
+def relu_layers(x: Tensor, layers: Layers, column: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """max(0, x W + b), layer after layer, of N networks: [N, B, in] to [N, B, out].
+
+    With a `column` (W [N, in, 1], b [N, 1, 1]) the linear layer behind them, [N, B, 1]: the last activations are then
+    nobody else's, and are not stacked.
+    """
     if by_onednn(x, layers):
-        return _by_onednn(x, layers, relu=True)
+        return _by_onednn(x, [*layers, column] if column else layers, activated=len(layers))
     if x.device.type == "cuda":
-        return _relu_layers_of_a_gpu(x, layers)
-    for weight, bias in layers:
-        x = torch.relu(torch.baddbmm(bias, x, weight))
-    return x
+        x = _relu_layers_of_a_gpu(x, layers)
+    else:
+        for weight, bias in layers:
+            x = torch.relu(torch.baddbmm(bias, x, weight))
+    return affine(x, *column) if column else x
 
 
 def _relu_layers_of_a_gpu(x: Tensor, layers: Layers) -> Tensor:
@@ -75,26 +80,32 @@ def by_onednn(x: Tensor, layers: Layers) -> bool:
     )
 
 
-def _by_onednn(x: Tensor, layers: Layers, relu: bool) -> Tensor:
-    y: Tensor = _Layers.apply(x, relu, *(each for layer in layers for each in layer))  # type: ignore[no-untyped-call]
+def _by_onednn(x: Tensor, layers: Layers, activated: int) -> Tensor:
+    parameters = (each for layer in layers for each in layer)
+    y: Tensor = _Layers.apply(x, activated, *parameters)  # type: ignore[no-untyped-call]
     return y
 
 
 class _Layers(torch.autograd.Function):
-    """Layers with a ReLU behind each, or behind none.
+    """Layers, of which the first `activated` have a ReLU behind them.
 
     With factors in bfloat16, what is kept between two layers is what the next product would round it to.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, relu: bool, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, activated: int, *parameters: Tensor) -> Tensor:
         kept = torch.bfloat16 if rounded(x) else torch.float32
-        x, *flat = (each.to(kept) for each in (x, *parameters))
+        x, *flat = (each if each.shape[2] == 1 else each.to(kept) for each in (x, *parameters))
         layers = list(zip(flat[::2], flat[1::2], strict=True))
         outputs: list[list[Tensor]] = []  # of each network, layer by layer
         for n, y in enumerate(x):
-            outputs.append([y := _product(y, weight[n].t(), bias[n, 0], relu) for weight, bias in layers])
-        ctx.relu, ctx.depth = relu, len(layers)
+            outputs.append(
+                [
+                    y := _product(y, weight[n].t(), bias[n, 0], relu=layer < activated)
+                    for layer, (weight, bias) in enumerate(layers)
+                ]
+            )
+        ctx.activated, ctx.depth = activated, len(layers)
         ctx.save_for_backward(x, *flat[::2], *(each for network in outputs for each in network))
         return _stack([network[-1] for network in outputs])
 
@@ -105,11 +116,13 @@ class _Layers(torch.autograd.Function):
         weights, outputs = saved[:depth], saved[depth:]
         of_x: list[Tensor] = []
         of_layers: list[list[Tensor]] = [[] for _ in needs]  # W, b, W, b, …, each network by network
-        for n, gradient in enumerate(upstream[0].to(x.dtype)):
+        for n, gradient in enumerate(upstream[0]):
             passed = [x[n], *outputs[n * depth : (n + 1) * depth]]
             for layer in reversed(range(depth)):
-                if ctx.relu:
-                    gradient = torch.ops.aten.threshold_backward(gradient, passed[layer + 1], 0.0)
+                gradient = gradient.to(passed[layer + 1].dtype)
+                if layer < ctx.activated:
+                    ours = layer < depth - 1  # and not somebody else's to read
+                    gradient = _through_relu(gradient, passed[layer + 1], out=gradient if ours else None)
                 if needs[2 * layer]:
                     of_layers[2 * layer].append(_product(passed[layer].t(), gradient.t()))
                     of_layers[2 * layer + 1].append(gradient.sum(0, keepdim=True, dtype=torch.float32))
@@ -120,11 +133,23 @@ class _Layers(torch.autograd.Function):
         return (_stack(of_x) if needs_x else None, None, *(_stack(each) if each else None for each in of_layers))
 
 
+def _through_relu(gradient: Tensor, y: Tensor, out: Tensor | None) -> Tensor:
+    """The gradient in what a ReLU made y of."""
+    if out is None:
+        return torch.ops.aten.threshold_backward(gradient, y, 0.0)  # type: ignore[no-any-return]
+    return torch.ops.aten.threshold_backward.grad_input(gradient, y, 0.0, grad_input=out)  # type: ignore[no-any-return]
+
+
 def _product(x: Tensor, transposed: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """x Wᵀ + b from W [out, in], or its ReLU: the operator that compiled linear layers use."""
+    """x Wᵀ + b from W [out, in], or its ReLU: the operator that compiled linear layers use.
+
+    With vectors, which are not for it, by torch and unrounded.
+    """
+    if 1 in transposed.shape:
+        y = x.float() @ transposed.float().t()
+        return y if bias is None else y.add_(bias)
     activation = "relu" if relu else "none"
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, transposed, bias, activation, [], "")
-    return y
+    return torch.ops.mkldnn._linear_pointwise(x, transposed, bias, activation, [], "")  # type: ignore[no-any-return]
 
 
 def _stack(networks: list[Tensor]) -> Tensor:

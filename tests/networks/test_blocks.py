@@ -17,6 +17,8 @@ from dr3_ray.types import Spaces
 
 ROWS, SAMPLES, ACTIONS = 13, 4, 2
 SPACES = Spaces((3,), "continuous", ACTIONS)
+FLOAT64 = 8  # bytes
+NORMS = [{"critic_norm": norm} for norm in ("layer", "unit", "spectral")]
 
 
 def case(members: int, **settings):
@@ -49,7 +51,7 @@ def gradient(critic, mean):
 )
 def test_value_and_gradient_are_those_of_all_rows_at_once(members, rows, settings, monkeypatch):
     critic, values, columns = case(members, **settings)
-    monkeypatch.setattr(blocks, "CACHED", rows * (SAMPLES + 1) * 2 * 8)
+    monkeypatch.setattr(blocks, "CACHED", rows * (SAMPLES + 1) * 2 * 8 * FLOAT64)
     assert blocks.rows_in_cache(critic, SAMPLES + 1, ROWS) == rows
     whole = values(*columns).mean(-1)
     found = blocks.mean_in_blocks(values, critic, columns, SAMPLES + 1)
@@ -64,7 +66,7 @@ def test_parts_of_a_dict_observation_are_cut_alike(monkeypatch):
     def values(observations, actions):
         return critic(observations["near"] + observations["far"], actions)[0]
 
-    monkeypatch.setattr(blocks, "CACHED", 5 * 2 * 8)
+    monkeypatch.setattr(blocks, "CACHED", 5 * 2 * 8 * FLOAT64)
     columns = ({"near": observations, "far": 2.0 * observations}, actions)
     found = blocks.mean_in_blocks(values, critic, columns, 1)
     torch.testing.assert_close(found, values(*columns).mean(-1))
@@ -85,3 +87,29 @@ def test_a_critic_that_draws_noise_or_keeps_a_state_sees_all_rows_at_once(option
     networks = nn.ModuleDict({"critic": critic})
     change_critic(networks, Baselines.stack([Baselines.from_dict(option)]), [[generator(0, "networks", "cpu")]])
     assert blocks.rows_in_cache(networks.critic, SAMPLES, ROWS) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"critic_bottleneck": True}, *({"critic_norm": norm} for norm in ("layer", "unit", "spectral"))],
+    ids=str,
+)
+@pytest.mark.parametrize("critics", [None, 1])
+def test_values_alone_are_those_of_a_whole_pass(changes, critics):
+    """Of all critics or of the first, for one action a state and for several, with their gradients."""
+    critic, _, (observations, actions, samples, _) = case(2)
+    sources = [[generator(seed, "networks", "cpu") for seed in range(2)]]
+    change_critic(nn.ModuleDict({"critic": critic}), Baselines.stack([Baselines.from_dict(changes)] * 2), sources)
+    critic.to(torch.float64).eval()
+    for some in (actions, samples):
+        some = some.clone().requires_grad_()
+        ours, whole = critic.values(observations, some, critics), critic(observations, some)[0][:, :critics]
+        assert ours.shape == whole.shape
+        torch.testing.assert_close(ours, whole)
+        wanted = [some, *critic.parameters()]
+        found, expected = (
+            torch.autograd.grad(each.cos().sum(), wanted, materialize_grads=True, allow_unused=True)
+            for each in (ours, whole)
+        )
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,33 @@ def test_relu_layers_have_the_values_and_gradients_of_the_batched_products(
         assert one.shape == other.shape and one.dtype == torch.float32
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert (found[0] == 0).any() and (found[0] > 0).any()
+
+
+@needs_onednn
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_column_behind_them_is_a_layer_of_its_own(n: int, precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is never rounded."""
+    if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("a CPU without products in bf16")
+    x, [*layers, column] = drawn(n, (5, 12, 7, 1))
+
+    def value(column: Any = None) -> Tensor:
+        return products.relu_layers(x, layers, column)
+
+    def apart() -> Tensor:
+        return products.affine(value(), *column)
+
+    plain = [value_and_gradients(y, x, [*layers, column]) for y in (apart(), value(column))]
+    with all_by_onednn(monkeypatch), matmul_precision(precision, x.device):
+        assert "_Layers" in str(value(column).grad_fn)
+        quick = [value_and_gradients(y, x, [*layers, column]) for y in (apart(), value(column))]
+    for ours, theirs in (plain, quick):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.shape == other.shape and one.dtype == other.dtype == torch.float32
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    exact, found = plain[0][0], quick[1][0]
+    assert (found - exact).norm() < (1e-6 if precision == "fp32" else 1e-2) * exact.norm()
 
 
 @needs_onednn
