@@ -187,5 +187,5 @@ class ValueNetwork(nn.Module):
 
     def forward(self, observations: Observations) -> Float[Tensor, "member batch"]:
         """V(s) for observations [K, B, *observation]."""
-        values: Tensor = self.encoder.column(self.observe(observations, self.head.weight.dtype), self.head)
+        values: Tensor = self.head(self.encoder(self.observe(observations, self.head.weight.dtype)))
         return values.squeeze(-1).squeeze(1)

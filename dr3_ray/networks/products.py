@@ -146,8 +146,8 @@ def _product(x: Tensor, transposed: Tensor, bias: Tensor | None = None, relu: bo
     With vectors, which are not for it, by torch and unrounded.
     """
     if 1 in transposed.shape:
-        y = x.float() @ transposed.float().t()
-        return y if bias is None else y.add_(bias)
+        x, weight = x.float(), transposed.float().t()
+        return x @ weight if bias is None else torch.addmm(bias, x, weight)
     activation = "relu" if relu else "none"
     return torch.ops.mkldnn._linear_pointwise(x, transposed, bias, activation, [], "")  # type: ignore[no-any-return]
 
