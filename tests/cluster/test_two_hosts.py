@@ -20,7 +20,7 @@ from dr3_ray.sweep.index import INDEX, read_index
 
 SWEEP = (
     "--environment none --coefficients 0,0.03 --seeds 2 --set hidden_sizes=[16,16] --set batch_size=16 --pack 1 "
-    "--steps 4000 --evaluations 20 --checkpoint-every 1 --retries 3"
+    "--steps 10000 --evaluations 20 --checkpoint-every 1 --retries 3"  # a host that starts late has work left
 )
 SUBMIT = f"ray submit ~/cluster.yaml sweeps/coefficient_sweep.py -- {SWEEP} --nodes 2"
 pytestmark = pytest.mark.timeout(600)  # a machine with other work takes its time
