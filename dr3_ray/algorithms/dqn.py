@@ -61,13 +61,19 @@ class Values(NamedTuple):
 
 def evaluate(networks: Any, batch: Transition, next_actions: Tensor | None, double_q: bool = False) -> Values:
     """Values of the batch; without given `next_actions`, a' is greedy."""
+    q, phi, next_phi = networks.critic.along(batch, next_actions)
     with torch.no_grad():
         next_q = networks.target_critic(batch.next_observations)[0].squeeze(1)
         if next_actions is None:
-            selector = networks.critic(batch.next_observations)[0].squeeze(1) if double_q else next_q
+            selector = online(networks, batch, next_phi).squeeze(1) if double_q else next_q
             next_actions = selector.argmax(-1)
-    q, phi, next_phi = networks.critic.along(batch, next_actions)
     return Values(q.squeeze(1), phi, next_phi, next_actions, td.value_of(next_q, next_actions))
+
+
+def online(networks: Any, batch: Transition, next_phi: Tensor | None) -> Tensor:
+    """What the critic that is trained says of s', by φ(s') where that is known already."""
+    q: Tensor = networks.critic(batch.next_observations)[0] if next_phi is None else networks.critic.q_of(next_phi)
+    return q
 
 
 def critic_terms(

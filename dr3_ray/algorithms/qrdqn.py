@@ -41,12 +41,12 @@ def objective(options: QRDQNOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.terminateds is not None
+        quantiles, phi, next_phi = networks.critic.along(batch, None)
         with torch.no_grad():
             next_quantiles = networks.target_critic(batch.next_observations)[0]
-            selector = networks.critic(batch.next_observations)[0] if options.double_q else next_quantiles
+            selector = dqn.online(networks, batch, next_phi) if options.double_q else next_quantiles
             next_actions = selector.mean(-1).argmax(-1)
             next_quantiles = quantiles_of(next_quantiles, next_actions)
-        quantiles, phi, next_phi = networks.critic.along(batch, next_actions)
         rewards, gamma = dqn.return_and_discount(options, batch)
         kappa = torch.as_tensor(options.huber_kappa).view(-1, 1, 1, 1)
         targets = quantile.quantile_target(rewards, batch.terminateds, next_quantiles, gamma)

@@ -57,15 +57,20 @@ class DiscreteCritic(nn.Module):
     ) -> tuple[Float[Tensor, "member critic batch action"], Float[Tensor, "member critic batch feature"]]:
         """(Q(s, ·), φ(s)) for observations [K, B, *observation]."""
         phi = self.encoder(self.observe(observations, self.head.weight.dtype))
-        return self.head(phi), phi
+        return self.q_of(phi), phi
 
-    def along(self, batch: Transition, next_actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(Q(s, ·), φ(s), φ(s')) in one pass through both states."""
+    def q_of(self, phi: Float[Tensor, "member critic batch feature"]) -> Float[Tensor, "member critic batch action"]:
+        """Q(s, ·) by φ(s)."""
+        q: Tensor = self.head(phi)
+        return q
+
+    def along(self, batch: Transition, next_actions: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(Q(s, ·), φ(s), φ(s')) in one pass through both states, whatever the actions."""
         if not self.looks_ahead or batch.next_observations is None:
             return *self(batch.observations), None
         rows = side_by_side(batch.observations, batch.next_observations)
         phi, next_phi = self.features(rows, batch.actions).chunk(2, dim=2)
-        return self.head(phi), phi, next_phi
+        return self.q_of(phi), phi, next_phi
 
     def features(
         self, observations: Observations, actions: Int[Tensor, "member _"]
@@ -92,12 +97,19 @@ class MultiHeadCritic(nn.Module):
     ) -> tuple[Float[Tensor, "member batch action head"], Float[Tensor, "member critic batch feature"]]:
         """(Q_h(s, ·), φ(s)) for observations [K, B, *observation]."""
         values, phi = self.critic(observations)
-        return values.squeeze(1).unflatten(-1, (-1, self.n_heads)), phi
+        return self._by_head(values), phi
 
-    def along(self, batch: Transition, next_actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(Q_h(s, ·), φ(s), φ(s')) in one pass through both states."""
+    def q_of(self, phi: Float[Tensor, "member critic batch feature"]) -> Float[Tensor, "member batch action head"]:
+        """Q_h(s, ·) by φ(s)."""
+        return self._by_head(self.critic.q_of(phi))
+
+    def along(self, batch: Transition, next_actions: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(Q_h(s, ·), φ(s), φ(s')) in one pass through both states, whatever the actions."""
         values, phi, next_phi = self.critic.along(batch, next_actions)
-        return values.view(len(phi), phi.shape[2], -1, self.n_heads), phi, next_phi
+        return self._by_head(values), phi, next_phi
+
+    def _by_head(self, values: Tensor) -> Tensor:
+        return values.view(len(values), values.shape[2], -1, self.n_heads)
 
     def features(
         self, observations: Observations, actions: Int[Tensor, "member batch"]

@@ -128,7 +128,7 @@ class MLP(nn.Module):
 
     def column(
         self, x: Float[Tensor, "member #critic batch n_in"], head: StackedLinear, copies: int | None = None
-    ) -> Float[Tensor, "member critic batch 1"]:
+    ) -> Float[Tensor, "member chosen batch 1"]:
         """head(self(x)) for a head with one output, of the first `copies` only; activations are not kept for others."""
         if not self._plain or self.output is not None:
             return head(self(x))[:, :copies]  # type: ignore[no-any-return]
