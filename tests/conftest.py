@@ -216,7 +216,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 # what these start is found by every Ray on the machine, and their disks, hosts and signals are the machine's own
-ONE_AT_A_TIME = {"benchmarks", "cli", "cluster", "packaging", "rllib", "sweep"}
+ONE_AT_A_TIME = {"cli", "cluster", "packaging", "rllib", "sweep"}
 ELSEWHERE = "test_two_hosts.py"  # on machines of its own, as far as Ray can tell
 
 
