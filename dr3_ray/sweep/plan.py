@@ -26,6 +26,7 @@ from dr3_ray.sweep.progress import duration, size
 from dr3_ray.sweep.run import connect, planned_members, slots
 from dr3_ray.sweep.spec import Config, SweepSpec
 
+MUCH = 0.15  # of the time for evaluation, about which something is said
 ROW = 150  # bytes of a member's evaluation in the histories, compressed
 
 
@@ -48,8 +49,17 @@ class Kind(NamedTuple):
     def seconds(self, pack: Pack) -> float:
         """How long a pack trains and evaluates."""
         assert self.cost is not None
-        whole = self.first["steps"] * self.cost.update + self.first["evaluations"] * self.cost.evaluation
-        return whole * len(pack.members) / len(self.largest) * made(pack)
+        updates = self._of(pack, self.first["steps"] * self.cost.update)
+        return updates + self.evaluating(pack)
+
+    def evaluating(self, pack: Pack) -> float:
+        """How long it evaluates."""
+        assert self.cost is not None
+        return self._of(pack, self.first["evaluations"] * self.cost.evaluation)
+
+    def _of(self, pack: Pack, seconds: float) -> float:
+        """What takes the largest pack so long, for this one."""
+        return seconds * len(pack.members) / len(self.largest) * made(pack)
 
 
 def made(pack: Pack) -> float:
@@ -85,6 +95,13 @@ class Plan(NamedTuple):
             for pack in kind.packs:
                 heapq.heapreplace(busy, busy[0] + kind.seconds(pack))
         return max(busy)
+
+    @property
+    def evaluation(self) -> float:
+        """The share of evaluation in the time of all trials."""
+        each = [(kind.evaluating(pack), kind.seconds(pack)) for kind in self.kinds for pack in kind.packs]
+        evaluating, whole = map(sum, zip(*each, strict=True))
+        return evaluating / whole
 
     @property
     def storage(self) -> int:
@@ -192,6 +209,13 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
+def _much_evaluation(plan: Plan) -> list[str]:
+    if plan.evaluation <= MUCH:
+        return []
+    less = "fewer --evaluations or --episodes, or more --cpus, each of which plays episodes"
+    return [f"Evaluation is {plan.evaluation:.0%} of that. To have less of it: {less}."]
+
+
 def _sentences(plan: Plan, calibrated: bool) -> list[str]:
     spec, todo = plan.spec, len(plan.members) - plan.done
     said = [f"{plan.done} of {len(plan.members)} members were done before, {todo} are left."] if plan.done else []
@@ -216,6 +240,7 @@ def _sentences(plan: Plan, calibrated: bool) -> list[str]:
         memory = max(kind.cost.state for kind in plan.kinds if kind.cost)
         said += [
             f"About {duration(plan.seconds)} for {updates:,.0f} updates, by a few made here; start-up comes on top.",
+            *_much_evaluation(plan),
             f"Memory of a pack: up to {size(memory)} and its activations, beside the process with its libraries. "
             "Data are mapped: trials of a machine share them.",
             f"Room in {spec.storage or spec.out}: about {size(plan.storage)}"

@@ -8,10 +8,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
+from rich.console import Console
 
 from dr3_ray.cli import main
 from dr3_ray.sweep.calibration import measure
-from dr3_ray.sweep.plan import Plan, plan_sweep
+from dr3_ray.sweep.plan import Plan, plan_sweep, plan_table
 from dr3_ray.sweep.progress import size
 from dr3_ray.sweep.spec import SweepSpec, members
 from dr3_ray.sweep.specfile import read_spec
@@ -104,6 +105,19 @@ def test_time_follows_updates_and_slots(cartpole):
     assert one._replace(kinds=kinds, slots=2).seconds == 2 * (40 * 0.5 + 2 * 2.0)
     assert one._replace(kinds=kinds, slots=3).seconds == 2 * (40 * 0.5 + 2 * 2.0)
     assert one._replace(kinds=kinds).storage > 4 * 2 * cost.state
+
+
+def test_much_evaluation_is_said_with_what_to_do(cartpole, capsys):
+    one = planned(cartpole, seeds=4, coefficients=[0.1], pack=2, evaluations=2, steps=40, concurrent=1)
+    cost = measure(list(one.packs[0].members.values()), cpus=1, gpus=0)
+
+    def shown(update: float, evaluation: float) -> str:
+        kinds = [kind._replace(cost=cost._replace(update=update, evaluation=evaluation)) for kind in one.kinds]
+        Console(width=300).print(plan_table(one._replace(kinds=kinds)))
+        return capsys.readouterr().out
+
+    assert "Evaluation is 20% of that. To have less of it: fewer --evaluations" in shown(0.1, 0.5)
+    assert "Evaluation is" not in shown(0.1, 0.3)
 
 
 @pytest.mark.parametrize(
