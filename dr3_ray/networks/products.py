@@ -147,8 +147,9 @@ def _product(x: Tensor, transposed: Tensor, bias: Tensor | None = None, relu: bo
     """
     if 1 in transposed.shape:
         x, weight = x.float(), transposed.float().t()
-        return x @ weight if bias is None else torch.addmm(bias, x, weight)
-    activation = "relu" if relu else "none"
+        y = x @ weight if bias is None else torch.addmm(bias.float(), x, weight)
+        return y.relu_() if relu else y
+    x, activation = x.to(transposed.dtype), "relu" if relu else "none"
     return torch.ops.mkldnn._linear_pointwise(x, transposed, bias, activation, [], "")  # type: ignore[no-any-return]
 
 

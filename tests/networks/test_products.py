@@ -41,7 +41,7 @@ def value_and_gradients(y: Tensor, x: Tensor, layers: list[tuple[Tensor, Tensor]
 
 @needs_onednn
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("sizes", [(5, 7), (5, 12, 7), (6, 8, 8, 8)])
+@pytest.mark.parametrize("sizes", [(5, 7), (5, 12, 7), (6, 8, 8, 8), (1, 12, 7), (5, 1, 7)])
 def test_relu_layers_have_the_values_and_gradients_of_the_batched_products(
     n: int, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,12 +60,15 @@ def test_relu_layers_have_the_values_and_gradients_of_the_batched_products(
 
 @needs_onednn
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("sizes", [(5, 12, 7, 1), (1, 12, 7, 1), (5, 12, 1, 1)])
 @pytest.mark.parametrize("n", [1, 3])
-def test_a_column_behind_them_is_a_layer_of_its_own(n: int, precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_behind_them_is_a_layer_of_its_own(
+    n: int, sizes: tuple[int, ...], precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which is never rounded."""
     if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("a CPU without products in bf16")
-    x, [*layers, column] = drawn(n, (5, 12, 7, 1))
+    x, [*layers, column] = drawn(n, sizes)
 
     def value(column: Any = None) -> Tensor:
         return products.relu_layers(x, layers, column)
