@@ -7,9 +7,8 @@ import numpy.typing as npt
 from scipy.signal import lfilter
 
 from dr3_ray.data.schema import Column, Columns, part_column
-from dr3_ray.data.spaces import Array, SpaceSpec
+from dr3_ray.data.spaces import Array, SpaceSpec, named_parts
 from dr3_ray.errors import UserError
-from dr3_ray.nested import named_parts
 
 
 def monte_carlo_returns(rewards: npt.ArrayLike, gamma: float) -> npt.NDArray[np.float32]:

@@ -18,9 +18,8 @@ import numpy as np
 from dr3_ray.data.episodes import episode_columns
 from dr3_ray.data.schema import Columns, Manifest, Provenance
 from dr3_ray.data.shards import ShardWriter, check_target, now
-from dr3_ray.data.spaces import Array, SpaceSpec, from_env_actions
+from dr3_ray.data.spaces import Array, SpaceSpec, from_env_actions, named_parts
 from dr3_ray.errors import UserError
-from dr3_ray.nested import named_parts
 
 if TYPE_CHECKING:
     import gymnasium as gym

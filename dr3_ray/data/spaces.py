@@ -1,6 +1,7 @@
 """Observation and action spaces, and actions as they are stored."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -8,7 +9,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 from dr3_ray.errors import UserError
-from dr3_ray.nested import named_parts
 from dr3_ray.types import Spaces
 
 if TYPE_CHECKING:
@@ -24,6 +24,20 @@ class Frozen(BaseModel):
 
     # Infinite bounds and statistics become strings, so that the manifest stays valid JSON.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+def named_parts(nested: Any) -> dict[str, Any]:
+    """The leaves of nested mappings by their path, {"goal": {"x": a}} as {"goal/x": a}; anything else is {"": itself}.
+
+    Of spaces, observations and arrays of observations alike.
+    """
+    if not isinstance(nested, Mapping):
+        return {"": nested}
+    return {
+        f"{key}/{path}" if path else str(key): leaf
+        for key, inner in nested.items()
+        for path, leaf in named_parts(inner).items()
+    }
 
 
 class SpaceSpec(Frozen):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dr3_ray.nested import named_parts
+from dr3_ray.data.spaces import named_parts
 from dr3_ray.observations import Observations
 
 Returns = npt.NDArray[np.float64]

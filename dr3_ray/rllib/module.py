@@ -15,10 +15,9 @@ from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import SpaceSpec
-from dr3_ray.data.spaces import training_spaces
+from dr3_ray.data.spaces import named_parts, training_spaces
 from dr3_ray.errors import UserError
 from dr3_ray.member import Member, build_networks
-from dr3_ray.nested import named_parts
 from dr3_ray.networks.members import member_view
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.population import act

@@ -19,8 +19,8 @@ from minari.storage import remotes
 from minari.storage.remotes.cloud_storage import CloudStorage
 
 from dr3_ray.data import import_minari, load_dataset, verify
+from dr3_ray.data.spaces import named_parts
 from dr3_ray.errors import UserError
-from dr3_ray.nested import named_parts
 from dr3_ray.observations import each_part
 
 GAMMA = 0.95

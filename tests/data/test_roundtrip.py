@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dr3_ray.data import load_dataset, monte_carlo_returns, verify, write_dataset
+from dr3_ray.data.spaces import named_parts
 from dr3_ray.errors import UserError
-from dr3_ray.nested import named_parts
 
 
 def assert_rows(dataset, rows, indices):

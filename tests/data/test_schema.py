@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dr3_ray.data import Manifest, SpaceSpec, from_env_actions, load_dataset, monte_carlo_returns, to_env_actions
+from dr3_ray.data.spaces import named_parts
 from dr3_ray.errors import UserError
-from dr3_ray.nested import named_parts
 
 bounds = st.tuples(st.floats(-100, 100, width=32), st.floats(0.125, 200, width=32))
 

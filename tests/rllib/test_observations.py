@@ -17,7 +17,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 import dr3_ray
 from dr3_ray import UserError, batches
 from dr3_ray.data import Provenance, ShardWriter, SpaceSpec, episode_columns
-from dr3_ray.nested import named_parts
+from dr3_ray.data.spaces import named_parts
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
