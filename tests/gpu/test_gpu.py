@@ -26,11 +26,6 @@ GPU = torch.device("cuda")
 STEPS = (40, 23, 33)  # of three calls: chunks of graphs that are whole, cut, and repeated
 
 
-@pytest.fixture(autouse=True)
-def device() -> None:
-    assert torch.cuda.is_available(), "these tests were asked for on a machine without a GPU"
-
-
 @pytest.fixture
 def make(make_population: Callable[..., Population]) -> Callable[..., Population]:
     """A tiny population on the GPU, without first steps that differ, in which nothing is recorded."""

@@ -1,11 +1,9 @@
 """Sweeps and RLlib's algorithms on a GPU: `pytest -m gpu` on a machine that has one."""
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import ray
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
@@ -13,24 +11,12 @@ import dr3_ray
 from dr3_ray.graphs import Graphs
 from dr3_ray.sweep.calibration import choices, measure
 from dr3_ray.sweep.directory import read_run
-from dr3_ray.sweep.run import connect, run_sweep
+from dr3_ray.sweep.run import run_sweep
 from dr3_ray.sweep.spec import SweepSpec, members
 from tests.sweep.conftest import statuses, wait_for
 from tests.sweep.disturbed import checkpoints, meanwhile, outcome, raylet_of, sweep, trial_of
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(autouse=True)
-def device() -> None:
-    assert torch.cuda.is_available(), "these tests were asked for on a machine without a GPU"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    connect()
-    yield
-    ray.shutdown()
 
 
 def population_of(algorithm: Any) -> Any:
