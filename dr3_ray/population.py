@@ -43,6 +43,7 @@ from dr3_ray.options import Number, Options
 from dr3_ray.precision import Precision, check_precision, matmul_precision
 from dr3_ray.probe import diagnostics, implicit_terms
 from dr3_ray.ranges import named_range
+from dr3_ray.recorded import Recordings
 from dr3_ray.regularizers.baselines import Baselines
 from dr3_ray.regularizers.dr3 import DR3
 from dr3_ray.share import ALONE, Share
@@ -141,6 +142,7 @@ class Population:
 
         self.planned = planned
         self.graphs = Graphs(members) if Graphs.serve(self.batches, members) else None
+        self.recordings = Recordings(self.members) if Recordings.serve(networks, self.device) else None
         self.compiler = Compiler(self, planned) if members[0].options.compile else None
         self.step = 0
         self.diverged = torch.zeros(n, dtype=torch.bool, device=self.device)
@@ -216,7 +218,10 @@ class Population:
         summed = torch.zeros(len(view.members), dtype=self.dtype, device=self.device)
         for step, (batch, noise) in enumerate(self.batches.stream(view.rows, n), first):
             active = self.active(step)
-            terms, found = self.gradients(view, batch, noise, step, active)
+            if self.recordings and not (self.compiler and self.compiler.on):
+                terms, found = self.recordings.gradients(self, view, batch, noise, step, active)
+            else:
+                terms, found = self.gradients(view, batch, noise, step, active)
             loss, *means = self.batches.share.mean(found)
             gradients = iter(means)
             with named_range("parameters"):

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dr3_ray.networks.encoders import SpectralLinear
-from dr3_ray.networks.stochastic import Stochastic
+from dr3_ray.networks.stochastic import passive
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.precision import rounded
 
@@ -42,8 +41,7 @@ def rows_in_cache(critic: Any, evaluated: int, rows: int) -> int | None:
     pass changes the critic's state or draws noise.
     """
     weights = list(critic.encoder.parameters())
-    passive = not any(isinstance(layer, Stochastic | SpectralLinear) for layer in critic.modules())
-    if not weights or not passive:
+    if not weights or not passive(critic):
         return None
     widest = max(each.shape[-1] for each in weights)
     size = 2 if rounded(weights[0]) else weights[0].element_size()

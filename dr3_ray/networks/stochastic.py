@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dr3_ray.networks.encoders import Generators, StackedLinear
+from dr3_ray.networks.encoders import Generators, SpectralLinear, StackedLinear
 
 LOG_STD_RANGE = (-10.0, 2.0)
 
@@ -65,3 +65,8 @@ class Bottleneck(Stochastic):
             return mean
         normal = torch.stack([room.normal_(generator=source) for room, source in self.rooms(mean)])
         return mean + log_std.exp() * normal
+
+
+def passive(networks: nn.Module) -> bool:
+    """Whether a pass of training neither draws noise nor changes the networks' state."""
+    return not any(isinstance(layer, Stochastic | SpectralLinear) for layer in networks.modules())

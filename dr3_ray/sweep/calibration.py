@@ -97,12 +97,14 @@ def _population(members: Sequence[Config], cpus: float, gpus: float) -> Populati
     pack = [Member.from_dict(spec, {name: config[name] for name in names}) for config in members]
     population = Population.of(spec, pack, data, data.spaces, to=_device(gpus))
     population.compiler = None
+    if population.recordings:
+        population.recordings.after = 0
     population.update(1)
     return population
 
 
 def _settle(population: Population) -> int:
-    """Go on to what most updates are: after first steps of another kind and, on a GPU, replayed from graphs.
+    """Go on to what most updates are: after first steps of another kind, and replayed.
 
     Returns how many updates, or a multiple of them, are of one kind with those before.
     """

@@ -1,0 +1,129 @@
+"""Recorded steps do what they were recorded from, to the bit; what cannot be recorded goes on as it is."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from dr3_ray import recorded
+from dr3_ray.algorithms.registry import find
+from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.population import Population
+from dr3_ray.types import Terms
+from tests.test_population import assert_equal, different_members, everything
+
+STEPS = 12
+
+
+@pytest.fixture(autouse=True)
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "AFTER", 2)
+
+
+def trained(population: Population) -> dict[str, torch.Tensor]:
+    for n in (5, 4, STEPS - 9):
+        population.update(n)
+    return everything(population)
+
+
+def replays(population: Population) -> list[Any]:
+    return list(population.recordings._recorded.values())
+
+
+def without_first_steps(spec: AlgorithmSpec, members: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In which an objective may be another one."""
+    settled = {name: 0 for name, _ in spec.options() if name.endswith("_steps")}
+    return [member | settled for member in members]
+
+
+@pytest.mark.parametrize("execution", ["in_turn", "stacked"])
+@pytest.mark.parametrize("onednn", [False, True])
+def test_replays_are_equal_to_the_bit(
+    spec: AlgorithmSpec, execution: str, onednn: bool, make_population: Any, monkeypatch: Any
+):
+    if onednn:
+        monkeypatch.setattr("dr3_ray.networks.products.LEAST", 0)
+        monkeypatch.setattr("dr3_ray.networks.products.ONEDNN_IS_FASTER", True)
+    members = without_first_steps(spec, different_members(spec, 2))
+    ours, theirs = (make_population(spec, members, execution) for _ in range(2))
+    theirs.recordings = None
+    assert_equal(trained(ours), trained(theirs))
+    kinds = len({frozenset(ours.active(step)) for step in range(STEPS)})
+    assert len(replays(ours)) == kinds * len(ours.views) and all(replays(ours))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"critic_lr": 1e-3, "dr3_adaptive": "cosine"},
+        {"precision": "bf16"},
+        {"normalize_observations": True, "n_step": 3, "double_q": True},
+        {"srank_coeff": 0.1},
+        {"critic_norm": "unit"},
+    ],
+)
+def test_replays_are_equal_with_other_options(options: dict[str, Any], make_population: Any):
+    spec = find("DR3-DQN", "discrete")
+    members = [options | {"seed": seed} for seed in range(2)]
+    ours, theirs = (make_population(spec, members, "stacked") for _ in range(2))
+    theirs.recordings = None
+    assert_equal(trained(ours), trained(theirs))
+    assert all(replays(ours)) and len(replays(ours)) == 1
+
+
+@pytest.mark.parametrize("options", [{"critic_dropout": 0.3}, {"critic_bottleneck": True}, {"critic_norm": "spectral"}])
+def test_layers_with_noise_or_a_state_are_not_recorded(options: dict[str, Any], make_population: Any):
+    assert make_population(find("DR3-DQN", "discrete"), [options]).recordings is None
+
+
+def test_first_steps_are_not_recorded(make_population: Any):
+    population = make_population(find("DR3-DQN", "discrete"), [{"dr3_coeff": 0.1, "dr3_warmup_steps": 8.0}])
+    population.update(8)
+    assert not replays(population)
+    population.update(4)
+    assert all(replays(population)) and replays(population)
+
+
+def test_what_depends_on_the_data_is_not_recorded(make_population: Any, caplog: Any):
+    """Be it seen at once, when a number is asked for, or by the comparison."""
+    caplog.set_level(logging.INFO, "dr3_ray")
+    population = make_population(find("DR3-DQN", "discrete"), [{"dr3_coeff": 0.1}])
+    view, rows = population.views[0], []
+
+    def asks(networks: Any, batch: Any, noise: Any, step: int) -> Any:
+        terms, backup = objective(networks, batch, noise, step)
+        return (terms if float(batch.rewards.sum()) > 0.0 else Terms(terms.losses, terms.metrics)), backup
+
+    def counts(networks: Any, batch: Any, noise: Any, step: int) -> Any:
+        rows.append(batch)
+        terms, backup = objective(networks, batch, noise, step)
+        return Terms({name: loss * len(rows) for name, loss in terms.losses.items()}, terms.metrics), backup
+
+    objective = view.objective
+    for changed, why in ((asks, "get value out of"), (counts, "depend on the data")):
+        view.objective, population.recordings = changed, recorded.Recordings(population.members)
+        population.update(STEPS)
+        assert replays(population) == [None]
+        assert why in caplog.messages[-1]
+
+
+def test_a_population_that_lost_members_records_anew(make_population: Any):
+    spec = find("DR3-IQL", "continuous")
+    population = make_population(spec, different_members(spec, 3), "stacked")
+    population.update(STEPS)
+    kept, plain = population.keep([0, 2]), population.keep([0, 2])
+    plain.recordings = None
+    assert_equal(trained(kept), trained(plain))
+    assert all(replays(kept)) and replays(kept)
+
+
+def test_parameters_that_are_loaded_are_those_that_replays_see(make_population: Any):
+    spec = find("DR3-DQN", "discrete")
+    ours, theirs = (make_population(spec, [{"seed": seed}], "stacked") for seed in (0, 1))
+    ours.update(STEPS), theirs.update(STEPS)
+    ours.networks.load_state_dict(theirs.networks.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    theirs.recordings = None
+    assert replays(ours)
+    assert_equal(trained(ours), trained(theirs))
