@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import operator
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -92,25 +94,32 @@ class Replay:
 
     def __init__(self, gradients: Gradients, batch: Transition, noise: dict[str, Tensor]):
         self._names: tuple[list[str], list[str]] = [], []
+        leaves, given = pytree.tree_flatten((batch, noise))
 
-        def flat(*tensors: Tensor) -> list[Tensor]:
-            terms, found = gradients(*pytree.tree_unflatten(list(tensors), self._given))
+        def flat(*leaves: Tensor | None) -> list[Tensor]:
+            terms, found = gradients(*pytree.tree_unflatten(list(leaves), given))
             self._names = list(terms.losses), list(terms.metrics)
             return [*terms.losses.values(), *terms.metrics.values(), *found]
 
-        tensors, self._given = pytree.tree_flatten((batch, noise))
-        module = make_fx(flat)(*tensors)
+        module = make_fx(flat)(*leaves)
         _find_views(module)
-        for node in module.graph.nodes:
-            node.meta.clear()
-        self._run = module.forward
+        self._run = _function(module)
 
-    @torch.no_grad()
     def __call__(self, batch: Transition, noise: dict[str, Tensor]) -> Found:
         """Terms, and the sum of losses with its gradients."""
-        results = iter(self._run(*pytree.tree_leaves((batch, noise))))
+        with torch._C._AutoDispatchBelowAutograd():  # like no_grad, and nothing asks for each operation
+            results = iter(self._run(*_leaves(batch), *noise.values()))
         losses, metrics = ({name: next(results) for name in names} for names in self._names)
         return Terms(losses, metrics), list(results)
+
+
+def _leaves(batch: Transition) -> Iterator[Tensor | None]:
+    """The columns of a batch, or the parts of those that have some, as pytree finds them; this is faster."""
+    for column in batch:
+        if isinstance(column, dict):
+            yield from column.values()
+        else:
+            yield column
 
 
 def _find_views(module: fx.GraphModule) -> None:
@@ -124,7 +133,21 @@ def _find_views(module: fx.GraphModule) -> None:
             with module.graph.inserting_before(node):
                 node.replace_all_uses_with(module.graph.create_node("get_attr", f"found_{node.name}"))
     module.graph.eliminate_dead_code()
-    module.recompile()
+
+
+def _function(module: fx.GraphModule) -> Callable[..., list[Tensor]]:
+    """The graph's own code with operations and tensors as globals: to look them up took a tenth of DQN's update."""
+    code = module.graph.python_code("self")
+    bound = dict(code.globals)
+
+    def bind(found: re.Match[str]) -> str:
+        name, (root, *path) = found[0].replace(".", "_"), found[0].split(".")
+        value = reduce(getattr, path, module if root == "self" else torch)
+        bound[name] = getattr(value, "_op", value)  # of an operation, what its __call__ calls
+        return name
+
+    exec(re.sub(r"\b(self|torch\.ops\.\w+\.\w+)\.\w+", bind, code.src), bound)
+    return partial(bound["forward"], None)
 
 
 def _is_view(operation: Any) -> bool:

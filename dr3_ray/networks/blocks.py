@@ -14,8 +14,8 @@ from dr3_ray.networks.stochastic import passive
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.precision import rounded
 
-# bytes of the widest layer of a block, as they are multiplied: three quarters of the L2 cache of a server's core. With all
-# of it a process is a fifth slower or not, by where its memory happens to lie.
+# Bytes of the widest layer of a block, as they are multiplied: three quarters of the L2 cache of a server's core. With
+# all of it a process is a fifth slower or not, by where its memory happens to lie.
 CACHED = 3 * 2**19
 ON_A_GPU = 2**28  # the same of all members, which bounds the memory that a pack takes
 Columns = Sequence[Observations]  # each [K, B, …]
