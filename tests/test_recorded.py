@@ -10,7 +10,7 @@ from dr3_ray import recorded
 from dr3_ray.algorithms.registry import find
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.population import Population
-from dr3_ray.types import Terms
+from dr3_ray.types import Spaces, Terms
 from tests.test_population import assert_equal, different_members, everything
 
 STEPS = 12
@@ -70,6 +70,15 @@ def test_replays_are_equal_with_other_options(options: dict[str, Any], make_popu
     theirs.recordings = None
     assert_equal(trained(ours), trained(theirs))
     assert all(replays(ours)) and len(replays(ours)) == 1
+
+
+def test_replays_are_equal_on_images_and_named_parts(make_population: Any):
+    spec, spaces = find("DR3-DQN", "discrete"), Spaces({"camera": (8, 8, 3), "state": (2, 2)}, "discrete", 3)
+    members = [{"encoder": {"camera": "impala"}, "random_crop": 2, "seed": seed} for seed in range(2)]
+    ours, theirs = (make_population(spec, members, "in_turn", spaces=spaces) for _ in range(2))
+    theirs.recordings = None
+    assert_equal(trained(ours), trained(theirs))
+    assert all(replays(ours)) and len(replays(ours)) == 2
 
 
 @pytest.mark.parametrize("options", [{"critic_dropout": 0.3}, {"critic_bottleneck": True}, {"critic_norm": "spectral"}])
