@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
@@ -101,7 +102,8 @@ class Replay:
             self._names = list(terms.losses), list(terms.metrics)
             return [*terms.losses.values(), *terms.metrics.values(), *found]
 
-        module = make_fx(flat)(*leaves)
+        with _use_lazy_graph_module(True):  # torch keeps the code of others for good
+            module = make_fx(flat)(*leaves)
         _find_views(module)
         self._run = _function(module)
 
@@ -147,7 +149,7 @@ def _function(module: fx.GraphModule) -> Callable[..., list[Tensor]]:
         return name
 
     exec(re.sub(r"\b(self|torch\.ops\.\w+\.\w+)\.\w+", bind, code.src), bound)
-    return partial(bound["forward"], None)
+    return partial(bound.pop("forward"), None)  # or it would be among its own globals, and outlive its use
 
 
 def _is_view(operation: Any) -> bool:

@@ -1,10 +1,12 @@
 """Recorded steps do what they were recorded from, to the bit; what cannot be recorded goes on as it is."""
 
 import logging
+import weakref
 from typing import Any
 
 import pytest
 import torch
+from torch.fx import graph_module
 
 from dr3_ray import recorded
 from dr3_ray.algorithms.registry import find
@@ -136,3 +138,15 @@ def test_parameters_that_are_loaded_are_those_that_replays_see(make_population: 
     theirs.recordings = None
     assert replays(ours)
     assert_equal(trained(ours), trained(theirs))
+
+
+def test_a_recording_leaves_nothing_behind(make_population: Any):
+    """In a process that trains one trial after the other."""
+    population = make_population(find("DR3-DQN", "discrete"))
+    kept = len(graph_module._loader.eval_cache)
+    population.update(STEPS)
+    [replay] = replays(population)
+    parameters = weakref.ref(replay._run.func)
+    del replay
+    population.recordings = None
+    assert parameters() is None and len(graph_module._loader.eval_cache) == kept
