@@ -112,7 +112,7 @@ def test_what_depends_on_the_data_is_not_recorded(make_population: Any, caplog: 
         return Terms({name: loss * len(rows) for name, loss in terms.losses.items()}, terms.metrics), backup
 
     objective = view.objective
-    for changed, why in ((asks, "get value out of"), (counts, "depend on the data")):
+    for changed, why in ((asks, "asks for a number"), (counts, "depend on the data")):
         view.objective, population.recordings = changed, recorded.Recordings(population.members)
         population.update(STEPS)
         assert replays(population) == [None]
