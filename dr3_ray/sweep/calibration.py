@@ -97,8 +97,6 @@ def _population(members: Sequence[Config], cpus: float, gpus: float) -> Populati
     pack = [Member.from_dict(spec, {name: config[name] for name in names}) for config in members]
     population = Population.of(spec, pack, data, data.spaces, to=_device(gpus))
     population.compiler = None
-    if population.recordings:
-        population.recordings.after = 0
     population.update(1)
     return population
 
@@ -109,6 +107,8 @@ def _settle(population: Population) -> int:
     Returns how many updates, or a multiple of them, are of one kind with those before.
     """
     chunk = CHUNK if population.graphs else 1
+    if population.recordings:
+        population.recordings.after = 0
     first = max(population.step, first_steps(population.members))
     population.step = -(-first // chunk) * chunk
     population.update(3 * chunk)  # runs, is recorded when it comes again, and is replayed
