@@ -102,8 +102,7 @@ class Compiler:
             log.info("compile: members that are walked in turn are not compiled")
         if self.decided or first < self._settled or n_steps <= 4 * TIMED:
             return run(view, first, n_steps)
-        if population.recordings:  # what compiled steps have to be faster than
-            population.recordings.after = 0
+        population.record()  # what compiled steps have to be faster than
         end = first + n_steps
         summed: Tensor | float = 0.0
 

@@ -261,6 +261,11 @@ class Population:
         owners = {name: "critic" if name.startswith("dr3_") else name for name in self.parts}
         return {name: part for name, part in self.parts.items() if owners[name] in names}
 
+    def record(self) -> None:
+        """Steps on a CPU are recorded as soon as they come, not after many of them: for what times them."""
+        if self.recordings:
+            self.recordings.after = 0
+
     def probe(self) -> dict[str, Tensor]:
         """Diagnostics on a fixed probe batch of 2,048 rows, each [K]; none for an algorithm without a critic.
 

@@ -131,7 +131,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         arguments = args, kwargs or {}
         found = operation(*args, **arguments[1])
         tensors = [each for each in pytree.tree_leaves(arguments) if isinstance(each, Tensor)]
-        if all(map(self._is_held, tensors)) and (_is_view(operation) or ASKS in operation.tags) and tensors:
+        held = bool(tensors) and all(map(self._is_held, tensors))
+        if held and (_is_view(operation) or ASKS in operation.tags):
             return found
         if ASKS in operation.tags:
             raise RuntimeError(f"{operation} asks for a number")

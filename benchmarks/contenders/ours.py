@@ -12,6 +12,5 @@ config.training(**case["options"], precision=case["precision"]).regularization(d
 config.population(updates_per_iteration=case["updates"])
 algorithm = config.build_algo()
 (answer,) = algorithm.learner_group.foreach_learner(lambda learner: learner.population)
-if recordings := answer.get().recordings:
-    recordings.after = 0  # a turn is far shorter than a run, of which all but the first steps are replayed
+answer.get().record()  # a turn is far shorter than a run, of which all but the first steps are replayed
 take_turns(lambda n: algorithm.train(), {"probe": answer.get().probe})

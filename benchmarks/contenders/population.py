@@ -46,11 +46,10 @@ if not case.get("regularized", True):
 population = Population.of(spec, members, data, data.spaces, case.get("execution", "auto"), device)
 if not case.get("graphs", True):
     population.graphs = None
-if population.recordings:
-    population.recordings.after = 0  # a turn is far shorter than a run, of which all but the first steps are replayed
 first = 16 if device.type == "cuda" else 2  # a chunk of a graph; a delayed policy moves in one of two
 with Operations() as counter:
     population.update(first)
+population.record()  # a turn is far shorter than a run, of which all but the first steps are replayed
 population.update(first)
 
 

@@ -107,8 +107,7 @@ def _settle(population: Population) -> int:
     Returns how many updates, or a multiple of them, are of one kind with those before.
     """
     chunk = CHUNK if population.graphs else 1
-    if population.recordings:
-        population.recordings.after = 0
+    population.record()
     first = max(population.step, first_steps(population.members))
     population.step = -(-first // chunk) * chunk
     population.update(3 * chunk)  # runs, is recorded when it comes again, and is replayed
