@@ -5,9 +5,10 @@
 
 On a CPU: milliseconds of CPU time an update of a member, every pack a process with one thread, in turns; `by it` is the
 cost of a process with a single member by that of a member of this pack, so that 16 members at 1.0 are as fast as 16
-such processes. `auto` is the execution that the package chooses, the others are forced. On a GPU the same by wall time,
-in every precision that is asked for; there `no graphs` starts all operations one by one. `plain torch` is an ordinary
-module with Adam, and CORL is CORL.
+such processes. `auto` is the execution that the package chooses, `compiled` that of `compile=True`, which here compiles
+without first asking whether it pays; the others are forced. On a GPU the same by wall time, in every precision that
+is asked for; there `no graphs` starts all operations one by one. `plain torch` is an ordinary module with Adam, and
+CORL is CORL.
 
 `matmul` and `memory` are the shares of two limits, measured in the same turns: floating-point operations of an update
 (torch's formulas for products and convolutions) by those of large products of that precision, and the bytes that Adam
@@ -64,6 +65,8 @@ def entries_of(label: str, options: Any) -> dict[str, Entry]:
     for n in options.members:
         slower = max(1, n // (8 if options.device == "cuda" else 2))
         found[f"{n} auto"] = Entry("population.py", slower=slower, asked={"members": n})
+        if options.device == "cpu":
+            found[f"{n} compiled"] = Entry("population.py", slower=slower, asked={"members": n, "compile": True})
         if n == max(options.members) > 1 and options.device == "cpu":
             # stacked convolutions are grouped ones, which take a CPU minutes
             for execution in ("in_turn",) if label == "nature-cnn" else ("in_turn", "stacked"):

@@ -9,7 +9,8 @@ the process's own CPU time, medians over the turns; a ratio is the median of tho
 Ours is the RLlib Algorithm with DR3, and the peers do not have it (plain torch does). One `train()` ends with
 a probe of 2,048 rows, whatever it trained. A turn is shorter than an iteration, so the probe is timed on its own and
 counted as in one of 5,000 updates; the other work of `train()` stays in the turn as it is. `core` is the training
-core without RLlib, with and without DR3: what each of the two costs.
+core without RLlib, with and without DR3: what each of the two costs. The columns behind `wall` are the ratios of ours
+to each, in both precisions and with `compile=True`, which here compiles without first asking whether it pays.
 """
 
 import statistics
@@ -47,6 +48,11 @@ CASES = {
     "dqn-cql-256": Case("DR3-CQL", "breakout", WIDE, 400, (*TORCH, "d3rlpy")),
     "nature-cnn": Case("DR3-CQL", "atari", PIXELS, 40, TORCH),
 }
+FORMS = {
+    f"{precision}{', compiled' if compiled else ''}": {"precision": precision, "compile": compiled}
+    for compiled in (False, True)
+    for precision in ("fp32", "bf16")
+}
 PEERS = {
     "CORL": Entry("corl.py", checkout="CORL"),
     "JAX-CORL": Entry("jax_corl.py", "jax/bin/python", "JAX-CORL"),
@@ -77,10 +83,10 @@ def rates(turns: list[Turn], clock: str) -> list[float]:
 def measure(case: Case, label: str, options: Any, folder: Path) -> dict[str, list[Turn]]:
     """The turns of all contenders, by name; they are printed."""
     asked = {
-        "algorithm": case.algorithm, "options": case.options, "dr3_coeff": 0.03, "precision": "fp32",
+        "algorithm": case.algorithm, "options": case.options, "dr3_coeff": 0.03, "precision": "fp32", "compile": False,
         "updates": 2 if options.smoke else case.updates, **prepare(case.data, folder),
     }  # fmt: skip
-    entries = {f"ours, {each}": Entry("ours.py", asked={"precision": each}) for each in options.precisions} | CORE
+    entries = {f"ours, {each}": Entry("ours.py", asked=FORMS[each]) for each in options.forms} | CORE
     installed = [name for name in case.peers if options.peers or not (PEERS[name].python or PEERS[name].checkout)]
     entries |= {name: PEERS[name] for name in installed if name not in options.without}
     with Contest(entries, options.peers, options.core, asked, folder) as contest:
@@ -90,7 +96,7 @@ def measure(case: Case, label: str, options: Any, folder: Path) -> dict[str, lis
             turn["contender"] = name.partition(",")[0]
     cpu = {name: rates(turns, "cpu") for name, turns in found.items()}
     for name, turns in found.items():
-        ratios = "".join(f"{ratio(cpu[f'ours, {each}'], cpu[name]):10.2f}" for each in options.precisions)
+        ratios = "".join(f"{ratio(cpu[f'ours, {each}'], cpu[name]):16.2f}" for each in options.forms)
         wall = statistics.median(rates(turns, "wall"))
         print(f"{f'{label}: {name}':38}{spread(cpu[name])}{wall:9.1f}{ratios}", flush=True)
     return found
@@ -101,10 +107,10 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="the folder that peers.sh has filled")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--without", nargs="+", choices=PEERS, default=[], help="peers that stay away")
-    parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="of ours")
     options = parser.parse_args()
     options.turns = 1 if options.smoke else options.turns
-    head = "".join(f"{f'{each} by it':>10}" for each in options.precisions)
+    head = "".join(f"{each:>16}" for each in options.forms)
     print(f"{'updates a second of CPU time':38}{'median':>9} {'min-max':>17}{'wall':>9}{head}")
     figures = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""`compile=True`: steps compiled by torch.compile, where that pays for its warm-up.
+"""`compile=True`: steps compiled by torch's compiler, where that pays for its warm-up.
 
 A few steps of training are timed as they are and compiled, and what takes less over the planned number of updates goes
 on. The choice is in a run's checkpoints, so that a run that is resumed goes on with it; before the first of them it may
@@ -21,7 +21,7 @@ from dr3_ray.data.cache import cache_folder
 from dr3_ray.data.sampler import CountingSampler, counted
 from dr3_ray.errors import first_line
 from dr3_ray.member import first_steps
-from dr3_ray.networks import blocks, products
+from dr3_ray.networks import blocks
 from dr3_ray.networks.optim import adam
 from dr3_ray.types import Terms, Transition
 
@@ -39,27 +39,26 @@ Run = Callable[["View", int, int], Found]
 
 @cache
 def hide_from_compiler() -> None:
-    """What torch.compile cannot look into is called as it is, from now on.
+    """What torch.compile cannot look into is called as it is, from now on: gradients are found within blocks.
 
-    No decorators: torch's would import the compiler, and sympy with it, into every process.
+    No decorator: torch's would import the compiler, and sympy with it, into every process.
     """
-    hidden: list[tuple[Any, str]] = [(products, "_by_onednn"), (blocks, "_in_blocks")]
-    for module, name in hidden:  # oneDNN's operator wants weights that never change; gradients are found within blocks
-        disabled = torch.compiler.disable(getattr(module, name))  # type: ignore[no-untyped-call]
-        setattr(module, name, disabled)
+    blocks._in_blocks = torch.compiler.disable(blocks._in_blocks)  # type: ignore[no-untyped-call]
 
 
 class Compiler:
     """What a population has compiled, and whether it uses it.
 
-    On a CPU that is the objective, on a GPU also the optimiser and the sampler.
+    On a CPU those are recorded steps, on a GPU the objective, the optimiser and the sampler.
     """
 
     def __init__(self, population: Population, planned: int):
         self.planned, self._settled = planned, first_steps(population.members)
-        self.on, self.decided = False, False
+        self.on, self.decided, self._tried = False, False, False
         self._objectives: dict[Hashable, Callable[..., Terms]] = {}
         os.environ.setdefault(KEPT, str(cache_folder().parent / "compiled"))
+        if population.device.type == "cpu":
+            return
         hide_from_compiler()
         for part in population.parts.values():
             part.adam.update = self._choosing(adam)
@@ -97,9 +96,12 @@ class Compiler:
 
     def run(self, population: Population, run: Run, view: View, first: int, n_steps: int) -> Found:
         """These steps, by `run`. If they are enough, some of them are timed, and what is better goes on."""
-        if not self.decided and len(population.views) > 1:
+        if not self.decided and (why := impossible(population)):
             self.decided = True
-            log.info("compile: members that are walked in turn are not compiled")
+            log.info(f"compile: {why}: not compiled")
+        if self.on and not self._tried and (error := self._error(population, view, first)):
+            self.on = False  # in a run that goes on, on another machine than that on which this was decided
+            log.info(f"compile: {error}: not compiled from here on")
         if self.decided or first < self._settled or n_steps <= 4 * TIMED:
             return run(view, first, n_steps)
         population.record()  # what compiled steps have to be faster than
@@ -119,11 +121,11 @@ class Compiler:
         self.on = True
         started = time.perf_counter()
         if error := self._error(population, view, first):
-            self.on, why = False, f"{plain / TIMED * 1e3:.3g} ms, and torch.compile failed ({error})"
+            self.on, why = False, f"{plain / TIMED * 1e3:.3g} ms, and {error}"
         else:
             warm_up = time.perf_counter() - started + seconds()
             compiled = seconds()
-            warm_up, saved = warm_up - compiled, (plain - compiled) / TIMED
+            warm_up, saved = warm_up - compiled, (plain - compiled) / TIMED * len(population.views)
             self.on = saved * (self.planned - first) > warm_up
             why = f"{plain / TIMED * 1e3:.3g} ms, compiled {compiled / TIMED * 1e3:.3g}, "
             why += f"and compiling took {warm_up:.1f} s"
@@ -136,14 +138,24 @@ class Compiler:
 
     def _error(self, population: Population, view: View, first: int) -> str | None:
         """What goes wrong when the kinds of steps from `first` on are compiled; nothing is trained."""
+        self._tried = True
         before = population.state_dict()
         try:
             for step in range(first, first + 4):
                 batch, noise = next(population.batches.stream(view.rows, 1))
-                population.gradients(view, batch, noise, step, population.active(step))
+                population.find(view, batch, noise, step, population.active(step))
         except Exception as error:
-            return first_line(error)
+            return f"compiling failed ({first_line(error)})"
         finally:
             population.load_state_dict(before)
             self.on = True  # which a state before the choice does not know
-        return None
+        refused = population.recordings is not None and population.recordings.refused
+        return "some steps cannot be compiled" if refused else None
+
+
+def impossible(population: Population) -> str | None:
+    """Why nothing can be compiled."""
+    if population.device.type == "cpu":
+        noisy = "layers that draw noise or have a state of their own are not compiled on a CPU"
+        return noisy if population.recordings is None else None
+    return "members that are walked in turn are not compiled on a GPU" if len(population.views) > 1 else None

@@ -50,6 +50,7 @@ from dr3_ray.share import ALONE, Share
 from dr3_ray.types import Noise, Spaces, Terms, Transition
 
 SMALL_ACTIVATION = 2**17  # floats; beyond, batched products were not faster on a CPU with 2 MiB of L2 cache
+SMALL_COMPILED = 2**13  # floats; from there on, compiled steps of one member after the other were faster
 Execution = Literal["auto", "in_turn", "stacked"]
 
 
@@ -131,7 +132,7 @@ class Population:
 
         noise = spec.noise(options, spaces)
         if execution == "auto":
-            execution = choose_execution(self.device, largest_activation(options, noise))
+            execution = choose_execution(self.device, largest_activation(options, noise), members[0].options.compile)
         self.execution, n = execution, len(members)
         packs = [range(k, k + 1) for k in range(n)] if execution == "in_turn" else [range(n)]
         seeds = [each.seed for each in members]
@@ -218,10 +219,7 @@ class Population:
         summed = torch.zeros(len(view.members), dtype=self.dtype, device=self.device)
         for step, (batch, noise) in enumerate(self.batches.stream(view.rows, n), first):
             active = self.active(step)
-            if self.recordings and not (self.compiler and self.compiler.on):
-                terms, found = self.recordings.gradients(self, view, batch, noise, step, active)
-            else:
-                terms, found = self.gradients(view, batch, noise, step, active)
+            terms, found = self.find(view, batch, noise, step, active)
             loss, *means = self.batches.share.mean(found)
             gradients = iter(means)
             with named_range("parameters"):
@@ -233,12 +231,21 @@ class Population:
         metrics = {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
         return summed, metrics
 
+    def find(
+        self, view: View, batch: Transition, noise: dict[str, Tensor], step: int, active: Collection[str]
+    ) -> tuple[Terms, list[Tensor]]:
+        """What `gradients` returns, in the fastest way."""
+        if not self.recordings:
+            return self.gradients(view, batch, noise, step, active)
+        compiled = self.compiler is not None and self.compiler.on
+        return self.recordings.gradients(self, view, batch, noise, step, active, compiled)
+
     def gradients(
         self, view: View, batch: Transition, noise: dict[str, Tensor], step: int, active: Collection[str]
     ) -> tuple[Terms, list[Tensor]]:
         """The objective's terms, and the sum of its losses [K] with its gradient in each parameter of these parts."""
         with named_range("objective"):
-            if self.compiler:
+            if self.compiler and self.device.type != "cpu":
                 terms = self.compiler.terms(view, batch, noise, step, frozenset(active))
             else:
                 terms, _ = view.objective(view.networks, batch, noise, step)
@@ -337,13 +344,17 @@ def largest_activation(options: Any, noise: Noise) -> float:
     return float(options.batch_size * (1 + samples) * max(options.hidden_sizes, default=1))
 
 
-def choose_execution(device: torch.device, activation: float) -> Execution:
+def choose_execution(device: torch.device, activation: float, compiled: bool = False) -> Execution:
     """`stacked` on a GPU, where activations are small, and where oneDNN multiplies large ones network by network.
 
-    Else `in_turn`: see benchmarks/pack.py.
+    Else `in_turn`: see benchmarks/pack.py. What is compiled costs little to start, and is compiled once for all members
+    that are walked in turn.
     """
-    network_by_network = ONEDNN_IS_FASTER and activation < math.inf
-    return "stacked" if device.type != "cpu" or activation <= SMALL_ACTIVATION or network_by_network else "in_turn"
+    if device.type != "cpu":
+        return "stacked"
+    if not ONEDNN_IS_FASTER:
+        return "stacked" if activation <= SMALL_ACTIVATION else "in_turn"
+    return "stacked" if activation < (SMALL_COMPILED if compiled else math.inf) else "in_turn"
 
 
 @torch.no_grad()

@@ -23,9 +23,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from dr3_ray import inductor
 from dr3_ray.errors import first_line
 from dr3_ray.member import Member, first_steps
 from dr3_ray.networks.stochastic import passive
+from dr3_ray.precision import rounded
 from dr3_ray.types import Terms, Transition
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 AFTER = 2000  # steps of a kind: recording them takes as long as a few thousand steps save
 SAME = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}  # as their argument, to who needs no gradient
+# largest difference between what is compiled and what is not, by the largest number of a tensor
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2}
 ASKS = torch.Tag.data_dependent_output
 
 log = logging.getLogger("dr3_ray")
@@ -48,6 +52,7 @@ class Recordings:
         self._settled = first_steps(members)
         self._seen: Counter[Hashable] = Counter()
         self._recorded: dict[Hashable, Gradients | None] = {}
+        self._compiled: dict[Hashable, Gradients | None] = {}
 
     @staticmethod
     def serve(networks: torch.nn.Module, device: torch.device) -> bool:
@@ -62,45 +67,70 @@ class Recordings:
         noise: dict[str, Tensor],
         step: int,
         active: Collection[str],
+        compiled: bool = False,
     ) -> Found:
-        """What `population.gradients` returns of this step; the losses without a graph once it is recorded."""
+        """What `population.gradients` returns of this step; the losses without a graph once it is recorded.
+
+        Where it is to be `compiled` it is so from the first step on.
+        """
 
         def plain(batch: Transition, noise: dict[str, Tensor]) -> Found:
             return population.gradients(view, batch, noise, step, active)
 
         kind = view.members, frozenset(active)
-        if step >= self._settled and kind not in self._recorded:
+        if step < self._settled:
+            return plain(batch, noise)
+        if kind not in self._recorded:
             self._seen[kind] += 1
-            if self._seen[kind] > self.after:
+            if compiled or self._seen[kind] > self.after:
                 self._recorded[kind] = recorded(plain, batch, noise)
         replay = self._recorded.get(kind)
-        return replay(batch, noise) if replay else plain(batch, noise)
+        if replay and compiled:
+            if kind not in self._compiled:
+                self._compiled[kind] = recorded(plain, batch, noise, compiled=True)
+            replay = self._compiled[kind] or replay
+        return (replay or plain)(batch, noise)
+
+    @property
+    def refused(self) -> bool:
+        """Whether there are steps that were to be compiled and are not."""
+        return not all([*self._recorded.values(), *self._compiled.values()])
 
 
-def recorded(gradients: Gradients, batch: Transition, noise: dict[str, Tensor]) -> Gradients | None:
-    """The same function as a list of operations; None where that cannot be had, or does not do the same."""
+def recorded(
+    gradients: Gradients, batch: Transition, noise: dict[str, Tensor], compiled: bool = False
+) -> Gradients | None:
+    """The same function as a list of operations; None where that cannot be had, or does not do the same.
+
+    `compiled`, it does the same up to rounding.
+    """
+    done = "compiled" if compiled else "recorded"
     try:
         # recorded on the rows in reverse: the comparison on the rows as they are is then one with other data
-        replay = Replay(gradients, *pytree.tree_map_only(Tensor, _reversed, (batch, noise)))
+        others, their_noise = pytree.tree_map_only(Tensor, _reversed, (batch, noise))
+        replay = Replay(gradients, others, their_noise, compiled)
         pairs = zip(*(pytree.tree_leaves(each(batch, noise)) for each in (replay, gradients)), strict=True)
-        equal = all(torch.allclose(ours, theirs, rtol=0.0, atol=0.0, equal_nan=True) for ours, theirs in pairs)
+        equal = all(_near(*pair) if compiled else _equal(*pair) for pair in pairs)
     except Exception as error:
-        log.info(f"steps are not recorded ({first_line(error)}): they go on as they are")
+        log.info(f"steps are not {done} ({first_line(error)}): they go on as they are")
         return None
     if not equal:
-        log.info("steps are not recorded (they depend on the data): they go on as they are")
+        why = "do something else" if compiled else "depend on the data"
+        log.info(f"steps are not {done} (they {why}): they go on as they are")
     return replay if equal else None
 
 
 class Replay:
     """The operations of `gradients`, found on a batch."""
 
-    def __init__(self, gradients: Gradients, batch: Transition, noise: dict[str, Tensor]):
-        tape = Tape([*_leaves(batch), *noise.values()])
+    def __init__(self, gradients: Gradients, batch: Transition, noise: dict[str, Tensor], compiled: bool = False):
+        given = [*_leaves(batch), *noise.values()]
+        tape = Tape(given)
         with tape:
             terms, found = gradients(batch, noise)
         self._names = list(terms.losses), list(terms.metrics)
-        self._run = tape.function([*terms.losses.values(), *terms.metrics.values(), *found])
+        tape.end([*terms.losses.values(), *terms.metrics.values(), *found])
+        self._run = tape.compiled(given) if compiled else tape.function()
 
     def __call__(self, batch: Transition, noise: dict[str, Tensor]) -> Found:
         """Terms, and the sum of losses with its gradients."""
@@ -160,13 +190,16 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._held[name], self._nodes[argument] = argument.detach(), self._graph.get_attr(name)
         return self._nodes[argument]
 
-    def function(self, results: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
+    def end(self, results: Sequence[Tensor]) -> None:
+        """These are what was looked for."""
+        self._graph.output([self._node(each) for each in results])
+        self._graph.eliminate_dead_code()
+
+    def function(self) -> Callable[..., list[Tensor]]:
         """Of tensors like the given ones: the results. Operations and tensors are its globals.
 
         To look them up by their full names took a tenth of DQN's update.
         """
-        self._graph.output([self._node(each) for each in results])
-        self._graph.eliminate_dead_code()
         code = self._graph.python_code("self")
         known = {f"self.{name}": tensor for name, tensor in self._held.items()}
         bound = dict(code.globals)
@@ -179,6 +212,36 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         exec(re.sub(r"\b(self|torch\.ops\.\w+\.\w+)\.\w+", bind, code.src), bound)
         return partial(bound.pop("forward"), None)  # or it would be among its own globals, and outlive its use
+
+    def compiled(self, given: Sequence[Tensor | None]) -> Callable[..., Sequence[Tensor]]:
+        """The same function, compiled for tensors like the `given` ones. What is held is an argument of it."""
+        placeholders = list(self._graph.find_nodes(op="placeholder"))
+        used = [i for i, node in enumerate(placeholders) if node.users]
+        held = list(self._graph.find_nodes(op="get_attr"))
+        known = [self._held[node.target] for node in held]
+        graph = fx.Graph()
+        arguments = {node: graph.placeholder(node.name) for node in (*(placeholders[i] for i in used), *held)}
+        for node in placeholders:
+            if node not in arguments:
+                self._graph.erase_node(node)
+        graph.output(graph.graph_copy(self._graph, arguments))
+
+        def select(tensors: Sequence[Any]) -> list[Tensor]:
+            return [*(tensors[i] for i in used), *known]
+
+        function = inductor.compiled(graph, select(given))
+        return lambda *tensors: function(*select(tensors))
+
+
+def _equal(ours: Tensor, theirs: Tensor) -> bool:
+    return torch.allclose(ours, theirs, rtol=0.0, atol=0.0, equal_nan=True)
+
+
+def _near(ours: Tensor, theirs: Tensor) -> bool:
+    """Up to the rounding of sums, of which it is not known what they were of."""
+    bound = ROUNDING[torch.bfloat16 if rounded(theirs) else theirs.dtype]
+    largest = float(theirs.detach().abs().nan_to_num().amax()) if theirs.numel() else 0.0
+    return torch.allclose(ours, theirs, rtol=0.0, atol=bound * max(largest, bound), equal_nan=True)
 
 
 def _leaves(batch: Transition) -> Iterator[Tensor | None]:

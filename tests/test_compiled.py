@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from dr3_ray import compiled
+from dr3_ray import compiled, inductor
 from dr3_ray.algorithms.registry import find
 from dr3_ray.population import Population
 
@@ -50,9 +50,13 @@ def parameters(population: Population) -> torch.Tensor:
     return torch.cat([part.values for part in population.parts.values()], dim=1)
 
 
-@pytest.mark.parametrize(("planned", "chosen"), [(1000, True), (10, False)])
-def test_the_faster_one_goes_on_if_it_pays(planned: int, chosen: bool, make: Any, monkeypatch: Any, said: Any):
-    population, plain = make(), make(False)
+@pytest.mark.parametrize(
+    ("planned", "chosen", "execution"), [(1000, True, "stacked"), (10, False, "stacked"), (1000, True, "in_turn")]
+)
+def test_the_faster_one_goes_on_if_it_pays(
+    planned: int, chosen: bool, execution: str, make: Any, monkeypatch: Any, said: Any
+):
+    population, plain = make(execution=execution), make(False, execution=execution)
     population.compiler.planned = planned
     on_a_clock(population, monkeypatch, 5.0, 1.0)
     for each in (population, plain):
@@ -64,7 +68,7 @@ def test_the_faster_one_goes_on_if_it_pays(planned: int, chosen: bool, make: Any
     torch.testing.assert_close(parameters(population), parameters(plain), rtol=1e-9, atol=1e-12)
     assert population.step == STEPS and population.metrics.keys() == plain.metrics.keys()
 
-    resumed = make()
+    resumed = make(execution=execution)
     resumed.networks.load_state_dict(population.networks.state_dict())
     resumed.load_state_dict(population.state_dict())
     assert resumed.compiler.choice is chosen
@@ -82,26 +86,104 @@ def test_what_is_slower_is_left_alone(make: Any, monkeypatch: Any, said: Any):
 
 
 def test_without_a_compiler_training_goes_on_as_it_is(make: Any, monkeypatch: Any, said: Any):
-    def broken(function: Any, **options: Any) -> Any:
-        def fail(*arguments: Any) -> Any:
-            raise RuntimeError("no C++ compiler\nand more")
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError("no C++ compiler\nand more")
 
-        return fail
-
-    monkeypatch.setattr(torch, "compile", broken)
-    population, plain = make(), make(False)
-    for each in (population, plain):
+    monkeypatch.setattr(inductor, "_compile", broken)
+    monkeypatch.setattr(inductor, "_compiled", {})
+    population, plain, resumed = make(), make(False), make()
+    resumed.compiler.choice = True
+    for each in (population, plain, resumed):
         each.update(STEPS)
-    [message] = said()
-    assert population.compiler.choice is False and "torch.compile failed (no C++ compiler): not compiled" in message
+    why, decided, *on_resuming = said()
+    assert why == "steps are not compiled (no C++ compiler): they go on as they are"
+    assert "some steps cannot be compiled: not compiled for 100,000 updates" in decided
+    assert on_resuming == [why, "compile: some steps cannot be compiled: not compiled from here on"]
+    assert population.compiler.choice is False and resumed.compiler.choice is False
     assert torch.equal(parameters(population), parameters(plain))
+    assert torch.equal(parameters(resumed), parameters(plain))
 
 
-def test_nothing_is_decided_by_few_steps_and_nothing_for_members_in_turn(make: Any, said: Any):
+def test_what_is_too_long_or_does_something_else_is_not_compiled(make: Any, monkeypatch: Any, said: Any):
+    population = make()
+    population.compiler.choice = True
+    monkeypatch.setattr(inductor, "MOST", 10)
+    population.update(1)
+    assert "operations, of at most 10 that are compiled" in said()[0]
+    monkeypatch.undo()
+    wrong = make()
+    wrong.compiler.choice = True
+    function = inductor._compile
+    monkeypatch.setattr(inductor, "_compiled", {})
+    monkeypatch.setattr(inductor, "_compile", lambda *given: lambda *x: [1.1 * y for y in function(*given)(*x)])
+    wrong.update(1)
+    assert "steps are not compiled (they do something else): they go on as they are" in said()
+    assert wrong.compiler.choice is False
+
+
+def test_few_steps_decide_nothing_and_layers_with_noise_are_left_alone(make: Any, make_population: Any, said: Any):
     population = make()
     population.update(16)
     assert population.compiler.choice is None and not said()
-    population = make(execution="in_turn")
+    population = make_population(find("DR3-DQN", "discrete"), [{"compile": True, "critic_dropout": 0.1}])
     population.update(16)
     assert population.compiler.choice is False
-    assert said() == ["compile: members that are walked in turn are not compiled"]
+    [message] = said()
+    assert message == (
+        "compile: layers that draw noise or have a state of their own are not compiled on a CPU: not compiled"
+    )
+
+
+@pytest.mark.parametrize(("precision", "execution"), [("bf16", "in_turn"), ("fp32", "stacked")])
+def test_compiled_products_are_those_of_onednn(
+    precision: str, execution: str, make_population: Any, monkeypatch: Any, said: Any
+):
+    monkeypatch.setattr("dr3_ray.networks.products.LEAST", 0)
+    monkeypatch.setattr("dr3_ray.networks.products.ONEDNN_IS_FASTER", True)
+    spec = find("DR3-SARSA", "continuous")
+    members = [
+        {"dr3_coeff": 0.1, "seed": 0, "precision": precision},
+        {"critic_lr": 1e-3, "seed": 1, "precision": precision},
+    ]
+    ours, theirs = (
+        make_population(spec, [{**each, "compile": on} for each in members], execution) for on in (True, False)
+    )
+    ours.compiler.choice = True
+    for each in (ours, theirs):
+        each.update(8)
+    compiled_ = ours.recordings._compiled
+    assert len(compiled_) == len(ours.views) and all(compiled_.values()) and not said()
+    tolerance = 1e-4 if precision == "fp32" else 2e-2
+    torch.testing.assert_close(parameters(ours), parameters(theirs), rtol=tolerance, atol=tolerance)
+
+
+def test_members_in_turn_share_what_is_compiled(make: Any, monkeypatch: Any):
+    calls = []
+    function = inductor._compile
+    monkeypatch.setattr(inductor, "_compiled", {})
+    monkeypatch.setattr(inductor, "_compile", lambda *given: (calls.append(given), function(*given))[1])
+    population, plain, later = make(execution="in_turn"), make(False, execution="in_turn"), make(execution="in_turn")
+    for each in (population, later):
+        each.compiler.choice = True
+    for each in (population, plain, later):
+        each.update(4)
+    torch.testing.assert_close(parameters(population), parameters(plain), rtol=1e-9, atol=1e-12)
+    assert torch.equal(parameters(population), parameters(later))
+    kept = population.keep([1])
+    kept.update(4)
+    population.update(4)
+    assert torch.equal(parameters(kept)[0], parameters(population)[1])
+    assert len(calls) == 1 and len(inductor._compiled) == 1
+
+
+def test_few_functions_are_kept(monkeypatch: Any):
+    monkeypatch.setattr(inductor, "_compiled", {})
+    monkeypatch.setattr(inductor, "ALIVE", 2)
+    monkeypatch.setattr(inductor, "_compile", lambda graph, inputs: len(inputs))
+
+    def of(n: int) -> Any:
+        graph = torch.fx.Graph()
+        graph.output([graph.placeholder(f"x_{i}") for i in range(n)])
+        return inductor.compiled(graph, [torch.zeros(n)] * n)
+
+    assert [of(n) for n in (1, 2, 1, 3)] == [1, 2, 1, 3] and list(inductor._compiled.values()) == [1, 3]

@@ -36,6 +36,9 @@ def test_small_activations_are_stacked_on_a_cpu_and_all_on_a_gpu(by_network: boo
     assert choose_execution(torch.device("cpu"), 2**17 + 1) == large
     assert choose_execution(torch.device("cpu"), math.inf) == "in_turn"  # convolutions
     assert choose_execution(torch.device("cuda"), math.inf) == "stacked"
+    assert choose_execution(torch.device("cpu"), 2**13 - 1, compiled=True) == "stacked"
+    assert choose_execution(torch.device("cpu"), 2**13, compiled=True) == ("in_turn" if by_network else "stacked")
+    assert choose_execution(torch.device("cpu"), 2**18, compiled=True) == "in_turn"
 
 
 def test_auto_follows_the_choice(make_population: Any, monkeypatch: Any):

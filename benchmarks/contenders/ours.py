@@ -8,9 +8,13 @@ from dr3_ray.rllib import config_for
 torch.set_num_threads(1)
 case = asked()
 config = config_for(case["algorithm"]).offline_data(input_=case["dataset"])
-config.training(**case["options"], precision=case["precision"]).regularization(dr3_coeff=case["dr3_coeff"])
+training = case["options"] | {each: case[each] for each in ("precision", "compile")}
+config.training(**training).regularization(dr3_coeff=case["dr3_coeff"])
 config.population(updates_per_iteration=case["updates"])
 algorithm = config.build_algo()
 (answer,) = algorithm.learner_group.foreach_learner(lambda learner: learner.population)
-answer.get().record()  # a turn is far shorter than a run, of which all but the first steps are replayed
-take_turns(lambda n: algorithm.train(), {"probe": answer.get().probe})
+population = answer.get()
+population.record()  # a turn is far shorter than a run, of which all but the first steps are replayed
+if population.compiler:
+    population.compiler.choice = True
+take_turns(lambda n: algorithm.train(), {"probe": population.probe})

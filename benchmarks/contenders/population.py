@@ -40,6 +40,7 @@ device = torch.device(case.get("device", "cpu"))
 data = load_dataset(case["dataset"])
 spec = find(case["algorithm"], data.spaces.action_kind)
 options = case["options"] | {"precision": case.get("precision", "fp32"), "dr3_coeff": case["dr3_coeff"]}
+options["compile"] = case.get("compile", False)
 members = [Member.from_dict(spec, options | {"seed": seed}) for seed in range(case.get("members", 1))]
 if not case.get("regularized", True):
     members = [dataclasses.replace(member, dr3=None) for member in members]  # the base algorithm, untouched
@@ -50,6 +51,8 @@ first = 16 if device.type == "cuda" else 2  # a chunk of a graph; a delayed poli
 with Operations() as counter:
     population.update(first)
 population.record()  # a turn is far shorter than a run, of which all but the first steps are replayed
+if population.compiler:
+    population.compiler.choice = True
 population.update(first)
 
 

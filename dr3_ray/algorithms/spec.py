@@ -60,7 +60,7 @@ class TrainingOptions(Options):
         ("fp32", "tf32", "bf16"),
     )
     compile: bool = choice(
-        False, "torch.compile for steps, where a few of them show that it pays for its warm-up; equal up to rounding"
+        False, "steps are compiled where a few of them show that it pays for its warm-up; equal up to rounding"
     )
     normalize_observations: bool = choice(
         False, "observations minus their mean over their standard deviation + 10⁻³, of the data (CORL: on)"

@@ -10,7 +10,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = {
-    "speed.py": ["--cases", "dqn-cql", "--without", "stock RLlib", "--precisions", "fp32"],
+    "speed.py": ["--cases", "dqn-cql", "--without", "stock RLlib", "--forms", "fp32, compiled"],
     "pack.py": ["--cases", "dqn"],
     "memory.py": ["--cases", "dqn"],
     "startup.py": [],
@@ -30,9 +30,9 @@ def figures_of(script: str, folder: Path) -> dict:
 
 def test_speed_has_ours_with_and_without_dr3_beside_plain_torch(tmp_path):
     found = figures_of("speed.py", tmp_path)
-    core = {"ours, fp32", "core", "core without DR3"}
+    core = {"ours, fp32, compiled", "core", "core without DR3"}
     assert set(found["dqn-cql"]) == core | {"eager torch", "eager torch, fused Adam"}
-    [turn] = found["dqn-cql"]["ours, fp32"]
+    [turn] = found["dqn-cql"]["ours, fp32, compiled"]
     assert turn["updates"] == 2 and turn["cpu"] > 0.0 and turn["probe"]["cpu"] > 0.0
 
 
@@ -41,6 +41,7 @@ def test_pack_compares_sizes_and_executions(tmp_path):
     dqn = found["dqn, fp32"]
     one, two = dqn["1 auto"][0], dqn["2 stacked"][0]
     assert two["parameters"] == 2 * one["parameters"] and two["flops"] == 2 * one["flops"] > 0
+    assert dqn["2 compiled"][0]["parameters"] == two["parameters"]
     assert dqn["2 in_turn"][0]["execution"] == "in_turn" and dqn["plain torch"][0]["cpu"] > 0.0
     assert all(0.0 < each["share"] < 1.0 for each in found["evaluation"])
 
