@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter
+import scipy  # which loads its parts when they are asked for
 
 from dr3_ray.data.schema import Column, Columns, part_column
 from dr3_ray.data.spaces import Array, SpaceSpec, named_parts
@@ -18,7 +18,7 @@ def monte_carlo_returns(rewards: npt.ArrayLike, gamma: float) -> npt.NDArray[np.
     the cut is missing from its returns.
     """
     backwards = np.asarray(rewards, dtype=np.float64)[::-1]
-    returns: npt.NDArray[np.float64] = lfilter([1.0], [1.0, -gamma], backwards)[::-1]
+    returns: npt.NDArray[np.float64] = scipy.signal.lfilter([1.0], [1.0, -gamma], backwards)[::-1]
     return returns.astype(np.float32)
 
 

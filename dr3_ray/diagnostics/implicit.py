@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
-import scipy.linalg
+import scipy  # which loads its parts when they are asked for
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # which loads its parts when they are asked for
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from dr3_ray.stats.estimators import Estimator, iqm
 
@@ -88,7 +88,7 @@ def _percentiles(strata: list[NDArray[np.float64]], estimator: Estimator, seed: 
     value = np.asarray(pooled(*strata, axis=0))
     if min(map(len, strata)) < 2:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-    interval = stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         strata,
         pooled,
         axis=0,

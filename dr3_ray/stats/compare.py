@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy  # which loads its parts when they are asked for
 
 from dr3_ray.stats.bootstrap import CONFIDENCE, Estimate
 
@@ -24,6 +24,6 @@ def probability_of_improvement(treated: Mapping[Any, float], baseline: Mapping[A
         return Estimate(np.nan, np.nan, np.nan, 0, len(keys))
     wins = float(((1 + np.sign(pairs[:, 0] - pairs[:, 1])) / 2).sum())
     tail = (1 - CONFIDENCE) / 2
-    low = float(stats.beta.ppf(tail, wins, n - wins + 1)) if wins > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, wins + 1, n - wins)) if wins < n else 1.0
+    low = float(scipy.stats.beta.ppf(tail, wins, n - wins + 1)) if wins > 0 else 0.0
+    high = float(scipy.stats.beta.ppf(1 - tail, wins + 1, n - wins)) if wins < n else 1.0
     return Estimate(wins / n, low, high, n, len(keys) - n)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy  # which loads its parts when they are asked for
 from numpy.typing import ArrayLike
-from scipy import stats
 
 Estimator = Callable[..., Any]
 """`estimator(values, axis)` reduces `axis`; all of them take finite values only."""
@@ -16,7 +16,7 @@ def iqm(values: ArrayLike, axis: int = 0) -> Any:
 
     As rliable's `aggregate_iqm`, `floor(n / 4)` values are cut at each end: below four runs it is the plain mean.
     """
-    return stats.trim_mean(values, 0.25, axis=axis)
+    return scipy.stats.trim_mean(values, 0.25, axis=axis)
 
 
 def mean(values: ArrayLike, axis: int = 0) -> Any:

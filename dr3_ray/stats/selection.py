@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # which loads its parts when they are asked for
 from numpy.typing import NDArray
-from scipy import stats
 
 from dr3_ray.stats.bootstrap import CONFIDENCE, Estimate
 from dr3_ray.stats.estimators import iqm
@@ -62,7 +62,7 @@ def selection_quality(criterion: Runs, returns: Runs) -> Quality:
 
 def _correlation(said: Scores, earned: Scores) -> NDArray[np.float64]:
     """Spearman's ρ of each resample; NaN where all configurations are level."""
-    ranks = [stats.rankdata(each, axis=1) for each in (said, earned)]
+    ranks = [scipy.stats.rankdata(each, axis=1) for each in (said, earned)]
     first, second = (each - each.mean(axis=1, keepdims=True) for each in ranks)
     with np.errstate(invalid="ignore"):
         return (first * second).sum(1) / np.sqrt((first**2).sum(1) * (second**2).sum(1))  # type: ignore[no-any-return]

@@ -14,9 +14,15 @@ LAYERS_WITH_RAY = {"rllib", "sweep", "cluster"}
 
 def modules_after(statement: str) -> set[str]:
     """Top-level names in sys.modules of a fresh interpreter that ran the statement."""
+    return {name.split(".")[0] for name in every_module_after(statement)}
+
+
+def every_module_after(statement: str) -> list[str]:
+    """The whole names."""
     code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
-    return {name.split(".")[0] for name in json.loads(out.splitlines()[-1])}
+    names: list[str] = json.loads(out.splitlines()[-1])
+    return names
 
 
 def test_the_package_imports_neither_ray_nor_torch():
@@ -39,6 +45,12 @@ def test_only_the_layers_around_rllib_import_ray():
 def test_the_training_core_starts_without(library):
     layers = ("losses", "regularizers", "networks", "diagnostics", "algorithms", "population")
     assert library not in modules_after("import " + ", ".join(f"dr3_ray.{layer}" for layer in layers))
+
+
+def test_a_trial_starts_without_the_parts_of_scipy():
+    """Half a second, of whose results a trial has none."""
+    names = every_module_after("import dr3_ray.sweep.trainable")
+    assert "ray.rllib" in names and not {"scipy.signal", "scipy.stats", "scipy.linalg"}.intersection(names)
 
 
 def test_the_first_update_does_not_wait_for_sympy():
