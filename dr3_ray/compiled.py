@@ -143,7 +143,7 @@ class Compiler:
         try:
             for step in range(first, first + 4):
                 batch, noise = next(population.batches.stream(view.rows, 1))
-                population.find(view, batch, noise, step, population.active(step))
+                population.find(view, batch, noise, step, population.active(step), asked=False)
         except Exception as error:
             return f"compiling failed ({first_line(error)})"
         finally:

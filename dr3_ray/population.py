@@ -219,7 +219,7 @@ class Population:
         summed = torch.zeros(len(view.members), dtype=self.dtype, device=self.device)
         for step, (batch, noise) in enumerate(self.batches.stream(view.rows, n), first):
             active = self.active(step)
-            terms, found = self.find(view, batch, noise, step, active)
+            terms, found = self.find(view, batch, noise, step, active, asked=step == first + n - 1)
             loss, *means = self.batches.share.mean(found)
             gradients = iter(means)
             with named_range("parameters"):
@@ -228,32 +228,38 @@ class Population:
                     if part.target_values is not None and self.tau is not None and self.moves_targets(step):
                         polyak_update(part.target_values[view.rows], part.values[view.rows], self.tau[view.rows])
             summed += loss
+        assert terms is not None
         metrics = {f"loss_{name}": loss.detach() for name, loss in terms.losses.items()} | terms.metrics
         return summed, metrics
 
     def find(
-        self, view: View, batch: Transition, noise: dict[str, Tensor], step: int, active: Collection[str]
-    ) -> tuple[Terms, list[Tensor]]:
-        """What `gradients` returns, in the fastest way."""
+        self, view: View, batch: Transition, noise: dict[str, Tensor], step: int, active: Collection[str], asked: bool
+    ) -> tuple[Terms | None, list[Tensor]]:
+        """What `gradients` returns, in the fastest way; the terms at least where they are `asked` for."""
         if not self.recordings:
             return self.gradients(view, batch, noise, step, active)
         compiled = self.compiler is not None and self.compiler.on
-        return self.recordings.gradients(self, view, batch, noise, step, active, compiled)
+        return self.recordings.gradients(self, view, batch, noise, step, active, asked, compiled)
 
     def gradients(
         self, view: View, batch: Transition, noise: dict[str, Tensor], step: int, active: Collection[str]
     ) -> tuple[Terms, list[Tensor]]:
-        """The objective's terms, and the sum of its losses [K] with its gradient in each parameter of these parts."""
+        """The objective's terms, and the sum of its losses [K] with its gradient in each parameter of these parts.
+
+        Losses of the other parts, which nothing here trains, are not in the sum that is returned.
+        """
         with named_range("objective"):
             if self.compiler and self.device.type != "cpu":
                 terms = self.compiler.terms(view, batch, noise, step, frozenset(active))
             else:
                 terms, _ = view.objective(view.networks, batch, noise, step)
             total = reduce(add, terms.losses.values())  # [K]
+            idle = self.parts.keys() - set(active)
+            trains = reduce(add, [loss for name, loss in terms.losses.items() if name not in idle])
         trained = [parameter for name in active for parameter in view.parameters[name]]
         with named_range("gradients"):
             # of the sum: torch imports sympy, in half a second, to compare the shapes of gradients that it is given
-            return terms, [total.detach(), *torch.autograd.grad(total.sum(), trained, materialize_grads=True)]
+            return terms, [trains.detach(), *torch.autograd.grad(total.sum(), trained, materialize_grads=True)]
 
     def moves_targets(self, step: int) -> bool:
         """Whether the targets follow after this step."""

@@ -42,6 +42,7 @@ ASKS = torch.Tag.data_dependent_output
 log = logging.getLogger("dr3_ray")
 Found = tuple[Terms, list[Tensor]]  # of a batch: see `Population.gradients`
 Gradients = Callable[[Transition, dict[str, Tensor]], Found]
+Function = Callable[[Transition, dict[str, Tensor]], list[Tensor]]  # the same without the terms
 
 
 class Recordings:
@@ -51,8 +52,8 @@ class Recordings:
         self.after = AFTER
         self._settled = first_steps(members)
         self._seen: Counter[Hashable] = Counter()
-        self._recorded: dict[Hashable, Gradients | None] = {}
-        self._compiled: dict[Hashable, Gradients | None] = {}
+        self._recorded: dict[Hashable, Recorded | None] = {}
+        self._compiled: dict[Hashable, Function | None] = {}
 
     @staticmethod
     def serve(networks: torch.nn.Module, device: torch.device) -> bool:
@@ -67,11 +68,12 @@ class Recordings:
         noise: dict[str, Tensor],
         step: int,
         active: Collection[str],
+        asked: bool,
         compiled: bool = False,
-    ) -> Found:
-        """What `population.gradients` returns of this step; the losses without a graph once it is recorded.
+    ) -> tuple[Terms | None, list[Tensor]]:
+        """What `population.gradients` returns of this step; of recorded ones the terms only where they are `asked` for.
 
-        Where it is to be `compiled` it is so from the first step on.
+        What is to be `compiled` is recorded at the first step. A step of which the terms are asked for is not compiled.
         """
 
         def plain(batch: Transition, noise: dict[str, Tensor]) -> Found:
@@ -85,11 +87,14 @@ class Recordings:
             if compiled or self._seen[kind] > self.after:
                 self._recorded[kind] = recorded(plain, batch, noise)
         replay = self._recorded.get(kind)
-        if replay and compiled:
-            if kind not in self._compiled:
-                self._compiled[kind] = recorded(plain, batch, noise, compiled=True)
-            replay = self._compiled[kind] or replay
-        return (replay or plain)(batch, noise)
+        if replay is None:
+            return plain(batch, noise)
+        if asked:
+            return replay(batch, noise)
+        if compiled and kind not in self._compiled:
+            self._compiled[kind] = compile_steps(plain, batch, noise)
+        function = (self._compiled.get(kind) if compiled else None) or replay.gradients
+        return None, function(batch, noise)
 
     @property
     def refused(self) -> bool:
@@ -97,47 +102,71 @@ class Recordings:
         return not all([*self._recorded.values(), *self._compiled.values()])
 
 
-def recorded(
-    gradients: Gradients, batch: Transition, noise: dict[str, Tensor], compiled: bool = False
-) -> Gradients | None:
-    """The same function as a list of operations; None where that cannot be had, or does not do the same.
-
-    `compiled`, it does the same up to rounding.
-    """
-    done = "compiled" if compiled else "recorded"
+def recorded(gradients: Gradients, batch: Transition, noise: dict[str, Tensor]) -> Recorded | None:
+    """The same function as a list of operations; None where that cannot be had, or does not do the same."""
     try:
-        # recorded on the rows in reverse: the comparison on the rows as they are is then one with other data
-        others, their_noise = pytree.tree_map_only(Tensor, _reversed, (batch, noise))
-        replay = Replay(gradients, others, their_noise, compiled)
-        pairs = zip(*(pytree.tree_leaves(each(batch, noise)) for each in (replay, gradients)), strict=True)
-        equal = all(_near(*pair) if compiled else _equal(*pair) for pair in pairs)
+        replay = Recorded(*tape_of(gradients, batch, noise))
+        theirs = gradients(batch, noise)
+        equal = near(replay(batch, noise), theirs) and near(replay.gradients(batch, noise), theirs[1])
     except Exception as error:
-        log.info(f"steps are not {done} ({first_line(error)}): they go on as they are")
+        log.info(f"steps are not recorded ({first_line(error)}): they go on as they are")
         return None
     if not equal:
-        why = "do something else" if compiled else "depend on the data"
-        log.info(f"steps are not {done} (they {why}): they go on as they are")
+        log.info("steps are not recorded (they depend on the data): they go on as they are")
     return replay if equal else None
 
 
-class Replay:
-    """The operations of `gradients`, found on a batch."""
+def compile_steps(gradients: Gradients, batch: Transition, noise: dict[str, Tensor]) -> Function | None:
+    """What `gradients` returns without the terms, up to rounding; None where that cannot be had."""
+    try:
+        tape, _, found = tape_of(gradients, batch, noise)
+        function = of_batches(tape.compiled(found, [*_leaves(batch), *noise.values()]))
+        total, *theirs = gradients(batch, noise)[1]
+        same = near(
+            function(batch, noise), [total, *theirs], ROUNDING[torch.bfloat16 if rounded(total) else total.dtype]
+        )
+    except Exception as error:
+        log.info(f"steps are not compiled ({first_line(error)}): they go on as they are")
+        return None
+    if not same:
+        log.info("steps are not compiled (they do something else): they go on as they are")
+    return function if same else None
 
-    def __init__(self, gradients: Gradients, batch: Transition, noise: dict[str, Tensor], compiled: bool = False):
-        given = [*_leaves(batch), *noise.values()]
-        tape = Tape(given)
-        with tape:
-            terms, found = gradients(batch, noise)
+
+class Recorded:
+    """The operations of `gradients`."""
+
+    def __init__(self, tape: Tape, terms: Terms, found: list[Tensor]):
         self._names = list(terms.losses), list(terms.metrics)
-        tape.end([*terms.losses.values(), *terms.metrics.values(), *found])
-        self._run = tape.compiled(given) if compiled else tape.function()
+        self._all = of_batches(tape.function([*terms.losses.values(), *terms.metrics.values(), *found]))
+        self.gradients = of_batches(tape.function(found))
 
     def __call__(self, batch: Transition, noise: dict[str, Tensor]) -> Found:
         """Terms, and the sum of losses with its gradients."""
-        with torch._C._AutoDispatchBelowAutograd():  # like no_grad, and nothing asks for each operation
-            results = iter(self._run(*_leaves(batch), *noise.values()))
+        results = iter(self._all(batch, noise))
         losses, metrics = ({name: next(results) for name in names} for names in self._names)
         return Terms(losses, metrics), list(results)
+
+
+def tape_of(gradients: Gradients, batch: Transition, noise: dict[str, Tensor]) -> tuple[Tape, Terms, list[Tensor]]:
+    """The operations of `gradients`, and what it returned.
+
+    They are of the rows in reverse, so that a comparison on the rows as they are is one with other data.
+    """
+    batch, noise = pytree.tree_map_only(Tensor, _reversed, (batch, noise))
+    with Tape([*_leaves(batch), *noise.values()]) as tape:
+        terms, found = gradients(batch, noise)
+    return tape, terms, found
+
+
+def of_batches(run: Callable[..., Sequence[Tensor]]) -> Function:
+    """Of a batch and noise, what is a function of their tensors."""
+
+    def function(batch: Transition, noise: dict[str, Tensor]) -> list[Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():  # like no_grad, and nothing asks for each operation
+            return list(run(*_leaves(batch), *noise.values()))
+
+    return function
 
 
 class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -190,17 +219,21 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._held[name], self._nodes[argument] = argument.detach(), self._graph.get_attr(name)
         return self._nodes[argument]
 
-    def end(self, results: Sequence[Tensor]) -> None:
-        """These are what was looked for."""
-        self._graph.output([self._node(each) for each in results])
-        self._graph.eliminate_dead_code()
+    def _ending(self, results: Sequence[Tensor]) -> fx.Graph:
+        """The operations that it takes to these results."""
+        nodes = [self._node(each) for each in results]
+        graph, copies = fx.Graph(), {}  # type: ignore[var-annotated]
+        graph.graph_copy(self._graph, copies)
+        graph.output([copies[node] for node in nodes])
+        graph.eliminate_dead_code()
+        return graph
 
-    def function(self) -> Callable[..., list[Tensor]]:
+    def function(self, results: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
         """Of tensors like the given ones: the results. Operations and tensors are its globals.
 
         To look them up by their full names took a tenth of DQN's update.
         """
-        code = self._graph.python_code("self")
+        code = self._ending(results).python_code("self")
         known = {f"self.{name}": tensor for name, tensor in self._held.items()}
         bound = dict(code.globals)
 
@@ -213,18 +246,18 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         exec(re.sub(r"\b(self|torch\.ops\.\w+\.\w+)\.\w+", bind, code.src), bound)
         return partial(bound.pop("forward"), None)  # or it would be among its own globals, and outlive its use
 
-    def compiled(self, given: Sequence[Tensor | None]) -> Callable[..., Sequence[Tensor]]:
+    def compiled(self, results: Sequence[Tensor], given: Sequence[Tensor | None]) -> Callable[..., Sequence[Tensor]]:
         """The same function, compiled for tensors like the `given` ones. What is held is an argument of it."""
-        placeholders = list(self._graph.find_nodes(op="placeholder"))
+        whole, graph = self._ending(results), fx.Graph()
+        placeholders = list(whole.find_nodes(op="placeholder"))
         used = [i for i, node in enumerate(placeholders) if node.users]
-        held = list(self._graph.find_nodes(op="get_attr"))
+        held = list(whole.find_nodes(op="get_attr"))
         known = [self._held[node.target] for node in held]
-        graph = fx.Graph()
         arguments = {node: graph.placeholder(node.name) for node in (*(placeholders[i] for i in used), *held)}
         for node in placeholders:
             if node not in arguments:
-                self._graph.erase_node(node)
-        graph.output(graph.graph_copy(self._graph, arguments))
+                whole.erase_node(node)
+        graph.output(graph.graph_copy(whole, arguments))
 
         def select(tensors: Sequence[Any]) -> list[Tensor]:
             return [*(tensors[i] for i in used), *known]
@@ -233,15 +266,14 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return lambda *tensors: function(*select(tensors))
 
 
-def _equal(ours: Tensor, theirs: Tensor) -> bool:
-    return torch.allclose(ours, theirs, rtol=0.0, atol=0.0, equal_nan=True)
+def near(ours: Any, theirs: Any, tolerance: float = 0.0) -> bool:
+    """As many tensors are equal, up to the rounding of sums of which it is not known what they were of."""
 
+    def near_one(one: Tensor, other: Tensor) -> bool:
+        largest = float(other.detach().abs().nan_to_num().amax()) if tolerance and other.numel() else 0.0
+        return torch.allclose(one, other, rtol=0.0, atol=tolerance * max(largest, tolerance), equal_nan=True)
 
-def _near(ours: Tensor, theirs: Tensor) -> bool:
-    """Up to the rounding of sums, of which it is not known what they were of."""
-    bound = ROUNDING[torch.bfloat16 if rounded(theirs) else theirs.dtype]
-    largest = float(theirs.detach().abs().nan_to_num().amax()) if theirs.numel() else 0.0
-    return torch.allclose(ours, theirs, rtol=0.0, atol=bound * max(largest, bound), equal_nan=True)
+    return all(near_one(*pair) for pair in zip(*map(pytree.tree_leaves, (ours, theirs)), strict=True))
 
 
 def _leaves(batch: Transition) -> Iterator[Tensor | None]:

@@ -146,7 +146,8 @@ def test_a_recording_leaves_nothing_behind(make_population: Any):
     kept = len(graph_module._loader.eval_cache)
     population.update(STEPS)
     [replay] = replays(population)
-    parameters = weakref.ref(replay._run.func)
-    del replay
+    functions = [each.__closure__[0].cell_contents.func for each in (replay._all, replay.gradients)]
+    kept_by = [weakref.ref(each) for each in functions]
+    del replay, functions
     population.recordings = None
-    assert parameters() is None and len(graph_module._loader.eval_cache) == kept
+    assert not any(each() for each in kept_by) and len(graph_module._loader.eval_cache) == kept
