@@ -83,7 +83,7 @@ def rates(turns: list[Turn], clock: str) -> list[float]:
 def measure(case: Case, label: str, options: Any, folder: Path) -> dict[str, list[Turn]]:
     """The turns of all contenders, by name; they are printed."""
     asked = {
-        "algorithm": case.algorithm, "options": case.options, "dr3_coeff": 0.03, "precision": "fp32", "compile": False,
+        "algorithm": case.algorithm, "options": case.options, "dr3_coeff": 0.03, "precision": "fp32",
         "updates": 2 if options.smoke else case.updates, **prepare(case.data, folder),
     }  # fmt: skip
     entries = {f"ours, {each}": Entry("ours.py", asked=FORMS[each]) for each in options.forms} | CORE

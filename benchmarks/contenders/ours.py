@@ -8,7 +8,7 @@ from dr3_ray.rllib import config_for
 torch.set_num_threads(1)
 case = asked()
 config = config_for(case["algorithm"]).offline_data(input_=case["dataset"])
-training = case["options"] | {each: case[each] for each in ("precision", "compile")}
+training = case["options"] | {"precision": case["precision"], "compile": case.get("compile", False)}
 config.training(**training).regularization(dr3_coeff=case["dr3_coeff"])
 config.population(updates_per_iteration=case["updates"])
 algorithm = config.build_algo()
