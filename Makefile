@@ -3,6 +3,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
+# the package with Python.h, which compiled steps include, where this Python came without
+HEADERS = $$($(BIN)/python -c 'import os, sys, sysconfig; \
+	found = os.path.exists(sysconfig.get_path("include") + "/Python.h"); \
+	print("" if found else "python%d.%d-dev" % sys.version_info[:2])')
 
 .PHONY: help install demo test gpu lint types format wheel bench clean
 .DEFAULT_GOAL := help
@@ -21,7 +25,7 @@ demo: $(STAMP)  ## sweep DR3's coefficient on the data set in the package and wr
 	$(BIN)/dr3-ray demo
 
 test: $(STAMP)  ## run the tests in two processes; PYTEST_ARGS="-k name" selects some
-	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2 postgresql
+	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2 postgresql g++:g++ $(HEADERS)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 gpu: $(STAMP)  ## run the tests that need a GPU, on a machine that has one and a torch for it
