@@ -109,6 +109,7 @@ class Compiler:
         summed: Tensor | float = 0.0
 
         def seconds() -> float:
+            """That further steps take."""
             nonlocal summed, first
             started = time.perf_counter()
             more, _ = run(view, first, TIMED)

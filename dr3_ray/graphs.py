@@ -64,7 +64,7 @@ class Graphs:
         kinds = [
             (frozenset(population.active(step)), population.moves_targets(step)) for step in range(first, first + n)
         ]
-        kind = (view.members, population.compiler is not None and population.compiler.on, *kinds)
+        kind = (view.members, population.compiles, *kinds)
         if kind not in self._recorded:  # what is done once in a process is not for a graph
             self._recorded[kind] = None
             return population.steps(view, first, n)

@@ -69,6 +69,7 @@ def by_sums(table: dict[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any
         return (x.unsqueeze(-1) * y.unsqueeze(-3)).sum(-2)
 
     def of_vectors(operation: Any, sums: Callable[..., Tensor]) -> Callable[..., Any]:
+        """The operation by `sums` where one of its last two arguments is a vector, else as the table has it."""
         usual = table.get(operation)
 
         def decomposed(*arguments: Any, **options: Any) -> Any:

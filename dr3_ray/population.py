@@ -238,28 +238,26 @@ class Population:
         """What `gradients` returns, in the fastest way; the terms at least where they are `asked` for."""
         if not self.recordings:
             return self.gradients(view, batch, noise, step, active)
-        compiled = self.compiler is not None and self.compiler.on
-        return self.recordings.gradients(self, view, batch, noise, step, active, asked, compiled)
+        return self.recordings.gradients(self, view, batch, noise, step, active, asked, self.compiles)
 
     def gradients(
         self, view: View, batch: Transition, noise: dict[str, Tensor], step: int, active: Collection[str]
     ) -> tuple[Terms, list[Tensor]]:
         """The objective's terms, and the sum of its losses [K] with its gradient in each parameter of these parts.
 
-        Losses of the other parts, which nothing here trains, are not in the sum that is returned.
+        Losses of the other parts, which train nothing here, are not in the sum.
         """
         with named_range("objective"):
             if self.compiler and self.device.type != "cpu":
                 terms = self.compiler.terms(view, batch, noise, step, frozenset(active))
             else:
                 terms, _ = view.objective(view.networks, batch, noise, step)
-            total = reduce(add, terms.losses.values())  # [K]
             idle = self.parts.keys() - set(active)
-            trains = reduce(add, [loss for name, loss in terms.losses.items() if name not in idle])
+            total = reduce(add, [loss for name, loss in terms.losses.items() if name not in idle])  # [K]
         trained = [parameter for name in active for parameter in view.parameters[name]]
         with named_range("gradients"):
             # of the sum: torch imports sympy, in half a second, to compare the shapes of gradients that it is given
-            return terms, [trains.detach(), *torch.autograd.grad(total.sum(), trained, materialize_grads=True)]
+            return terms, [total.detach(), *torch.autograd.grad(total.sum(), trained, materialize_grads=True)]
 
     def moves_targets(self, step: int) -> bool:
         """Whether the targets follow after this step."""
@@ -273,6 +271,11 @@ class Population:
         # what belongs to DR3 is trained when the critic is
         owners = {name: "critic" if name.startswith("dr3_") else name for name in self.parts}
         return {name: part for name, part in self.parts.items() if owners[name] in names}
+
+    @property
+    def compiles(self) -> bool:
+        """Whether steps are compiled now."""
+        return self.compiler is not None and self.compiler.on
 
     def record(self) -> None:
         """Steps on a CPU are recorded as soon as they come, not after many of them: for what times them."""

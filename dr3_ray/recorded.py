@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -40,6 +40,7 @@ ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2}
 ASKS = torch.Tag.data_dependent_output
 
 log = logging.getLogger("dr3_ray")
+Made = TypeVar("Made")
 Found = tuple[Terms, list[Tensor]]  # of a batch: see `Population.gradients`
 Gradients = Callable[[Transition, dict[str, Tensor]], Found]
 Function = Callable[[Transition, dict[str, Tensor]], list[Tensor]]  # the same without the terms
@@ -69,7 +70,7 @@ class Recordings:
         step: int,
         active: Collection[str],
         asked: bool,
-        compiled: bool = False,
+        compiled: bool,
     ) -> tuple[Terms | None, list[Tensor]]:
         """What `population.gradients` returns of this step; of recorded ones the terms only where they are `asked` for.
 
@@ -104,33 +105,38 @@ class Recordings:
 
 def recorded(gradients: Gradients, batch: Transition, noise: dict[str, Tensor]) -> Recorded | None:
     """The same function as a list of operations; None where that cannot be had, or does not do the same."""
-    try:
+
+    def attempt() -> tuple[Recorded, bool]:
         replay = Recorded(*tape_of(gradients, batch, noise))
         theirs = gradients(batch, noise)
-        equal = near(replay(batch, noise), theirs) and near(replay.gradients(batch, noise), theirs[1])
-    except Exception as error:
-        log.info(f"steps are not recorded ({first_line(error)}): they go on as they are")
-        return None
-    if not equal:
-        log.info("steps are not recorded (they depend on the data): they go on as they are")
-    return replay if equal else None
+        return replay, near(replay(batch, noise), theirs) and near(replay.gradients(batch, noise), theirs[1])
+
+    return _if_the_same(attempt, "recorded", "they depend on the data")
 
 
 def compile_steps(gradients: Gradients, batch: Transition, noise: dict[str, Tensor]) -> Function | None:
     """What `gradients` returns without the terms, up to rounding; None where that cannot be had."""
-    try:
+
+    def attempt() -> tuple[Function, bool]:
         tape, _, found = tape_of(gradients, batch, noise)
         function = of_batches(tape.compiled(found, [*_leaves(batch), *noise.values()]))
-        total, *theirs = gradients(batch, noise)[1]
-        same = near(
-            function(batch, noise), [total, *theirs], ROUNDING[torch.bfloat16 if rounded(total) else total.dtype]
-        )
+        theirs = gradients(batch, noise)[1]
+        kind = torch.bfloat16 if rounded(theirs[0]) else theirs[0].dtype
+        return function, near(function(batch, noise), theirs, ROUNDING[kind])
+
+    return _if_the_same(attempt, "compiled", "they do something else")
+
+
+def _if_the_same(attempt: Callable[[], tuple[Made, bool]], done: str, why: str) -> Made | None:
+    """What was made, if it does the same. Else the log says what was not `done`, and `why` or what went wrong."""
+    try:
+        made, same = attempt()
     except Exception as error:
-        log.info(f"steps are not compiled ({first_line(error)}): they go on as they are")
+        log.info(f"steps are not {done} ({first_line(error)}): they go on as they are")
         return None
     if not same:
-        log.info("steps are not compiled (they do something else): they go on as they are")
-    return function if same else None
+        log.info(f"steps are not {done} ({why}): they go on as they are")
+    return made if same else None
 
 
 class Recorded:

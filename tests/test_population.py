@@ -332,6 +332,24 @@ def test_objectives_depend_on_no_step_after_their_first_ones(spec: AlgorithmSpec
             assert all(torch.equal(loss, later[other].losses[name]) for other in same), name
 
 
+def test_losses_of_parts_that_do_not_train_reach_nothing_that_does(spec: AlgorithmSpec, make_population: Any):
+    """They are not in the sum of which gradients are found."""
+    population = make_population(spec, different_members(spec, 2), "stacked")
+    [view] = population.views
+    for step in range(8):
+        batch, noise = next(population.batches.stream(view.rows, 1))
+        active = population.active(step)
+        total, *gradients = population.gradients(view, batch, noise, step, active)[1]
+        every, _ = view.objective(view.networks, batch, noise, step)
+        trained = [parameter for name in active for parameter in view.parameters[name]]
+        losses = sum(every.losses.values())
+        theirs = torch.autograd.grad(losses.sum(), trained, materialize_grads=True)
+        assert all(map(torch.equal, gradients, theirs)) and len(gradients) == len(theirs)
+        if active.keys() == population.parts.keys():
+            assert torch.equal(total, losses.detach())
+        population.update(1)
+
+
 def test_sums_and_targets_of_one_call_are_those_of_many(make_population: Any):
     """Adam for all members at once, on a CPU, and counted draws: what a GPU does, but for its kernels."""
     spec = find("DR3-IQL", "continuous")
