@@ -7,7 +7,9 @@ What a graph does is what `Population.steps` does, by the same operations in the
 from __future__ import annotations
 
 import gc
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -45,6 +47,23 @@ class Graphs:
         """Whether a step is the GPU's alone: the data are there, no other learner is asked, no eigenvalue is sought."""
         seek_rank = any(member.baselines and member.baselines.seeks_rank for member in members)
         return isinstance(batches.data, Resident) and batches.share.average is None and not seek_rank
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def one_stream(self) -> Iterator[None]:
+        """Within, the GPU does everything in the stream in which graphs are recorded, after all that came before.
+
+        Compiled functions keep leaves of the graph of autograd, and a leaf's gradient arrives in the stream that it was
+        made in: if that is another one, nothing can be recorded.
+        """
+        outer = torch.cuda.current_stream()
+        self._stream.wait_stream(outer)
+        with torch.cuda.stream(self._stream):
+            yield
+        outer.wait_stream(self._stream)
 
     def run(self, population: Population, view: View, first: int, n_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
         """What `population.steps` returns of these steps."""
@@ -84,7 +103,8 @@ class Graphs:
         collects = gc.isenabled()
         gc.disable()
         try:
-            with torch.cuda.graph(graph, pool=pools[0] if pools else None, capture_error_mode="thread_local"):
+            pool, stream = pools[0] if pools else None, torch.cuda.current_stream() if population.compiler else None
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                 found = population.steps(view, first, n)
         finally:
             if collects:

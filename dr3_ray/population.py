@@ -9,6 +9,7 @@ The results are the same up to rounding.
 import copy
 import math
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from functools import partial, reduce
 from operator import add
 from typing import Any, Literal, Self
@@ -203,7 +204,8 @@ class Population:
         run = partial(self.graphs.run, self) if self.graphs else self.steps
         if self.compiler:
             run = partial(self.compiler.run, self, run)
-        summed, metrics = run(view, self.step, n_steps)
+        with self.graphs.one_stream() if self.graphs and self.compiler else nullcontext():
+            summed, metrics = run(view, self.step, n_steps)
         view.networks.eval()
         finite = summed.isfinite()
         for part in self.parts.values():
