@@ -43,6 +43,8 @@ class StackedConv2d(nn.Module):
             return self._of_windows(x)
         kept = torch.bfloat16 if rounded(x) else x.dtype  # what the next layer would round is handed on like that
         x, weight, bias = (each.to(kept) for each in (x.flatten(1, 2), self.weight.flatten(0, 2), self.bias.flatten()))
+        if channels_together(groups, x):
+            x, weight = (each.contiguous(memory_format=torch.channels_last) for each in (x, weight))
         y = functional.conv2d(x, weight, bias, self.stride, self.padding, groups=groups)
         return y.view(len(y), groups, -1, *y.shape[2:])
 
@@ -64,6 +66,14 @@ class StackedConv2d(nn.Module):
         weight = self.weight.flatten(0, 1).permute(0, 3, 4, 2, 1).flatten(1, 3).to(kept)  # [G, size · size · in, out]
         y = torch.baddbmm(self.bias.flatten(0, 1).unsqueeze(1).to(kept), matrices, weight)
         return y.view(*windows.shape[:4], -1).permute(1, 0, 4, 2, 3)
+
+
+def channels_together(groups: int, x: Tensor) -> bool:
+    """Whether the channels of a pixel should be neighbours in memory: for one group on a CPU.
+
+    oneDNN's gradient of the weights of Nature-CNN's first layer then takes 4 ms instead of 12, for 64 images.
+    """
+    return groups == 1 and x.device.type == "cpu"
 
 
 class MaxPool(nn.MaxPool2d):
@@ -159,9 +169,17 @@ class PixelEncoder(nn.Module):
         pixels = images if self.channels_first else images.movedim(-1, 2)
         members, rows = pixels.shape[:2]
         copied = pixels.transpose(0, 1).unsqueeze(2).expand(-1, -1, self.copies, -1, -1, -1)  # [B, K, C, channel, …]
-        x = copied.flatten(1, 2).to(dtype)
-        y = self.layers(x / 255.0 if images.dtype == torch.uint8 else x)
-        return y.reshape(rows, members, self.copies, -1).permute(1, 2, 0, 3).to(dtype)  # type: ignore[no-any-return]
+        if channels_together(members * self.copies, copied):
+            copied = copied.movedim(3, -1).contiguous().movedim(-1, 3)  # as long as they are bytes
+        y = copied.flatten(1, 2).to(dtype)
+        if images.dtype == torch.uint8:
+            y.div_(255.0)
+        *layers, last = self.layers
+        for layer in layers:
+            y = layer(y)
+        # the ReLU behind the flattening, which changes the order in memory: its gradient arrives in this one
+        flat = last(y.reshape(rows, members, self.copies, -1))
+        return flat.permute(1, 2, 0, 3).to(dtype)  # type: ignore[no-any-return]
 
 
 def random_crop(
