@@ -64,7 +64,7 @@ def collected() -> Callable[..., str]:
     return collect
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster():
     """One Ray for all sweeps in this process; its address."""
     ours = not ray.is_initialized()
