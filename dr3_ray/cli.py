@@ -93,7 +93,13 @@ def sweep(
     pack: Annotated[
         str, typer.Option(help="Members trained together in one trial, at most; auto: by measured speed and memory.")
     ] = "16",
-    cpus: Annotated[float, typer.Option(help="CPUs of a trial; as many processes play its episodes.")] = 1.0,
+    cpus: Annotated[
+        float | None,
+        typer.Option(
+            help="CPUs of a trial; as many processes play its episodes.",
+            show_default="1; with --gpus, their share of this machine's",
+        ),
+    ] = None,
     gpus: Annotated[float, typer.Option(help="GPUs of a trial; a fraction shares one.")] = 0.0,
     nodes: Annotated[int, typer.Option(help="Machines with room for a trial to wait for before the start.")] = 1,
     patience: Annotated[

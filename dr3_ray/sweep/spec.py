@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -69,6 +70,20 @@ def _once(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def cpus_beside(gpus: float) -> float:
+    """CPUs of a trial that has so many GPUs: as much of this machine's, whose one CPU would be long at the episodes.
+
+    One for a trial without a GPU, and on a machine that has none.
+    """
+    if not gpus:
+        return 1.0
+    import torch
+    from ray._private.utils import get_num_cpus
+
+    here = torch.cuda.device_count()
+    return float(max(1, int(get_num_cpus() * gpus / here))) if here else 1.0
+
+
 class SweepSpec(BaseModel):
     """A sweep: every algorithm on every data set with every coefficient, every combination of axes, and every seed.
 
@@ -119,10 +134,10 @@ class SweepSpec(BaseModel):
     """Cut the worse configurations of every pack, by the first objective: a factor, or a mapping. None: train all."""
     pack: PackSize = USUAL
     """Members that train together in one trial, at most; `auto`: measured where the sweep begins."""
-    cpus: PositiveFloat = 1.0
-    """CPUs of a trial; as many processes play its episodes."""
     gpus: NonNegativeFloat = 0.0
     """GPUs of a trial; a fraction shares one."""
+    cpus: PositiveFloat = Field(default_factory=lambda before: cpus_beside(before["gpus"]))
+    """CPUs of a trial, as many processes play its episodes: by default one, with a GPU its share of the machine's."""
     nodes: PositiveInt = 1
     """Machines with room for a trial that the cluster has to have before anything is trained."""
     patience: PositiveFloat | None = None

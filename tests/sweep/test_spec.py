@@ -64,6 +64,20 @@ def test_the_hash_does_not_depend_on_the_order_of_keys(cartpole, source: random.
         assert member_id(dict(items)) == member
 
 
+@pytest.mark.parametrize(
+    ("asked", "here", "cpus"),
+    [({}, 2, 1.0), ({"gpus": 0.5}, 2, 4.0), ({"gpus": 1}, 2, 8.0), ({"gpus": 0.01}, 2, 1.0), ({"gpus": 0.5}, 0, 1.0),
+     ({"gpus": 0.5, "cpus": 3}, 2, 3.0)],
+)  # fmt: skip
+def test_a_trial_with_a_gpu_has_its_share_of_the_cpus(cartpole, monkeypatch, asked, here, cpus):
+    monkeypatch.setattr("ray._private.utils.get_num_cpus", lambda: 16)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: here)
+    spec = SweepSpec(datasets=[cartpole], **asked)
+    assert spec.cpus == cpus
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert SweepSpec(**spec.model_dump()).cpus == cpus  # what was written down for a run stays
+
+
 def test_the_hash_of_a_configuration_stays_what_it_was():
     config = {"algorithm": "DR3-CQL", "dataset": "x", "dr3_coeff": 0.1, "hidden_sizes": [8, 8], "seed": 0, "steps": 10}
     assert member_id(config) == "6cc446cd6f5348fa"
