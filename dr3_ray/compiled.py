@@ -7,6 +7,7 @@ turn out otherwise, and results are then the same up to rounding. What was compi
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import time
@@ -20,6 +21,7 @@ from torch import Tensor
 from dr3_ray.data.cache import cache_folder
 from dr3_ray.data.sampler import CountingSampler, counted
 from dr3_ray.errors import first_line
+from dr3_ray.graphs import CHUNK
 from dr3_ray.member import first_steps
 from dr3_ray.networks import blocks
 from dr3_ray.networks.optim import adam
@@ -138,17 +140,21 @@ class Compiler:
         return summed + more, metrics
 
     def _error(self, population: Population, view: View, first: int) -> str | None:
-        """What goes wrong when the kinds of steps from `first` on are compiled; nothing is trained."""
+        """What goes wrong when steps from `first` on are compiled, and on a GPU recorded; all is then as it was."""
         self._tried = True
-        before = population.state_dict()
+        networks, others = copy.deepcopy(population.networks.state_dict()), population.state_dict()
         try:
-            for step in range(first, first + 4):
-                batch, noise = next(population.batches.stream(view.rows, 1))
-                population.find(view, batch, noise, step, population.active(step), asked=False)
+            if population.graphs:  # of chunks, the first of which is made as it is
+                population.graphs.run(population, view, first, 3 * CHUNK)
+            else:
+                for step in range(first, first + 4):
+                    batch, noise = next(population.batches.stream(view.rows, 1))
+                    population.find(view, batch, noise, step, population.active(step), asked=False)
         except Exception as error:
             return f"compiling failed ({first_line(error)})"
         finally:
-            population.load_state_dict(before)
+            population.networks.load_state_dict(networks)
+            population.load_state_dict(others)
             self.on = True  # which a state before the choice does not know
         refused = population.recordings is not None and population.recordings.refused
         return "some steps cannot be compiled" if refused else None

@@ -1,5 +1,6 @@
 """`compile=True`: what is decided, by which times, and that it changes nothing but rounding."""
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable
@@ -102,6 +103,34 @@ def test_without_a_compiler_training_goes_on_as_it_is(make: Any, monkeypatch: An
     assert population.compiler.choice is False and resumed.compiler.choice is False
     assert torch.equal(parameters(population), parameters(plain))
     assert torch.equal(parameters(resumed), parameters(plain))
+
+
+class FailingGraphs:
+    """As on a GPU, but that nothing that is compiled can be recorded, which shows after some steps."""
+
+    def run(self, population: Population, view: Any, first: int, n_steps: int) -> Any:
+        if population.compiles:
+            population.steps(view, first, 20)
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        return population.steps(view, first, n_steps)
+
+    one_stream = contextlib.nullcontext
+
+
+def test_what_cannot_be_recorded_on_a_gpu_goes_on_as_it_is(make: Any, said: Any):
+    population, plain, resumed = make(), make(False), make()
+    resumed.compiler.choice = True
+    population.graphs, resumed.graphs = FailingGraphs(), FailingGraphs()
+    for each in (population, plain, resumed):
+        each.update(STEPS)
+        each.update(STEPS)
+    decided, on_resuming = said()
+    why = "compiling failed (operation not permitted when stream is capturing)"
+    assert decided.endswith(f", and {why}: not compiled for 100,000 updates")
+    assert on_resuming == f"compile: {why}: not compiled from here on"
+    for each in (population, resumed):
+        assert each.compiler.choice is False and torch.equal(parameters(each), parameters(plain))
+        assert each.state_dict()["sampler"]["generators"][0].equal(plain.state_dict()["sampler"]["generators"][0])
 
 
 def test_what_is_too_long_or_does_something_else_is_not_compiled(make: Any, monkeypatch: Any, said: Any):
