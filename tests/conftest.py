@@ -3,9 +3,7 @@
 import dataclasses
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -16,6 +14,7 @@ import pyarrow.fs as pafs
 import pytest
 import torch
 from torch import Tensor
+from xdist.scheduler import LoadScopeScheduling
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
@@ -25,8 +24,6 @@ from dr3_ray.observations import Observations, Shape, each_part, is_image
 from dr3_ray.population import Population
 from dr3_ray.types import Spaces
 
-# Rays that these tests start are not found by those of other processes, nor theirs by these. Sockets want short paths.
-os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-")
 # Ray decides once a process whether it wants tokens, so all tests in one agree; its own would lie in ~/.ray
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 # Ray's workers would be polite, and starve beside the other process of the tests
@@ -218,15 +215,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("critic_spec", [each for each in every_algorithm() if each.values[0].has_critic])
 
 
-# files that take minutes, of which none should be the last that the other processes wait for
-LONG = ["test_two_hosts.py", "test_survival.py", "test_smoke.py", "test_evolution.py", "test_population.py"]
+# what these start is found by every Ray on the machine, and their disks, hosts and signals are the machine's own
+ONE_AT_A_TIME = {"cli", "cluster", "packaging", "rllib", "sweep"}
+ELSEWHERE = "test_two_hosts.py"  # on machines of its own, as far as Ray can tell
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those come first."""
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+class ByFile(LoadScopeScheduling):
+    """Files are shared out to the processes of pytest-xdist; those of some folders all go to one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        *folders, name = file.split("/")
+        return "machine" if ONE_AT_A_TIME.intersection(folders) and name != ELSEWHERE else file
 
 
-def pytest_unconfigure() -> None:
-    """Ray's files go."""
-    shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Not `--dist loadgroup`, whose groups xdist 3.8 does not find with pytest 9.2."""
+    return ByFile(config, log)

@@ -64,7 +64,7 @@ def collected() -> Callable[..., str]:
     return collect
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cluster():
     """One Ray for all sweeps in this process; its address."""
     ours = not ray.is_initialized()
