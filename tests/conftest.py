@@ -30,6 +30,8 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.setdefault("RAY_worker_niceness", "0")
 # and its workers have the environment in which it was started; the server for S3 takes any key
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+# sums of float32 are then the same however the tests are started; `make test` asks for it as well
+torch.set_num_threads(1)
 
 # small enough for thousands of updates, and every rule of the algorithms acts within a few of them
 TINY: dict[str, Any] = {"hidden_sizes": (12, 8), "batch_size": 16, "normalize_observations": False}

@@ -18,11 +18,9 @@ from dr3_ray.data.embedded import embedded_path
 from dr3_ray.sweep.histories import HISTORIES, read_histories
 from dr3_ray.sweep.index import INDEX, read_index
 
-EVALUATIONS = 12
 SWEEP = (
     "--environment none --coefficients 0,0.03 --seeds 2 --set hidden_sizes=[16,16] --set batch_size=16 --pack 1 "
-    # a host that starts late has work left
-    f"--steps {500 * EVALUATIONS} --evaluations {EVALUATIONS} --checkpoint-every 1 --retries 3"
+    "--steps 10000 --evaluations 20 --checkpoint-every 1 --retries 3"  # a host that starts late has work left
 )
 SUBMIT = f"ray submit ~/cluster.yaml sweeps/coefficient_sweep.py -- {SWEEP} --nodes 2"
 pytestmark = pytest.mark.timeout(600)  # a machine with other work takes its time
@@ -80,7 +78,7 @@ def outcome(run: Path) -> tuple[dict[str, str], list[str]]:
     )
     kept = {path.parent.parent.name: path for path in run.glob("checkpoints/*/0*/manifest.json")}
     rows = read_histories(run).drop_columns(["dataset", "time_s", "updates_per_second"]).to_pylist()
-    assert len(rows) == 4 * EVALUATIONS
+    assert len(rows) == 4 * 20
     digests = {pack: json.loads(path.read_text())[PARAMETERS] for pack, path in kept.items()}
     return digests, sorted(map(repr, rows))
 
