@@ -155,6 +155,8 @@ class Compiler:
         finally:
             population.networks.load_state_dict(networks)
             population.load_state_dict(others)
+            # counted draws went on since the step that the state is of
+            population.batches.sampler.load_state_dict(others["sampler"], first)
             self.on = True  # which a state before the choice does not know
         refused = population.recordings is not None and population.recordings.refused
         return "some steps cannot be compiled" if refused else None

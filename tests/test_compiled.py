@@ -11,6 +11,7 @@ import torch
 
 from dr3_ray import compiled, inductor
 from dr3_ray.algorithms.registry import find
+from dr3_ray.data.sampler import CountingSampler
 from dr3_ray.population import Population
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
@@ -76,6 +77,20 @@ def test_the_faster_one_goes_on_if_it_pays(
     for each in (population, resumed):
         each.update(STEPS)
     assert torch.equal(parameters(population), parameters(resumed)) and len(said()) == 1
+
+
+def test_counted_draws_go_on_where_they_were(make: Any, monkeypatch: Any):
+    """On a GPU they are counted: a decision within many steps is no reason to draw some again."""
+    population, plain = make(), make(False)
+    for each in (population, plain):
+        known = each.batches.sampler
+        each.batches.sampler = CountingSampler(known.rows, known.batch_size, known.noise, [0, 1], torch.float64)
+    on_a_clock(population, monkeypatch, 5.0, 1.0)
+    for each in (population, plain):
+        each.update(STEPS)
+    assert population.compiler.choice is True
+    assert torch.equal(population.batches.sampler._steps, plain.batches.sampler._steps)
+    torch.testing.assert_close(parameters(population), parameters(plain), rtol=1e-9, atol=1e-12)
 
 
 def test_what_is_slower_is_left_alone(make: Any, monkeypatch: Any, said: Any):
