@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+import torch
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -77,8 +78,7 @@ def cpus_beside(gpus: float) -> float:
     """
     if not gpus:
         return 1.0
-    import torch
-    from ray._private.utils import get_num_cpus
+    from ray._private.utils import get_num_cpus  # a specification alone needs no Ray
 
     here = torch.cuda.device_count()
     return float(max(1, int(get_num_cpus() * gpus / here))) if here else 1.0
