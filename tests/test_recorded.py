@@ -2,11 +2,13 @@
 
 import logging
 import weakref
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from torch.fx import graph_module
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dr3_ray import recorded
 from dr3_ray.algorithms.registry import find
@@ -16,6 +18,7 @@ from dr3_ray.types import Spaces, Terms
 from tests.test_population import assert_equal, different_members, everything
 
 STEPS = 12
+aten = torch.ops.aten
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +120,38 @@ def test_what_depends_on_the_data_is_not_recorded(make_population: Any, caplog: 
         population.update(STEPS)
         assert replays(population) == [None]
         assert why in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("execution", ["in_turn", "stacked"])
+def test_a_penalty_without_weight_takes_no_operation(critic_spec: AlgorithmSpec, execution: Any, make_population: Any):
+    members = without_first_steps(critic_spec, [{"seed": seed, "dr3_coeff": 0.0} for seed in range(2)])
+    ours = make_population(critic_spec, members, execution)
+    base = make_population(critic_spec, members, execution, regularized=False)
+    metrics, known = ours.update(STEPS), base.update(STEPS)
+    assert known.keys() == metrics.keys() - {"dr3_penalty", "loss_dr3"} and metrics["dr3_penalty"].all()
+    zero = Counter({aten.zeros.default: len(replays(ours)), aten.add.Tensor: len(replays(ours))})  # a loss of it
+    assert operations_of_steps(ours) == operations_of_steps(base) + zero
+
+
+class Operations(TorchDispatchMode):
+    """Counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Counter[Any] = Counter()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.made[operation] += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def operations_of_steps(population: Population) -> Counter[Any]:
+    """The operations of one recorded step of each kind, of which nobody asks for the metrics."""
+    (batch, noise), *_ = population.batches.stream(population.views[0].rows, 1)
+    with Operations() as operations:
+        for replay in replays(population):
+            replay.gradients(batch, noise)
+    return operations.made
 
 
 def test_a_population_that_lost_members_records_anew(make_population: Any):

@@ -63,6 +63,11 @@ class DR3(Options):
         if self.dr3_adaptive == "cosine" and isinstance(threshold, float) and not -1.0 <= threshold <= 1.0:
             raise UserError(f"dr3_threshold = {threshold:g} is not a cosine: choose one from -1 to 1")
 
+    @property
+    def penalizes(self) -> bool:
+        """Whether there is anything to add to a loss; else the penalty is only measured."""
+        return float(torch.as_tensor(self.dr3_coeff).max()) > 0.0
+
 
 class LogMultiplier(nn.Module):
     """ρ = log(c0 / dr3_coeff), one a member: a parameter of the networks, so that checkpoints hold it."""
@@ -118,19 +123,21 @@ def multiplier_networks(options: DR3, members: int) -> dict[str, nn.Module]:
 def with_dr3(objective: Objective, options: DR3) -> Objective:
     """The objective plus `dr3_coeff` times the penalty on its critic's features."""
     warmup = float(torch.as_tensor(options.dr3_warmup_steps).max())
+    penalizes = options.penalizes
 
     def regularized(
         networks: Any, batch: Transition, noise: dict[str, Tensor], step: int
     ) -> tuple[Terms, Backup | None]:
         terms, backup = objective(networks, batch, noise, step)
         assert backup is not None and batch.next_observations is not None
-        next_phi = next_features(networks.critic, batch, backup)
-        if options.dr3_stop_gradient:
-            next_phi = next_phi.detach()
         mask = backup.in_backup if options.dr3_mask_terminals else backup.in_backup.new_ones(backup.in_backup.shape)
         if options.dr3_match_actions:
             mask = mask * (batch.actions == backup.next_actions)
-        penalty = dr3_penalty(backup.phi, next_phi, mask, options.dr3_form)
+        with torch.set_grad_enabled(penalizes):
+            next_phi = next_features(networks.critic, batch, backup)
+            if options.dr3_stop_gradient:
+                next_phi = next_phi.detach()
+            penalty = dr3_penalty(backup.phi, next_phi, mask, options.dr3_form)
         coefficient = options.dr3_coeff
         if step < warmup:
             coefficient = coefficient * schedule(options.dr3_warmup_steps, step)
@@ -144,7 +151,9 @@ def with_dr3(objective: Objective, options: DR3) -> Objective:
                 held = masked_mean(cosines, mask.unsqueeze(1)).mean(-1)
             losses["dr3_multiplier"] = multiplier.loss((held - options.dr3_threshold).detach())
             metrics["dr3_weight"] = coefficient
-        losses["dr3"] = coefficient * penalty
+        # not 0 times the penalty: what no weight is on is a metric alone, which replayed steps leave out
+        nothing = torch.zeros(penalty.shape, dtype=penalty.dtype, device=penalty.device)
+        losses["dr3"] = coefficient * penalty if penalizes else nothing
         return Terms(losses, metrics), backup
 
     return regularized
