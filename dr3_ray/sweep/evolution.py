@@ -27,7 +27,7 @@ from dr3_ray.rllib.algorithms import CLASSES
 from dr3_ray.rllib.config import OfflineConfig
 from dr3_ray.sweep.directory import write_json
 from dr3_ray.sweep.mistakes import check_known
-from dr3_ray.sweep.run import check_room, connect
+from dr3_ray.sweep.run import check_room, connect, fit
 from dr3_ray.sweep.schedule import SCHEDULE, entry
 from dr3_ray.sweep.schedulers import Bounds, SchedulerName, check_scheduler, distribution, scheduler_of, score_of
 from dr3_ray.sweep.spec import SweepSpec, members
@@ -176,7 +176,7 @@ def evolve(asked: Evolution) -> tune.ResultGrid:
             ),
         )
     with lock:
-        return tuner.fit()
+        return fit(tuner)
 
 
 def claim(out: Path, asked: Evolution) -> IO[str]:

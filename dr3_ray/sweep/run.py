@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import ray
 from ray import tune
 from ray._private.services import canonicalize_bootstrap_address
+from ray.air._internal import usage
 from ray.tune.search import Searcher
 from rich.console import Console
 
@@ -38,6 +40,7 @@ from dr3_ray.sweep.proposals import Proposals, Searches
 from dr3_ray.sweep.resume import begun_packs
 from dr3_ray.sweep.scores import Scores
 from dr3_ray.sweep.spec import Config, Problem, SweepSpec, members, problems
+from dr3_ray.sweep.trainable import PackTrainable
 
 PENDING = 200  # trials that Tune asks for ahead of the machines, by which a cluster sees how far to grow
 
@@ -200,8 +203,6 @@ def _train(
 
 def _fit(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[str], None]) -> None:
     """One Tune trial for each pack."""
-    from dr3_ray.sweep.trainable import PackTrainable  # RLlib takes seconds to import: only where something is trained
-
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints whatever `verbose` is
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what matters is said by the log, in one line
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the histories hold what they would write
@@ -210,7 +211,7 @@ def _fit(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[st
         **{"cpus": spec.cpus, "gpus": spec.gpus},
         **{"storage": spec.checkpoints, "run": read_run(spec.out)["id"], "checkpoint_every": spec.checkpoint_every},
     }
-    tune.Tuner(
+    tuner = tune.Tuner(
         PackTrainable,
         param_space=param_space,
         tune_config=tune.TuneConfig(
@@ -230,7 +231,17 @@ def _fit(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[st
             callbacks=[log, Watch(spec.out, f"{spec.cpus:g} CPUs and {spec.gpus:g} GPUs", say, spec.patience)],
             verbose=0,
         ),
-    ).fit()
+    )
+    fit(tuner)
+
+
+def fit(tuner: tune.Tuner) -> tune.ResultGrid:
+    """`tuner.fit()`, of whose callbacks Ray does not count the kinds.
+
+    It would import MLflow and W&B for that, where they are installed, which takes a second and a half.
+    """
+    with patch.object(usage, "tag_callbacks"):
+        return tuner.fit()
 
 
 def connect() -> bool:

@@ -1,21 +1,25 @@
 """One Tune trial: a pack of members, trained by one RLlib Algorithm."""
 
+from __future__ import annotations
+
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ray import tune
 
 from dr3_ray.data.cache import cached
-from dr3_ray.rllib import OfflineConfig, config_for
-from dr3_ray.rllib.algorithm import OfflineAlgorithm
 from dr3_ray.stores import is_uri, patiently
 from dr3_ray.sweep.checkpoints import Checkpoints
 from dr3_ray.sweep.halving import Race
 from dr3_ray.sweep.identity import configurations
 from dr3_ray.sweep.spec import Config
+
+if TYPE_CHECKING:
+    from dr3_ray.rllib import OfflineConfig
+    from dr3_ray.rllib.algorithm import OfflineAlgorithm
 
 RESULTS = "results.json"
 SHARE = 0.05  # of the time may go into checkpoints,
@@ -163,6 +167,8 @@ class PackTrainable(tune.Trainable):
 
 def algorithm_config(members: list[Config], cpus: float, gpus: float) -> OfflineConfig:
     """The RLlib config that trains these members together."""
+    from dr3_ray.rllib import config_for  # RLlib takes a second to import, and the driver of a sweep needs none of it
+
     first = members[0]
     config: OfflineConfig = config_for(first["algorithm"])
     names = {*config.option_names(), "seed"}
