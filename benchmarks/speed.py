@@ -6,11 +6,12 @@
 RLlib run. Everyone is a process with one thread, pinned to one core, and they take turns. Rates are updates a second of
 the process's own CPU time, medians over the turns; a ratio is the median of those of neighbouring turns.
 
-Ours is the RLlib Algorithm with DR3, and the peers do not have it (plain torch does). One `train()` ends with
-a probe of 2,048 rows, whatever it trained. A turn is shorter than an iteration, so the probe is timed on its own and
-counted as in one of 5,000 updates; the other work of `train()` stays in the turn as it is. `core` is the training
-core without RLlib, with and without DR3: what each of the two costs. The columns behind `wall` are the ratios of ours
-to each, in both precisions and with `compile=True`, which here compiles without first asking whether it pays.
+Ours is the RLlib Algorithm with DR3, and the peers do not have it (plain torch does); with `--dr3-coeff 0` all do the
+same work. One `train()` ends with a probe of 2,048 rows, whatever it trained. A turn is shorter than an iteration, so
+the probe is timed on its own and counted as in one of 5,000 updates; the other work of `train()` stays in the turn as
+it is. `core` is the training core without RLlib, with and without DR3: what each of the two costs. The columns behind
+`wall` are the ratios of ours to each, in both precisions and with `compile=True`, which here compiles without first
+asking whether it pays.
 """
 
 import statistics
@@ -83,7 +84,7 @@ def rates(turns: list[Turn], clock: str) -> list[float]:
 def measure(case: Case, label: str, options: Any, folder: Path) -> dict[str, list[Turn]]:
     """The turns of all contenders, by name; they are printed."""
     asked = {
-        "algorithm": case.algorithm, "options": case.options, "dr3_coeff": 0.03, "precision": "fp32",
+        "algorithm": case.algorithm, "options": case.options, "dr3_coeff": options.dr3_coeff, "precision": "fp32",
         "updates": 2 if options.smoke else case.updates, **prepare(case.data, folder),
     }  # fmt: skip
     entries = {f"ours, {each}": Entry("ours.py", asked=FORMS[each]) for each in options.forms} | CORE
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="the folder that peers.sh has filled")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--without", nargs="+", choices=PEERS, default=[], help="peers that stay away")
+    parser.add_argument("--dr3-coeff", type=float, default=0.03, help="of ours and of plain torch")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="of ours")
     options = parser.parse_args()
     options.turns = 1 if options.smoke else options.turns

@@ -56,13 +56,13 @@ def update(n: int) -> None:
         rows = torch.randint(len(columns["rewards"]), (case["options"]["batch_size"],), device=device)
         s, a, r, next_s, terminated = (columns[name].index_select(0, rows) for name in names)
         q, phi = network(s)
-        _, next_phi = network(next_s)
         with torch.no_grad():
             y = r + GAMMA * (1.0 - terminated) * target(next_s)[0].amax(-1)
         q_a = q.gather(1, a.unsqueeze(1)).squeeze(1)
         loss = functional.smooth_l1_loss(q_a, y) + CQL_ALPHA * (q.logsumexp(-1) - q_a).mean()
-        alive = 1.0 - terminated
-        loss = loss + case["dr3_coeff"] * ((phi * next_phi).sum(-1) * alive).sum() / alive.sum()
+        if case["dr3_coeff"]:
+            alive, (_, next_phi) = 1.0 - terminated, network(next_s)
+            loss = loss + case["dr3_coeff"] * ((phi * next_phi).sum(-1) * alive).sum() / alive.sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
