@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dr3_ray.precision import rounded
 
-LEAST = 2**22  # multiplications of one product, below which starting oneDNN costs more than it saves
+LEAST = 2**21  # multiplications of a layer, on average, below which starting oneDNN costs more than it saves
 LONG = 2**14  # numbers in one network's input, beyond which one column is not for a batch
 
 
@@ -72,7 +72,7 @@ def _relu_layers_of_a_gpu(x: Tensor, layers: Layers) -> Tensor:
 def by_onednn(x: Tensor, layers: Layers) -> bool:
     """Whether oneDNN multiplies here."""
     return (
-        x.shape[1] * max(weight[0].numel() for weight, _ in layers) >= LEAST
+        x.shape[1] * sum(weight[0].numel() for weight, _ in layers) >= LEAST * len(layers)
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and (rounded(x) or ONEDNN_IS_FASTER)
