@@ -119,6 +119,7 @@ def test_targets_move_only_by_their_rule(critic_spec: AlgorithmSpec, k: int, exe
                     torch.testing.assert_close(values[member], expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_it_continues_from_a_checkpoint_to_the_bit(spec: AlgorithmSpec, k: int, execution: str, make_population: Any):
     first = make_population(spec, different_members(spec, k), execution)
     first.update(7)
@@ -138,6 +139,7 @@ def test_it_continues_from_a_checkpoint_to_the_bit(spec: AlgorithmSpec, k: int, 
     assert_equal(everything(first), everything(second))
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_the_seed_makes_the_run(spec: AlgorithmSpec, execution: str, make_population: Any):
     runs = [make_population(spec, [{"seed": seed}, {"seed": seed}], execution) for seed in (5, 5, 6)]
     for run in runs:
@@ -148,6 +150,7 @@ def test_the_seed_makes_the_run(spec: AlgorithmSpec, execution: str, make_popula
         torch.testing.assert_close(values[0], values[1])  # two members of one seed and equal options are twins
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_the_number_of_updates_in_one_call_does_not_matter(spec: AlgorithmSpec, execution: str, make_population: Any):
     first, second = (make_population(spec, different_members(spec, 3), execution) for _ in range(2))
     first.update(11)
@@ -157,6 +160,7 @@ def test_the_number_of_updates_in_one_call_does_not_matter(spec: AlgorithmSpec, 
     assert_equal(everything(first), everything(second))
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_a_diverged_member_is_marked_and_harms_nobody(spec: AlgorithmSpec, execution: str, make_population: Any):
     poisoned, healthy = (make_population(spec, different_members(spec, 3), execution) for _ in range(2))
     kept = {name: values.clone() for name, values in poisoned.update(6).items()}

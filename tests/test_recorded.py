@@ -19,6 +19,7 @@ from tests.test_population import assert_equal, different_members, everything
 
 STEPS = 12
 aten = torch.ops.aten
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
 
 @pytest.fixture(autouse=True)
