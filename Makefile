@@ -8,7 +8,7 @@ HEADERS = $$($(BIN)/python -c 'import os, sys, sysconfig; \
 	found = os.path.exists(sysconfig.get_path("include") + "/Python.h"); \
 	print("" if found else "python%d.%d-dev" % sys.version_info[:2])')
 
-.PHONY: help install demo test gpu lint types format wheel bench clean
+.PHONY: help install demo test smoke gpu lint types format wheel bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,6 +27,10 @@ demo: $(STAMP)  ## sweep DR3's coefficient on the data set in the package and wr
 test: $(STAMP)  ## run the tests in two processes; PYTEST_ARGS="-k name" selects some
 	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2 postgresql g++:g++ $(HEADERS)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+smoke: $(STAMP)  ## run the benchmarks and studies at their smallest
+	scripts/debian_packages.sh g++:g++ $(HEADERS)
+	$(BIN)/python -m pytest -n 2 -m smoke $(PYTEST_ARGS)
 
 gpu: $(STAMP)  ## run the tests that need a GPU, on a machine that has one and a torch for it
 	$(BIN)/python -m pytest -m gpu tests/gpu $(PYTEST_ARGS)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.smoke
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = {
     "speed.py": ["--cases", "dqn-cql", "--without", "stock RLlib", "--forms", "fp32, compiled"],

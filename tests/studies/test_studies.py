@@ -10,6 +10,7 @@ import pytest
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 
+pytestmark = pytest.mark.smoke
 STUDIES = Path(__file__).parents[2] / "studies"
 
 

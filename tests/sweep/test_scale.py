@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from dr3_ray.sweep.histories import Histories, read_histories
 from dr3_ray.sweep.index import INDEX, Index, read_index
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "scale.py"
 
 
+@pytest.mark.smoke
 def test_the_benchmark_of_scale_kills_resumes_and_reads_a_sweep(tmp_path):
     command = [sys.executable, str(BENCHMARK), "--smoke", "--json", str(tmp_path / "figures.json")]
     done = subprocess.run(command, capture_output=True, text=True)
