@@ -49,8 +49,19 @@ def test_the_training_core_starts_without(library):
 
 def test_a_trial_starts_without_the_parts_of_scipy():
     """Half a second, of whose results a trial has none."""
-    names = every_module_after("import dr3_ray.sweep.trainable")
+    names = every_module_after("import dr3_ray.sweep.trainable, dr3_ray.rllib")
     assert "ray.rllib" in names and not {"scipy.signal", "scipy.stats", "scipy.linalg"}.intersection(names)
+
+
+def test_the_driver_of_a_sweep_does_without_what_trains_and_what_logs(tmp_path):
+    """RLlib, and MLflow and W&B, which Ray would import: two seconds."""
+    sweep = f"""
+from dr3_ray import SweepSpec, run_sweep
+asked = {{"options": {{"hidden_sizes": [8]}}, "steps": 1, "evaluations": 1, "environment": "none", "seeds": 1}}
+run_sweep(SweepSpec(datasets=["embedded:breakout-replay"], coefficients=[0.1], out={str(tmp_path / "run")!r}, **asked))"""
+    names = every_module_after(sweep)
+    assert (tmp_path / "run" / "trials").is_dir() and "ray.tune" in names
+    assert not {"ray.rllib", "mlflow", "wandb"}.intersection(names)
 
 
 def test_the_first_update_does_not_wait_for_sympy():
