@@ -129,10 +129,11 @@ class Compiler:
             warm_up = time.perf_counter() - started + seconds()
             compiled = seconds()
             warm_up, saved = warm_up - compiled, (plain - compiled) / TIMED * len(population.views)
-            self.on = saved * (self.planned - first) > warm_up
+            cost = warm_up * len({each.penalizes for each in population.views})  # members in turn share functions
+            self.on = saved * (self.planned - first) > cost
             why = f"{plain / TIMED * 1e3:.3g} ms, compiled {compiled / TIMED * 1e3:.3g}, "
             why += f"and compiling took {warm_up:.1f} s"
-            why += f", made good by {warm_up / saved:,.0f} updates" if saved > 0.0 else ""
+            why += f", made good by {cost / saved:,.0f} updates" if saved > 0.0 else ""
         self.decided = True
         chosen = "compiled" if self.on else "not compiled"
         log.info(f"compile: an update takes {why}: {chosen} for {self.planned:,} updates")

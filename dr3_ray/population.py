@@ -82,14 +82,15 @@ class View:
     ):
         rows = slice(members.start, members.stop)
         self.members, self.rows = members, rows
+        dr3 = dr3 and dr3.members(rows)
+        self.penalizes = dr3 is not None and dr3.penalizes
         self.networks = member_view(networks, rows)
         for layer in self.networks.modules():
             if isinstance(layer, Stochastic):
                 layer.generators = sources[rows]
-        dr3 = dr3 and dr3.members(rows)
         for module in self.networks.modules():
             if hasattr(module, "looks_ahead"):
-                module.looks_ahead = dr3 is not None and dr3.penalizes  # type: ignore[assignment]
+                module.looks_ahead = self.penalizes  # type: ignore[assignment]
         self.parameters = {name: tuple(child.parameters()) for name, child in self.networks.named_children()}
         self.base_objective = spec.objective(options.members(rows))
         self.objective = objective_of(spec, options.members(rows), dr3, baselines and baselines.members(rows))

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,9 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def make(make_population: Any) -> Any:
-    def dqn(compile: bool = True, members: int = 2, execution: str = "stacked") -> Population:
-        options = [{"compile": compile, "seed": seed} for seed in range(members)]
+    def dqn(compile: bool = True, members: int = 2, execution: str = "stacked", *c0: float) -> Population:
+        weights = c0 or [0.1] * members
+        options = [{"compile": compile, "seed": seed, "dr3_coeff": weights[seed]} for seed in range(members)]
         return make_population(find("DR3-DQN", "discrete"), options, execution, torch.float64)
 
     return dqn
@@ -46,6 +48,17 @@ def on_a_clock(population: Population, monkeypatch: pytest.MonkeyPatch, plain: f
         itertools.repeat(None), lambda at, _: at + (compiled_ if population.compiler.on else plain), initial=0.0
     )
     monkeypatch.setattr(compiled.time, "perf_counter", lambda: next(now))
+
+
+@pytest.mark.parametrize(("c0", "functions"), [((0.1, 0.2), 1), ((0.0, 0.1), 2), ((0.0, 0.0), 1)])
+def test_members_without_a_weight_are_compiled_apart(
+    c0: tuple[float, ...], functions: int, make: Any, monkeypatch: Any, said: Any
+):
+    population = make(True, 2, "in_turn", *c0)
+    on_a_clock(population, monkeypatch, 50.0, 10.0)
+    population.update(STEPS)
+    [took, updates] = re.search(r"took ([\d.]+) s, made good by (\d+) updates", *said()).groups()
+    assert float(updates) == pytest.approx(functions * float(took) / 20.0, abs=0.5)  # an update of both takes 20 s less
 
 
 def parameters(population: Population) -> torch.Tensor:

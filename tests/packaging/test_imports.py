@@ -57,8 +57,9 @@ def test_the_driver_of_a_sweep_does_without_what_trains_and_what_logs(tmp_path):
     """RLlib, and MLflow and W&B, which Ray would import: two seconds."""
     sweep = f"""
 from dr3_ray import SweepSpec, run_sweep
-asked = {{"options": {{"hidden_sizes": [8]}}, "steps": 1, "evaluations": 1, "environment": "none", "seeds": 1}}
-run_sweep(SweepSpec(datasets=["embedded:breakout-replay"], coefficients=[0.1], out={str(tmp_path / "run")!r}, **asked))"""
+what = {{"datasets": ["embedded:breakout-replay"], "environment": "none", "out": {str(tmp_path / "run")!r}}}
+size = {{"coefficients": [0.1], "seeds": 1, "options": {{"hidden_sizes": [8]}}, "steps": 1, "evaluations": 1}}
+run_sweep(SweepSpec(**what, **size))"""
     names = every_module_after(sweep)
     assert (tmp_path / "run" / "trials").is_dir() and "ray.tune" in names
     assert not {"ray.rllib", "mlflow", "wandb"}.intersection(names)
