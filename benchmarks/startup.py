@@ -1,10 +1,11 @@
-"""What comes before the first gradient update: imports, the command line, an RLlib run, a trial of Ray Tune.
+"""What comes beside gradient updates: imports, the command line, an RLlib run, a sweep, a trial of Ray Tune.
 
     python benchmarks/startup.py [--turns 5] [--trials 6] [--json FILE]
 
-Every line but the last two is a process of its own, from its start to its end; they take turns. The last two are trials
-of one update, one after the other in one Ray cluster: what a trial costs from the end of the one before to its own
-first result, in a new process and, with `reuse_actors`, in the one that there is. CPU seconds are those of the process.
+Every line but the last two is a process of its own, from its start to its end; all but the sweep take turns. The sweep
+of one update starts Ray, trains, and writes its report. The last two are trials of one update, one after the other in
+one Ray cluster: what a trial costs from the end of the one before to its own first result, in a new process and, with
+`reuse_actors`, in the one that there is. CPU seconds are those of the process and of what it waits for.
 """
 
 import itertools
@@ -37,6 +38,8 @@ STARTS = {
     "dr3-ray --help": ["-m", "dr3_ray.cli", "--help"],
     "first update through RLlib": ["-c", FIRST_UPDATE],
 }
+SWEEP = ["-m", "dr3_ray.cli", "sweep", "--dataset", "embedded:breakout-replay", "--coefficients", "0.03", "--seeds", "1"]
+SWEEP += ["--steps", "1", "--evaluations", "1", "--environment", "none", "--set", "hidden_sizes=[8]", "--out"]
 TRIALS = {"trial in a new process": False, "trial in a used process": True}
 
 
@@ -47,7 +50,7 @@ def start(arguments: list[str], core: int) -> dict[str, float]:
         ["taskset", "-c", str(core), sys.executable, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | ONE_THREAD | {"PYTHONPATH": str(HERE.parent)},
+        env=os.environ | ONE_THREAD | {"PYTHONPATH": str(HERE.parent), "RAY_ADDRESS": "local"},
     )
     _, status, used = os.wait4(process.pid, 0)
     if status:
@@ -102,6 +105,9 @@ def main() -> None:
         show(name, measured)
     os.environ |= ONE_THREAD | {"PYTHONPATH": str(HERE.parent)}  # Ray's workers have it from here
     with tempfile.TemporaryDirectory() as folder:
+        name = "a sweep of one update"
+        figures[name] = [start([*SWEEP, f"{folder}/run{turn}"], options.core) for turn in range(turns)]
+        show(name, figures[name])
         # its own cluster, whatever else runs on the machine
         ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=f"{folder}/ray")
         for name, reuse in TRIALS.items():
