@@ -38,8 +38,8 @@ STARTS = {
     "dr3-ray --help": ["-m", "dr3_ray.cli", "--help"],
     "first update through RLlib": ["-c", FIRST_UPDATE],
 }
-SWEEP = ["-m", "dr3_ray.cli", "sweep", "--dataset", "embedded:breakout-replay", "--coefficients", "0.03", "--seeds", "1"]
-SWEEP += ["--steps", "1", "--evaluations", "1", "--environment", "none", "--set", "hidden_sizes=[8]", "--out"]
+SWEEP = ["-m", "dr3_ray.cli", "sweep", "--dataset", "embedded:breakout-replay", "--environment", "none", "--seeds", "1"]
+SWEEP += ["--coefficients", "0.03", "--steps", "1", "--evaluations", "1", "--set", "hidden_sizes=[8]", "--out"]
 TRIALS = {"trial in a new process": False, "trial in a used process": True}
 
 
