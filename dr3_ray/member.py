@@ -133,7 +133,7 @@ def build_networks(
 
 def warn_of_unbounded_penalty(networks: nn.Module, members: Sequence[Member]) -> None:
     """Warn where DR3 minimises a dot product of features that can be negative: it has no lower bound."""
-    penalized = any(member.dr3 and member.dr3.dr3_coeff > 0.0 and member.dr3.dr3_form == "dot" for member in members)
+    penalized = any(member.dr3 and member.dr3.penalizes and member.dr3.dr3_form == "dot" for member in members)
     encoders = [each for name, each in networks.named_modules() if name.startswith("critic.") and isinstance(each, MLP)]
     if penalized and any(encoder.signed for encoder in encoders):
         warnings.warn(

@@ -142,6 +142,11 @@ def checked(option: "dataclasses.Field[Any]", value: Any) -> Any:
     return value
 
 
+def largest(value: Number) -> float:
+    """Of all members."""
+    return float(torch.as_tensor(value).max())
+
+
 def per_row(value: Number) -> Number:
     """A per-member number [K] as [K, 1], to stand beside [K, B] in an equation."""
     return value.unsqueeze(-1) if isinstance(value, Tensor) else value

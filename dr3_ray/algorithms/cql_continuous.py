@@ -24,7 +24,7 @@ from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.members import frozen
 from dr3_ray.networks.targets import target_of
 from dr3_ray.observations import Observations
-from dr3_ray.options import Number, choice, number, per_row
+from dr3_ray.options import Number, choice, largest, number, per_row
 from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
 
 Form = Literal["H", "H_unweighted", "rho"]
@@ -145,7 +145,7 @@ def conservative_terms(options: ContinuousCQLOptions, networks: Any, gap: Tensor
 
 def objective(options: ContinuousCQLOptions) -> Objective:
     """All losses at the same weights."""
-    warm_start = float(torch.as_tensor(options.bc_steps).max())
+    warm_start = largest(options.bc_steps)
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.rewards is not None and batch.terminateds is not None

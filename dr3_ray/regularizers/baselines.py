@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dr3_ray.errors import UserError
 from dr3_ray.networks.encoders import MLP, Generators, SpectralLinear, StackedLayerNorm, UnitLength
 from dr3_ray.networks.stochastic import Bottleneck, Dropout
-from dr3_ray.options import Number, Options, choice, number
+from dr3_ray.options import Number, Options, choice, largest, number
 from dr3_ray.types import Backup, Objective, Terms, Transition
 
 
@@ -53,12 +53,12 @@ class Baselines(Options):
     @property
     def seeks_rank(self) -> bool:
         """Whether any member has a weight on the srank penalty."""
-        return float(torch.as_tensor(self.srank_coeff).max()) > 0.0
+        return largest(self.srank_coeff) > 0.0
 
     @property
     def penalizes(self) -> bool:
         """Whether any member has a weight on a penalty."""
-        return self.critic_bottleneck or self.seeks_rank or float(torch.as_tensor(self.feature_l2_coeff).max()) > 0.0
+        return self.critic_bottleneck or self.seeks_rank or largest(self.feature_l2_coeff) > 0.0
 
 
 def change_critic(networks: nn.Module, options: Baselines, generators: Sequence[Generators]) -> None:
@@ -75,7 +75,7 @@ def change_critic(networks: nn.Module, options: Baselines, generators: Sequence[
 
 
 def _change(encoder: MLP, options: Baselines, generators: Generators) -> None:
-    if float(torch.as_tensor(options.critic_dropout).max()) > 0.0:
+    if largest(options.critic_dropout) > 0.0:
         encoder.dropout = Dropout(torch.as_tensor(options.critic_dropout))
     if options.critic_bottleneck:
         encoder.output = Bottleneck(generators, encoder.n_out, encoder.copies)

@@ -18,7 +18,7 @@ from torch.nn import functional
 from dr3_ray.errors import UserError
 from dr3_ray.losses.td import masked_mean
 from dr3_ray.networks.critics import next_features
-from dr3_ray.options import Number, Options, choice, number
+from dr3_ray.options import Number, Options, choice, largest, number
 from dr3_ray.types import Backup, Objective, Terms, Transition
 
 ADAPTIVE = ("dot_product", "cosine")
@@ -66,7 +66,7 @@ class DR3(Options):
     @property
     def penalizes(self) -> bool:
         """Whether there is anything to add to a loss; else the penalty is only measured."""
-        return float(torch.as_tensor(self.dr3_coeff).max()) > 0.0
+        return largest(self.dr3_coeff) > 0.0
 
 
 class LogMultiplier(nn.Module):
@@ -122,7 +122,7 @@ def multiplier_networks(options: DR3, members: int) -> dict[str, nn.Module]:
 
 def with_dr3(objective: Objective, options: DR3) -> Objective:
     """The objective plus `dr3_coeff` times the penalty on its critic's features."""
-    warmup = float(torch.as_tensor(options.dr3_warmup_steps).max())
+    warmup = largest(options.dr3_warmup_steps)
     penalizes = options.penalizes
 
     def regularized(
@@ -130,14 +130,13 @@ def with_dr3(objective: Objective, options: DR3) -> Objective:
     ) -> tuple[Terms, Backup | None]:
         terms, backup = objective(networks, batch, noise, step)
         assert backup is not None and batch.next_observations is not None
+        next_phi = next_features(networks.critic, batch, backup)
+        if options.dr3_stop_gradient:
+            next_phi = next_phi.detach()
         mask = backup.in_backup if options.dr3_mask_terminals else backup.in_backup.new_ones(backup.in_backup.shape)
         if options.dr3_match_actions:
             mask = mask * (batch.actions == backup.next_actions)
-        with torch.set_grad_enabled(penalizes):
-            next_phi = next_features(networks.critic, batch, backup)
-            if options.dr3_stop_gradient:
-                next_phi = next_phi.detach()
-            penalty = dr3_penalty(backup.phi, next_phi, mask, options.dr3_form)
+        penalty = dr3_penalty(backup.phi, next_phi, mask, options.dr3_form)
         coefficient = options.dr3_coeff
         if step < warmup:
             coefficient = coefficient * schedule(options.dr3_warmup_steps, step)
@@ -151,9 +150,10 @@ def with_dr3(objective: Objective, options: DR3) -> Objective:
                 held = masked_mean(cosines, mask.unsqueeze(1)).mean(-1)
             losses["dr3_multiplier"] = multiplier.loss((held - options.dr3_threshold).detach())
             metrics["dr3_weight"] = coefficient
-        # not 0 times the penalty: what no weight is on is a metric alone, which replayed steps leave out
-        nothing = torch.zeros(penalty.shape, dtype=penalty.dtype, device=penalty.device)
-        losses["dr3"] = coefficient * penalty if penalizes else nothing
+        if penalizes:
+            losses["dr3"] = coefficient * penalty
+        else:  # not 0 times the penalty: without a weight it is a metric alone, which replayed steps leave out
+            losses["dr3"] = torch.zeros(penalty.shape, dtype=penalty.dtype, device=penalty.device)
         return Terms(losses, metrics), backup
 
     return regularized
