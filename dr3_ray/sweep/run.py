@@ -189,7 +189,7 @@ def _train(
             log = MemberLog(index, histories, progress, searches.ended)
             room = spec.concurrent or slots(spec)
             dealer = PackSearcher(packs, sources, log.expect, searches, enrol, limit=limit, slots=room)
-            _fit(spec, dealer, log, progress.say)
+            _train_packs(spec, dealer, log, progress.say)
     except KeyboardInterrupt:  # SIGTERM, or Ctrl-C before Tune had started or a second time
         pass
     finally:
@@ -201,7 +201,7 @@ def _train(
     return bool(left or searches.left)
 
 
-def _fit(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[str], None]) -> None:
+def _train_packs(spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[str], None]) -> None:
     """One Tune trial for each pack."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints whatever `verbose` is
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what matters is said by the log, in one line
