@@ -34,9 +34,8 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def make(make_population: Any) -> Any:
-    def dqn(compile: bool = True, members: int = 2, execution: str = "stacked", *c0: float) -> Population:
-        weights = c0 or [0.1] * members
-        options = [{"compile": compile, "seed": seed, "dr3_coeff": weights[seed]} for seed in range(members)]
+    def dqn(compile: bool = True, members: int = 2, execution: str = "stacked") -> Population:
+        options = [{"compile": compile, "seed": seed} for seed in range(members)]
         return make_population(find("DR3-DQN", "discrete"), options, execution, torch.float64)
 
     return dqn
@@ -52,9 +51,10 @@ def on_a_clock(population: Population, monkeypatch: pytest.MonkeyPatch, plain: f
 
 @pytest.mark.parametrize(("c0", "functions"), [((0.1, 0.2), 1), ((0.0, 0.1), 2), ((0.0, 0.0), 1)])
 def test_members_without_a_weight_are_compiled_apart(
-    c0: tuple[float, ...], functions: int, make: Any, monkeypatch: Any, said: Any
+    c0: tuple[float, ...], functions: int, make_population: Any, monkeypatch: Any, said: Any
 ):
-    population = make(True, 2, "in_turn", *c0)
+    members = [{"compile": True, "dr3_coeff": each} for each in c0]
+    population = make_population(find("DR3-DQN", "discrete"), members, "in_turn", torch.float64)
     on_a_clock(population, monkeypatch, 50.0, 10.0)
     population.update(STEPS)
     [took, updates] = re.search(r"took ([\d.]+) s, made good by (\d+) updates", *said()).groups()
