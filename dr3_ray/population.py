@@ -289,7 +289,7 @@ class Population:
 
         `dot_product`, `dot_product_abs`, `cosine`, `phi_norm` over rows with a backup; `effective_rank` of φ(s, a);
         `q_mean` over the data's actions; `td_error`, the base algorithm's temporal-difference loss, the
-        mean over blocks of 256 rows.
+        mean over blocks of 256 rows, with convolutions of no more than a batch.
         """
         return diagnostics(self)
 

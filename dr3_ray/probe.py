@@ -11,6 +11,7 @@ from torch import Tensor
 from dr3_ray.diagnostics.features import feature_statistics
 from dr3_ray.diagnostics.implicit import Layers, implicit_regularizer
 from dr3_ray.diagnostics.rank import effective_rank
+from dr3_ray.networks.architecture import FLAT
 from dr3_ray.networks.critics import next_features
 from dr3_ray.observations import each_part
 from dr3_ray.options import Number
@@ -37,10 +38,11 @@ def diagnostics(population: Population) -> dict[str, Tensor]:
         next_phis = [next_features(view.networks.critic, block.batch, block.backup) for block in blocks]
         phi = torch.cat([block.backup.phi for block in blocks], dim=2)
         in_backup = torch.cat([block.backup.in_backup for block in blocks], dim=1)
+        share = in_backup.new_tensor([block.backup.in_backup.shape[1] for block in blocks]) / in_backup.shape[1]
         return feature_statistics(phi, torch.cat(next_phis, dim=2), in_backup) | {
             "effective_rank": effective_rank(phi).mean(-1),
-            "q_mean": torch.stack([block.terms.metrics["q_data"] for block in blocks]).mean(0),
-            "td_error": torch.stack([block.terms.losses["critic"] for block in blocks]).mean(0),
+            "q_mean": share @ torch.stack([block.terms.metrics["q_data"] for block in blocks]),
+            "td_error": share @ torch.stack([block.terms.losses["critic"] for block in blocks]),
         }
 
     return over_views(population, measured)
@@ -72,13 +74,20 @@ def over_views(
     if not population.spec.has_critic:
         return {}
     batch, noise = population.batches.probe()
+    n = rows_at_a_time(population)
     found: dict[str, list[Tensor]] = {}
     for view in population.views:
-        starts = range(0, batch.actions.shape[1], BLOCK)
-        blocks = [evaluated(population, view, batch, noise, slice(start, start + BLOCK)) for start in starts]
+        starts = range(0, batch.actions.shape[1], n)
+        blocks = [evaluated(population, view, batch, noise, slice(start, start + n)) for start in starts]
         for name, values in measured(view, some_rows(batch, slice(None), len(view.members)), blocks).items():
             found.setdefault(name, []).append(values)
     return {name: torch.cat(values) for name, values in found.items()}
+
+
+def rows_at_a_time(population: Population) -> int:
+    """Through convolutions no more than a step takes: 256, in 256 Nature-CNNs on a GPU, were 50 GiB of windows."""
+    options = population.members[0].options
+    return BLOCK if options.encoder == FLAT else min(BLOCK, options.batch_size)
 
 
 def evaluated(population: Population, view: View, batch: Transition, noise: dict[str, Tensor], rows: slice) -> Block:

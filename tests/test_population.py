@@ -14,6 +14,7 @@ from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.sampler import CountingSampler
 from dr3_ray.member import first_steps
 from dr3_ray.population import Population
+from dr3_ray.types import Spaces
 
 PROBED = {"dot_product", "dot_product_abs", "cosine", "phi_norm", "effective_rank", "q_mean", "td_error"}
 
@@ -262,8 +263,10 @@ def test_the_probe_measures_the_same_rows_for_everybody(critic_spec: AlgorithmSp
         assert probes[0][name].shape == (3,) and probes[0][name].isfinite().all()
 
 
-def test_the_probe_by_definition(make_population: Any):
-    population = make_population(find("DR3-DQN", "discrete"), [{"dr3_coeff": 0.7}])
+@pytest.mark.parametrize("options", [{}, {"encoder": "impala", "batch_size": 60}], ids=["flat", "in uneven blocks"])
+def test_the_probe_by_definition(options: dict[str, Any], make_population: Any):
+    spaces = Spaces((8, 8, 3), "discrete", 3) if options else None
+    population = make_population(find("DR3-DQN", "discrete"), [options | {"dr3_coeff": 0.7}], spaces=spaces)
     rows = population.batches.probe()[0]._asdict()
     assert rows["rewards"].shape == (1, 2048)
     critic = population.networks.critic

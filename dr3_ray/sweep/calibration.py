@@ -138,7 +138,7 @@ def _state(population: Population) -> dict[str, int]:
 
 
 def _memory(population: Population) -> int:
-    """Bytes that a pack takes while it trains: on a GPU its state and what torch reserves beside it, graphs included.
+    """Bytes that a pack takes: on a GPU its state and what torch reserves beside it, with graphs and the probe.
 
     On a CPU, where no peak is known of one pack alone, by the state and what an update keeps for its gradients.
     """
@@ -148,6 +148,7 @@ def _memory(population: Population) -> int:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_reserved()
         _settle(population)
+        population.probe()
         return state + torch.cuda.max_memory_reserved() - before
     kept: dict[int, int] = {}
 
