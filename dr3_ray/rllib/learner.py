@@ -24,6 +24,11 @@ def average_over_learners(values: torch.Tensor) -> None:
     values /= torch.distributed.get_world_size()
 
 
+def as_lists(metrics: dict[str, torch.Tensor]) -> dict[str, list[float]]:
+    """Each [K], as numbers."""
+    return {name: values.tolist() for name, values in metrics.items()}
+
+
 class PopulationLearner(TorchLearner):
     """`update` runs `updates_per_iteration` gradient steps of every member, targets included, and logs once.
 
@@ -58,11 +63,11 @@ class PopulationLearner(TorchLearner):
         self._check_is_built()
         self._weights_seq_no += 1
         population, started = self.population, time.perf_counter()
-        metrics = population.update(self.config.updates_per_iteration)
+        trained = as_lists(population.update(self.config.updates_per_iteration))  # waits until a GPU has made them
         elapsed = time.perf_counter() - started
-        metrics = metrics | population.probe() | {"diverged": population.diverged.float()}
-        for name, values in metrics.items():
-            for member, value in enumerate(values.tolist()):
+        measured = as_lists(population.probe() | {"diverged": population.diverged.float()})
+        for name, values in (trained | measured).items():
+            for member, value in enumerate(values):
                 self.metrics.log_value((DEFAULT_MODULE_ID, "members", f"{member:03d}", name), value, window=1)
         rate = self.config.updates_per_iteration * len(population.members) / elapsed
         self.metrics.log_value((DEFAULT_MODULE_ID, "updates_per_second"), rate, window=1)

@@ -1,6 +1,7 @@
 """Sweeps and RLlib's algorithms on a GPU: `pytest -m gpu` on a machine that has one."""
 
 import os
+import time
 from typing import Any
 
 import pytest
@@ -47,6 +48,17 @@ def test_an_algorithm_trains_on_the_gpu_and_goes_on_from_a_checkpoint_to_the_bit
     assert all(map(torch.equal, parameters(first), parameters(second)))
     assert measured["000"]["episode_return_mean"] < 0
     first.stop(), second.stop()
+
+
+def test_updates_are_timed_until_the_gpu_has_made_them():
+    """They were started in a hundredth of the time."""
+    config = iql(3).population([{"seed": seed} for seed in range(64)], updates_per_iteration=1_000)
+    algorithm = config.evaluation(evaluation_interval=None).build_algo()
+    algorithm.train()
+    started = time.perf_counter()
+    rate = algorithm.train()["updates_per_second"]
+    assert 1.0 <= rate * (time.perf_counter() - started) / 64_000 < 2.0
+    algorithm.stop()
 
 
 def test_trials_in_a_used_process_leave_no_memory_of_the_gpu_behind():
