@@ -31,12 +31,12 @@ def make(make_population: Callable[..., Population]) -> Callable[..., Population
     """A tiny population on the GPU, without first steps that differ, in which nothing is recorded."""
 
     def on_the_gpu(
-        spec: AlgorithmSpec, members: Any = ({"seed": 1}, {"seed": 2}), dtype: torch.dtype = torch.float32
+        spec: AlgorithmSpec, members: Any = ({"seed": 1}, {"seed": 2}), dtype: torch.dtype = torch.float32, **how: Any
     ) -> Population:
         known = {name for name, _ in spec.options()}
         settled: dict[str, Any] = dict.fromkeys((name for name in known if name.endswith("_steps")), 0)
         settled |= dict.fromkeys(known & {"policy_delay", "target_period"}, 2)
-        return make_population(spec, [settled | member for member in members], "stacked", dtype, device="cuda")
+        return make_population(spec, [settled | member for member in members], "stacked", dtype, device="cuda", **how)
 
     return on_the_gpu
 
@@ -62,6 +62,13 @@ def test_graphs_do_what_they_were_recorded_from(spec: AlgorithmSpec, make: Any):
     plain.graphs = None
     assert_equal(trained(recorded), trained(plain))
     assert any(recorded.graphs._recorded.values()) and not recorded.diverged.any()
+
+
+def test_a_penalty_without_weight_is_measured_and_trains_nothing(critic_spec: AlgorithmSpec, make: Any):
+    members = [{"seed": seed, "dr3_coeff": 0.0} for seed in (1, 2)]
+    ours, base = trained(make(critic_spec, members)), trained(make(critic_spec, members, regularized=False))
+    assert ours.pop("dr3_penalty").all() and not ours.pop("loss_dr3").any()
+    assert_equal(ours, base)
 
 
 def test_a_gpu_trains_as_a_cpu_does(spec: AlgorithmSpec, make: Any, make_population: Any):
