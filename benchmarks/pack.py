@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from shared.contest import Contest, Entry, Turn, arguments, ratio, write
+from shared.contest import Contest, Ended, Entry, Turn, arguments, ratio, write
 from shared.evaluation_share import shares
 from shared.noise import prepare
 
@@ -78,7 +78,7 @@ def entries_of(label: str, options: Any) -> dict[str, Entry]:
 
 
 def measure(label: str, precision: str, options: Any, folder: Path) -> dict[str, list[Turn]]:
-    """The turns of all packs; they are printed."""
+    """The turns of all packs, printed as they come; on a GPU without those that do not fit."""
     case, clock = CASES[label], "wall" if options.device == "cuda" else "cpu"
     updates = GPU_UPDATES if options.device == "cuda" else case.updates
     asked = {
@@ -87,33 +87,43 @@ def measure(label: str, precision: str, options: Any, folder: Path) -> dict[str,
     }  # fmt: skip
     entries = entries_of(label, options)
     core = options.core if options.device == "cpu" else None
-    # a GPU has no memory for all packs at once, and little noise that turns would have to share
-    rounds = [{name: entry} for name, entry in entries.items()] if options.device == "cuda" else [entries]
+    compared = ("limits", f"{options.members[0]} auto")  # what the others are shares and multiples of
+    rounds = [list(entries)]
+    if options.device == "cuda":  # it has no memory for all at once, and little noise that turns would have to share
+        rounds = [[name] for name in dict.fromkeys((*compared, *entries))]
     found: dict[str, list[Turn]] = {}
-    for each_round in rounds:
-        with Contest(each_round, options.peers, core, asked, folder) as contest:
-            found |= contest.take_turns(options.turns)
-    limits = found["limits"]
+    for names in rounds:
+        try:
+            with Contest({name: entries[name] for name in names}, options.peers, core, asked, folder) as contest:
+                found |= contest.take_turns(options.turns)
+        except Ended as error:
+            if len(rounds) == 1 or names[0] in compared:
+                raise
+            print(f"{f'{label}, {precision}: {names[0]}':34}  {error}"[:200], flush=True)
+            continue
+        for name in names:
+            if name != "limits":
+                limits, single = (found[name] for name in compared)
+                members = entries[name].asked["members"]
+                print(row(f"{label}, {precision}: {name}", members, found[name], single, limits, clock), flush=True)
+    return found
+
+
+def row(shown: str, members: int, turns: list[Turn], single: list[Turn], limits: list[Turn], clock: str) -> str:
+    """A line of the table: a pack of so many members beside one with a single member, and its shares of the limits."""
     flops = statistics.median(turn["flops"] * turn["updates"] / turn[clock] for turn in limits)
     moved = statistics.median(turn["bytes"] / turn["copy"][clock] for turn in limits)
-    single = [turn[clock] / turn["updates"] for turn in found[f"{options.members[0]} auto"]]
-    for name, turns in found.items():
-        if name == "limits":
-            continue
-        members = entries[name].asked["members"]
-        each = [turn[clock] / turn["updates"] / members for turn in turns]
-        ms, last = statistics.median(each) * 1e3, turns[-1]
-        shown = f"{label}, {precision}: {name}"
-        line = f"{shown:34}{ms:9.3f}{f'{min(each) * 1e3:.3f}-{max(each) * 1e3:.3f}':>17}{ratio(single, each):8.2f}"
-        line += f"{1e3 / ms:10.0f}"
-        if "flops" in last:
-            step = ms / 1e3 * members
-            least = 4 * (7 * last["parameters"] + 2 * last["targets"])
-            line += f"{last['flops'] / step / flops:9.0%}{least / step / moved:8.0%}  {last['execution']}"
-            if options.device == "cuda":
-                line += f"  {last['peak_device_mib'] / members:.1f}"
-        print(line, flush=True)
-    return found
+    each = [turn[clock] / turn["updates"] / members for turn in turns]
+    ms, last = statistics.median(each) * 1e3, turns[-1]
+    by_it = ratio([turn[clock] / turn["updates"] for turn in single], each)
+    line = f"{shown:34}{ms:9.3f}{f'{min(each) * 1e3:.3f}-{max(each) * 1e3:.3f}':>17}{by_it:8.2f}{1e3 / ms:10.0f}"
+    if "flops" in last:
+        step = ms / 1e3 * members
+        least = 4 * (7 * last["parameters"] + 2 * last["targets"])
+        line += f"{last['flops'] / step / flops:9.0%}{least / step / moved:8.0%}  {last['execution']}"
+    if "peak_device_mib" in last:
+        line += f"  {last['peak_device_mib'] / members:.1f}"
+    return line
 
 
 def main() -> None:

@@ -34,6 +34,10 @@ class Entry(NamedTuple):
     asked: dict[str, Any] = {}  # noqa: RUF012
 
 
+class Ended(SystemExit):
+    """A contender has ended where it was to answer, and what it said last."""
+
+
 class Contender:
     """A process that works when it is its turn. What it prints beside its answers goes to `log`."""
 
@@ -55,7 +59,7 @@ class Contender:
             )
 
     def turn(self) -> Turn:
-        """What it answers to one turn."""
+        """What it answers to one turn; Ended: it has none."""
         assert self.process.stdin and self.process.stdout
         try:
             self.process.stdin.write(f"{self.updates}\n")
@@ -66,7 +70,7 @@ class Contender:
             if line.startswith("TOOK "):
                 return json.loads(line[5:])  # type: ignore[no-any-return]
         last = self.log.read_text().strip().splitlines()[-1:]
-        raise SystemExit(f"{self.script} has ended: {''.join(last)}")
+        raise Ended(f"{self.script} has ended: {''.join(last)}")
 
     def memory(self) -> dict[str, float]:
         """MiB of the process and all that it has started, now: see `memory_of`."""
