@@ -24,9 +24,9 @@ $(STAMP): pyproject.toml constraints.txt scripts/create_venv.sh
 demo: $(STAMP)  ## sweep DR3's coefficient on the data set in the package and write a report
 	$(BIN)/dr3-ray demo
 
-test: $(STAMP)  ## run the tests in two processes; PYTEST_ARGS="-k name" selects some
+test: $(STAMP)  ## run the tests in three processes; PYTEST_ARGS="-k name" selects some
 	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2 postgresql g++:g++ $(HEADERS)
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 $(PYTEST_ARGS)
 
 smoke: $(STAMP)  ## run the benchmarks and studies at their smallest
 	scripts/debian_packages.sh g++:g++ $(HEADERS)

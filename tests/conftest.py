@@ -4,6 +4,7 @@ import dataclasses
 import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -26,8 +27,11 @@ from dr3_ray.types import Spaces
 
 # Ray decides once a process whether it wants tokens, so all tests in one agree; its own would lie in ~/.ray
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-# Ray's workers would be polite, and starve beside the other process of the tests
+# Ray's workers would be polite, and starve beside the other processes of the tests
 os.environ.setdefault("RAY_worker_niceness", "0")
+# the Rays of one process of the tests, and their clusters, are not for the others to find
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+os.environ["RAY_TMPDIR"] = os.path.join(tempfile.gettempdir(), f"ray-{os.getuid()}-{WORKER}")
 # and its workers have the environment in which it was started; the server for S3 takes any key
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 # sums of float32 are then the same however the tests are started; `make test` asks for it as well
@@ -217,18 +221,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("critic_spec", [each for each in every_algorithm() if each.values[0].has_critic])
 
 
-# what these start is found by every Ray on the machine, and their disks, hosts and signals are the machine's own
-ONE_AT_A_TIME = {"cli", "cluster", "packaging", "rllib", "sweep"}
-ELSEWHERE = "test_two_hosts.py"  # on machines of its own, as far as Ray can tell
+SLOWEST = ("test_two_hosts", "test_survival", "test_algorithms", "test_evolution", "test_schedulers", "test_searched")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first, so that no process is long at one of them when the others are done."""
+    items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
 
 
 class ByFile(LoadScopeScheduling):
-    """Files are shared out to the processes of pytest-xdist; those of some folders all go to one of them."""
+    """Files are shared out to the processes of pytest-xdist, in the order in which they were collected."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        *folders, name = file.split("/")
-        return "machine" if ONE_AT_A_TIME.intersection(folders) and name != ELSEWHERE else file
+        return nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -61,6 +61,7 @@ def pendulum(tmp_path_factory: pytest.TempPathFactory) -> str:
 def local_ray() -> Iterator[None]:
     import ray
 
+    ray.shutdown()  # of tests that were here before
     # a GPU that is only declared: enough to ask for parts of it
     ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield

@@ -64,14 +64,13 @@ def collected() -> Callable[..., str]:
     return collect
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster():
-    """One Ray for all sweeps in this process; its address."""
-    ours = not ray.is_initialized()
+    """One Ray for all tests of this folder; its address."""
+    ray.shutdown()  # of tests that were here before
     connect()
     yield ray.get_runtime_context().gcs_address
-    if ours:
-        ray.shutdown()
+    ray.shutdown()
 
 
 def statuses(run: Path) -> Counter[str]:

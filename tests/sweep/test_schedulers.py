@@ -108,7 +108,7 @@ def test_pb2_tries_other_numbers_within_bounds_and_ends(cluster, tmp_path, heigh
     path = tmp_path / "schedule.jsonl"
     space = {"dr3_coeff": tune.grid_search(starts), "tau": 0.5, "height": height, "empty": {}}
     results = tune.Tuner(
-        tune.with_resources(Hill, {"cpu": 0.5}),
+        tune.with_resources(Hill, {"cpu": 1}),
         param_space=space,
         tune_config=tune.TuneConfig(scheduler=scheduler_of("pb2", BOUNDS, path), reuse_actors=True),
         run_config=tune.RunConfig(
