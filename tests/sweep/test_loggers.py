@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import ray
 from mlflow import MlflowClient
 from tensorboardX.proto.event_pb2 import Event
 from wandb.proto.wandb_internal_pb2 import Record
@@ -20,7 +19,7 @@ from dr3_ray.errors import UserError
 from dr3_ray.sweep.histories import read_histories
 from dr3_ray.sweep.index import read_index
 from dr3_ray.sweep.loggers import LOGGERS, Loggers, check_installed, group_of
-from dr3_ray.sweep.run import connect, run_sweep
+from dr3_ray.sweep.run import run_sweep
 from dr3_ray.sweep.spec import SweepSpec, members
 from dr3_ray.sweep.specfile import read_spec
 
@@ -93,18 +92,12 @@ def read(out: Path, name: str, member: str = A) -> Points:
     return lines(out / "logs" / name / f"{run}.{'csv' if name == 'csv' else 'jsonl'}")
 
 
-def test_every_row_of_a_sweep_arrives_everywhere(tmp_path, capfd):
+def test_every_row_of_a_sweep_arrives_everywhere(cluster, tmp_path, capfd):
     """The first example of docs/sweeps.md: one run a member, grouped by configuration without the seed."""
-    ours = not ray.is_initialized()
-    connect()
     (tmp_path / "spec.yaml").write_text(DOCS.read_text().split("```yaml")[1].split("```")[0])
     asked = {"environment": "none", "log": list(LOGGERS), "out": tmp_path / "run"}
     sweep = SweepSpec(**read_spec(tmp_path / "spec.yaml") | asked)
-    try:
-        assert run_sweep(sweep).statuses == {"finished": 4}
-    finally:
-        if ours:
-            ray.shutdown()
+    assert run_sweep(sweep).statuses == {"finished": 4}
     assert "gave up" not in capfd.readouterr().err
     client = MlflowClient((sweep.out / "logs" / "mlflow").as_uri())
     runs = client.search_runs([client.get_experiment_by_name("run").experiment_id])
