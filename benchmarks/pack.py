@@ -43,12 +43,13 @@ CASES = {
     "dqn": Case("DR3-CQL", "breakout", WIDE | {"batch_size": 32}, 512),
     "dqn-256": Case("DR3-CQL", "breakout", WIDE | {"batch_size": 256}, 256),
     "dqn-32-wide": Case("DR3-CQL", "breakout", {"hidden_sizes": [32, 32], "batch_size": 32}, 1024),
+    "dqn-tiny": Case("DR3-CQL", "lander", {"hidden_sizes": [32, 32], "batch_size": 64}, 1024),
     "nature-cnn": Case(
         "DR3-CQL", "atari", {"hidden_sizes": [512], "batch_size": 32, "encoder": "nature_cnn"}, 32
     ),
 }  # fmt: skip
 GPU_UPDATES = 512  # of a turn of up to 8 members; whole chunks of CUDA graphs
-DISCRETE_FLAT = ("dqn", "dqn-256", "dqn-32-wide")  # which the JAX peer knows
+DISCRETE_FLAT = ("dqn", "dqn-256", "dqn-32-wide", "dqn-tiny")  # which the JAX peer knows
 
 
 def entries_of(label: str, options: Any) -> dict[str, Entry]:

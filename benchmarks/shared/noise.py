@@ -11,9 +11,11 @@ from dr3_ray.data import Provenance, SpaceSpec, episode_columns, load_dataset, w
 
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminateds", "truncateds")
 CHEETAH = (gym.spaces.Box(-np.inf, np.inf, (17,)), gym.spaces.Box(-1.0, 1.0, (6,)))
+LANDER = (gym.spaces.Box(-np.inf, np.inf, (8,)), gym.spaces.Discrete(4))
 ATARI = (gym.spaces.Box(0, 255, (84, 84, 4), np.uint8), gym.spaces.Discrete(6))
 NOISE = {
     "cheetah": (CHEETAH, 20, 1000),
+    "lander": (LANDER, 20, 1000),
     "atari": (ATARI, 10, 200),
     "frames": (ATARI, 10, 1000),
 }  # spaces, episodes, rows in each
@@ -39,11 +41,14 @@ def _write_noise(kind: str, to: Path) -> None:
     rng = np.random.default_rng(0)
 
     def episode(number: int) -> Any:
+        shape = (rows + 1, *observations.shape)
+        if observations.dtype == np.uint8:
+            seen = rng.integers(256, size=shape, dtype=np.uint8)
+        else:
+            seen = rng.normal(size=shape).astype(np.float32)
         if isinstance(actions, gym.spaces.Discrete):
-            seen = rng.integers(256, size=(rows + 1, *observations.shape), dtype=np.uint8)
             done = rng.integers(actions.n, size=rows)
         else:
-            seen = rng.normal(size=(rows + 1, *observations.shape)).astype(np.float32)
             done = np.tanh(rng.normal(size=(rows, *actions.shape))).astype(np.float32)
         rewards = rng.normal(size=rows).astype(np.float32)
         over = {"terminated": number % 2 == 0, "truncated": number % 2 == 1}
