@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 import pytest
 import torch
 from torch import Tensor
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadFileScheduling
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
@@ -229,18 +229,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
 
 
-class ByFile(LoadScopeScheduling):
-    """Files are shared out to the processes of pytest-xdist, in the order in which they were collected."""
-
-    def __init__(self, config: pytest.Config, log: Any) -> None:
-        super().__init__(config, log)
-        config.option.loadscopereorder = False
-
-    def _split_scope(self, nodeid: str) -> str:
-        return nodeid.partition("::")[0]
-
-
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Not `--dist loadgroup`, whose groups xdist 3.8 does not find with pytest 9.2."""
-    return ByFile(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Processes take file by file in the order in which they were collected, whatever `--dist` says."""
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
