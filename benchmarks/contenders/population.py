@@ -29,9 +29,9 @@ class Operations(TorchDispatchMode):
         return out
 
 
-@register_flop_formula([torch.ops.mkldnn._linear_pointwise], get_raw=True)
-def onednn(x: torch.Tensor, weight: torch.Tensor, *_: Any, **__: Any) -> int:
-    return 2 * x.numel() * weight.shape[0]
+@register_flop_formula([torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._convolution_pointwise], get_raw=True)
+def onednn(x: torch.Tensor, weight: torch.Tensor, *_: Any, out_val: torch.Tensor, **__: Any) -> int:
+    return 2 * out_val.numel() * weight[0].numel()
 
 
 torch.set_num_threads(1)

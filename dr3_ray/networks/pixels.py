@@ -1,79 +1,14 @@
 """Convolutional encoders of images, and the random crop that augments them."""
 
-import math
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.nn import functional
 
-from dr3_ray.networks.encoders import Generators, first_weights
+from dr3_ray.networks.convolutions import Convolutions, StackedConv2d, channels_together, kept
+from dr3_ray.networks.encoders import Generators
 from dr3_ray.observations import Observations, each_part, is_image
-from dr3_ray.precision import rounded
-
-UNFOLDED = 8.0  # a GPU multiplies windows where this bounds the memory that they take, by that of the images
-
-
-class StackedConv2d(nn.Module):
-    """K × C independent convolutions as one grouped convolution, weights of shape [K, C, out, in, size, size].
-
-    First weights and biases are uniform in ±1/√(in · size²), as in `torch.nn.Conv2d`.
-    """
-
-    def __init__(
-        self,
-        generators: Generators,
-        n_in: int,
-        n_out: int,
-        size: int,
-        stride: int = 1,
-        padding: int = 0,
-        copies: int = 1,
-    ):
-        super().__init__()
-        self.weight = first_weights(generators, n_in * size**2, (copies, n_out, n_in, size, size))
-        self.bias = first_weights(generators, n_in * size**2, (copies, n_out))
-        self.stride, self.padding = stride, padding
-
-    def forward(self, x: Float[Tensor, "batch group n_in height width"]) -> Float[Tensor, "batch group n_out h w"]:
-        """A group for every member and copy: K · C."""
-        groups = self.weight.shape[0] * self.weight.shape[1]
-        if groups > 1 and x.device.type == "cuda" and self.overlap(x) < UNFOLDED:
-            return self._of_windows(x)
-        kept = torch.bfloat16 if rounded(x) else x.dtype  # what the next layer would round is handed on like that
-        x, weight, bias = (each.to(kept) for each in (x.flatten(1, 2), self.weight.flatten(0, 2), self.bias.flatten()))
-        if channels_together(groups, x):
-            x, weight = (each.contiguous(memory_format=torch.channels_last) for each in (x, weight))
-        y = functional.conv2d(x, weight, bias, self.stride, self.padding, groups=groups)
-        return y.view(len(y), groups, -1, *y.shape[2:])
-
-    def overlap(self, x: Tensor) -> float:
-        """How often a number of x stands in a window, on average."""
-        *_, size, _ = self.weight.shape
-        outputs = [(n + 2 * self.padding - size) // self.stride + 1 for n in x.shape[3:]]
-        return math.prod(outputs) * size**2 / math.prod(x.shape[3:])
-
-    def _of_windows(self, x: Tensor) -> Tensor:
-        """The same as products of matrices: cuDNN took 1.8 times as long for 64 groups, in bfloat16 2.5 times.
-
-        Neighbours in memory are the channels of a pixel, here and in what is returned.
-        """
-        size, kept = self.weight.shape[-1], torch.bfloat16 if rounded(x) else x.dtype
-        images = functional.pad(x.to(kept), [self.padding] * 4).permute(1, 0, 3, 4, 2).contiguous()
-        windows = images.unfold(2, size, self.stride).unfold(3, size, self.stride)  # [G, B, h, w, in, size, size]
-        matrices = windows.permute(0, 1, 2, 3, 5, 6, 4).flatten(4).flatten(1, 3)  # [G, B · h · w, size · size · in]
-        weight = self.weight.flatten(0, 1).permute(0, 3, 4, 2, 1).flatten(1, 3).to(kept)  # [G, size · size · in, out]
-        y = torch.baddbmm(self.bias.flatten(0, 1).unsqueeze(1).to(kept), matrices, weight)
-        return y.view(*windows.shape[:4], -1).permute(1, 0, 4, 2, 3)
-
-
-def channels_together(groups: int, x: Tensor) -> bool:
-    """Whether the channels of a pixel should be neighbours in memory: for one group on a CPU.
-
-    oneDNN's gradient of the weights of Nature-CNN's first layer then takes 4 ms instead of 12, for 64 images.
-    """
-    return groups == 1 and x.device.type == "cpu"
 
 
 class MaxPool(nn.MaxPool2d):
@@ -90,21 +25,21 @@ class Residual(nn.Module):
 
     def __init__(self, generators: Generators, n: int, copies: int):
         super().__init__()
-        self.first = StackedConv2d(generators, n, n, 3, padding=1, copies=copies)
-        self.second = StackedConv2d(generators, n, n, 3, padding=1, copies=copies)
+        self.layers = Convolutions(StackedConv2d(generators, n, n, 3, padding=1, copies=copies) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the shape of x."""
-        return x + self.second(torch.relu(self.first(torch.relu(x))))  # type: ignore[no-any-return]
+        return x + self.layers(torch.relu(x))  # type: ignore[no-any-return]
 
 
 def nature_cnn(generators: Generators, n_in: int, copies: int) -> nn.Sequential:
     """Mnih et al. 2015: 32 filters of 8×8 at stride 4, 64 of 4×4 at 2, 64 of 3×3 at 1; then `hidden_sizes` (512)."""
-    return nn.Sequential(
-        StackedConv2d(generators, n_in, 32, 8, stride=4, copies=copies), nn.ReLU(),
-        StackedConv2d(generators, 32, 64, 4, stride=2, copies=copies), nn.ReLU(),
-        StackedConv2d(generators, 64, 64, 3, copies=copies), nn.ReLU(),
-    )  # fmt: skip
+    layers = [
+        StackedConv2d(generators, n_in, 32, 8, stride=4, copies=copies),
+        StackedConv2d(generators, 32, 64, 4, stride=2, copies=copies),
+        StackedConv2d(generators, 64, 64, 3, copies=copies),
+    ]
+    return nn.Sequential(Convolutions(layers), nn.ReLU())
 
 
 def impala_cnn(generators: Generators, n_in: int, copies: int) -> nn.Sequential:
@@ -171,10 +106,9 @@ class PixelEncoder(nn.Module):
         copied = pixels.transpose(0, 1).unsqueeze(2).expand(-1, -1, self.copies, -1, -1, -1)  # [B, K, C, channel, …]
         if channels_together(members * self.copies, copied):
             copied = copied.movedim(3, -1).contiguous().movedim(-1, 3)  # as long as they are bytes
-        y = copied.flatten(1, 2).to(dtype)
-        if images.dtype == torch.uint8:
-            y.div_(255.0)
-        *layers, last = self.layers
+        first, *layers, last = self.layers
+        multiplied = kept(next(self.parameters()))  # bytes are exact in bfloat16, a 255th of them is not
+        y = first(copied.flatten(1, 2).to(multiplied), 1.0 / 255.0 if images.dtype == torch.uint8 else 1.0)
         for layer in layers:
             y = layer(y)
         # the ReLU behind the flattening, which changes the order in memory: its gradient arrives in this one

@@ -122,7 +122,7 @@ class _Layers(torch.autograd.Function):
                 gradient = gradient.to(passed[layer + 1].dtype)
                 if layer < ctx.activated:
                     ours = layer < depth - 1  # and not somebody else's to read
-                    gradient = _through_relu(gradient, passed[layer + 1], out=gradient if ours else None)
+                    gradient = through_relu(gradient, passed[layer + 1], out=gradient if ours else None)
                 if needs[2 * layer]:
                     of_layers[2 * layer].append(_product(passed[layer].t(), gradient.t()))
                     of_layers[2 * layer + 1].append(gradient.sum(0, keepdim=True, dtype=torch.float32))
@@ -133,7 +133,7 @@ class _Layers(torch.autograd.Function):
         return (_stack(of_x) if needs_x else None, None, *(_stack(each) if each else None for each in of_layers))
 
 
-def _through_relu(gradient: Tensor, y: Tensor, out: Tensor | None) -> Tensor:
+def through_relu(gradient: Tensor, y: Tensor, out: Tensor | None) -> Tensor:
     """The gradient in what a ReLU made y of."""
     if out is None:
         return torch.ops.aten.threshold_backward(gradient, y, 0.0)  # type: ignore[no-any-return]

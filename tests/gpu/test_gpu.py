@@ -15,7 +15,7 @@ from dr3_ray.data.n_step import FOLLOWED, gather_n_step
 from dr3_ray.data.resident import Resident
 from dr3_ray.data.sampler import CountingSampler
 from dr3_ray.member import Member
-from dr3_ray.networks.pixels import UNFOLDED, StackedConv2d
+from dr3_ray.networks.convolutions import UNFOLDED, StackedConv2d
 from dr3_ray.networks.products import relu_layers
 from dr3_ray.population import Population
 from dr3_ray.precision import matmul_precision
