@@ -89,6 +89,7 @@ def every_option() -> list[Any]:
 
 
 @pytest.mark.parametrize(("algorithm", "field"), every_option())
+@pytest.mark.usefixtures("without_shape_checks")
 def test_every_option_changes_the_run(algorithm: AlgorithmSpec, field: Any, make_population: Any):
     """Three updates from the same seed end in other losses, or other parameters."""
 

@@ -33,7 +33,7 @@ def sweep(run: Path, **more: Any) -> SweepSpec:
         concurrent=1,
         environment="none",
         checkpoint_every=1,
-        options={"hidden_sizes": [16, 16]},
+        options={"hidden_sizes": [16, 16], "batch_size": 32},
         out=run,
         **more,
     )
