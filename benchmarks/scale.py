@@ -40,7 +40,8 @@ METRICS = (
     "loss_dr3", "phi_norm", "q_data", "q_mean", "target", "td_error",
 )  # fmt: skip
 COEFFICIENTS, SEEDS, GRID = 10, 10, 10
-UPDATES = 1000  # between two evaluations
+UPDATES = 1000  # between two evaluations,
+RATE = 1234.5  # and so many a second, it is said
 
 
 class FakePack(tune.Trainable):
@@ -58,7 +59,7 @@ class FakePack(tune.Trainable):
         return {
             "members": [self.measured(config) for config in self.pack],
             "num_updates": self.results * UPDATES,
-            "updates_per_second": 1234.5,
+            "updates_per_second": RATE,
             "time_s": float(self.results),
             "cut": [],
             "earlier": [],
@@ -133,12 +134,11 @@ def machines(nodes: int, slots: int) -> Iterator[str]:
 
 def sweep(spec: Path, seconds: float) -> None:
     """What a driver does, with packs that train nothing."""
-    import dr3_ray.sweep.trainable
-    from dr3_ray.sweep.run import run_sweep
+    from dr3_ray.sweep import run
 
     FakePack.seconds = seconds
-    dr3_ray.sweep.trainable.PackTrainable = FakePack  # type: ignore[assignment, misc]
-    summary = run_sweep(SweepSpec(**json.loads(spec.read_text())))
+    run.PackTrainable = FakePack  # type: ignore[assignment, misc]
+    summary = run.run_sweep(SweepSpec(**json.loads(spec.read_text())))
     assert summary.exit_code == 0, summary
 
 

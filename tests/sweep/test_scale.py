@@ -16,12 +16,15 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "scale.py"
 @pytest.mark.smoke
 def test_the_benchmark_of_scale_kills_resumes_and_reads_a_sweep(tmp_path):
     command = [sys.executable, str(BENCHMARK), "--smoke", "--json", str(tmp_path / "figures.json")]
+    command += ["--out", str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [figures] = json.loads((tmp_path / "figures.json").read_text())
     assert figures["members"] == 20
     assert all(value > 0 for value in figures.values())
     assert figures["from --resume to the first trial, s"] > 0  # there is none unless the second driver trains the rest
+    rates = read_histories(tmp_path / "runs" / "20-0", ("updates_per_second",))["updates_per_second"]
+    assert rates.unique().to_pylist() == [1234.5]  # nothing was trained
 
 
 def test_a_change_of_status_does_not_repeat_the_configuration(tmp_path):
