@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 import pytest
 import torch
 from torch import Tensor
-from xdist.scheduler import LoadFileScheduling
+from xdist.scheduler import LoadFileScheduling, LoadScheduling
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
@@ -230,7 +230,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | LoadScheduling:
     """Processes take file by file in the order in which they were collected, whatever `--dist` says."""
+    if config.option.markexpr == "smoke":  # a few tests of half a minute that share nothing
+        return LoadScheduling(config, log)
     config.option.loadscopereorder = False
     return LoadFileScheduling(config, log)

@@ -10,6 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.smoke
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+# processes of the tests run beside each other, each on its own
+CORE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % (os.cpu_count() or 1)
 SCRIPTS = {
     "speed.py": ["--cases", "dqn-cql", "--without", "stock RLlib", "--forms", "fp32, compiled"],
     "pack.py": ["--cases", "dqn"],
@@ -20,7 +22,7 @@ SCRIPTS = {
 
 def figures_of(script: str, folder: Path) -> dict:
     """What the script wrote."""
-    command = [sys.executable, str(BENCHMARKS / script), "--smoke", *SCRIPTS[script]]
+    command = [sys.executable, str(BENCHMARKS / script), "--smoke", "--core", str(CORE), *SCRIPTS[script]]
     alone = os.environ | {"RAY_ADDRESS": "local"}  # whatever else runs on the machine
     done = subprocess.run([*command, "--json", str(folder / "figures.json")], capture_output=True, text=True, env=alone)
     assert done.returncode == 0, done.stderr
