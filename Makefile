@@ -26,7 +26,7 @@ demo: $(STAMP)  ## sweep DR3's coefficient on the data set in the package and wr
 
 test: $(STAMP)  ## run the tests in three processes; PYTEST_ARGS="-k name" selects some
 	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2 postgresql g++:g++ $(HEADERS)
-	$(BIN)/python -m pytest -n 3 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 smoke: $(STAMP)  ## run the benchmarks and studies at their smallest
 	scripts/debian_packages.sh g++:g++ $(HEADERS)

@@ -15,7 +15,6 @@ import pyarrow.fs as pafs
 import pytest
 import torch
 from torch import Tensor
-from xdist.scheduler import LoadFileScheduling, LoadScheduling
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
@@ -227,12 +226,3 @@ SLOWEST = ("test_two_hosts", "test_survival", "test_algorithms", "test_evolution
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes come first, so that no process is long at one of them when the others are done."""
     items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | LoadScheduling:
-    """Processes take file by file in the order in which they were collected, whatever `--dist` says."""
-    if config.option.markexpr == "smoke":  # a few tests of half a minute that share nothing
-        return LoadScheduling(config, log)
-    config.option.loadscopereorder = False
-    return LoadFileScheduling(config, log)
