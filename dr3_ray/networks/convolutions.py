@@ -1,7 +1,7 @@
 """Stacked convolutions, each by what is fastest on its device."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,9 @@ class StackedConv2d(nn.Module):
         """Of x · scale, with a group for every member and copy: K · C."""
         if self.groups > 1 and x.device.type == "cuda" and self.overlap(x) < UNFOLDED:
             return self._of_windows(x, scale)
-        y = functional.conv2d(*self.factors(x, scale), self.stride, self.padding, groups=self.groups)
+        y = functional.conv2d(
+            self.flat(x), *self.factors(kept(x), scale), self.stride, self.padding, groups=self.groups
+        )
         return y.view(len(y), self.groups, -1, *y.shape[2:])
 
     @property
@@ -51,13 +53,13 @@ class StackedConv2d(nn.Module):
         """K · C."""
         return self.weight.shape[0] * self.weight.shape[1]
 
-    def factors(self, x: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, G · in, height, width], W [G · out, in, size, size] and b [G · out], as they are multiplied."""
-        x, weight, bias = (each.to(kept(x)) for each in (x.flatten(1, 2), self._scaled(scale), self.bias))
-        weight, bias = weight.flatten(0, 2), bias.flatten()
-        if channels_together(self.groups, x):
-            x, weight = (each.contiguous(memory_format=torch.channels_last) for each in (x, weight))
-        return x, weight, bias
+    def flat(self, x: Tensor) -> Tensor:
+        """x as it is convolved, [B, G · in, height, width]."""
+        return laid_out(self.groups, x.flatten(1, 2).to(kept(x)))
+
+    def factors(self, dtype: torch.dtype, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """W · scale [G · out, in, size, size] and b [G · out], as x of this type is convolved with them."""
+        return laid_out(self.groups, self._scaled(scale).to(dtype).flatten(0, 2)), self.bias.to(dtype).flatten()
 
     def _scaled(self, scale: float) -> Tensor:
         """W · scale, which are fewer numbers than x · scale."""
@@ -96,11 +98,13 @@ def channels_together(groups: int, x: Tensor) -> bool:
     return groups == 1 and x.device.type == "cpu"
 
 
+def laid_out(groups: int, x: Tensor) -> Tensor:
+    """Images or weights, with the channels of a pixel together where that is faster."""
+    return x.contiguous(memory_format=torch.channels_last) if channels_together(groups, x) else x
+
+
 class Convolutions(nn.ModuleList):
     """Convolutions with a ReLU between each two."""
-
-    def __init__(self, layers: Iterable[StackedConv2d]):
-        super().__init__(layers)
 
     def forward(
         self, x: Float[Tensor, "batch group n_in height width"], scale: float = 1.0
@@ -108,10 +112,11 @@ class Convolutions(nn.ModuleList):
         """Of x · scale, with a group for every member and copy: K · C."""
         first, *others = self
         if by_onednn(first.groups, x):  # type: ignore[arg-type]
-            x, *parameters = first.factors(x, scale)  # type: ignore[operator]
+            geometry = [(layer.stride, layer.padding) for layer in self]
+            parameters = [*first.factors(kept(x), scale)]  # type: ignore[operator]
             for layer in others:
-                parameters += layer.factors(x.unsqueeze(1))[1:]  # type: ignore[operator]
-            y = _ByOneDNN.apply(x, [(layer.stride, layer.padding) for layer in self], *parameters)  # type: ignore[no-untyped-call]
+                parameters += layer.factors(kept(x))  # type: ignore[operator]
+            y = _ByOneDNN.apply(first.flat(x), geometry, *parameters)  # type: ignore[no-untyped-call, operator]
             return y.unsqueeze(1)  # type: ignore[no-any-return]
         y = first(x, scale)
         for layer in others:
