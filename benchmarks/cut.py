@@ -1,4 +1,4 @@
-"""Cutting members out of a pack on a CPU: updates a second of 16 members, and of the 8 and 4 of them that are kept.
+"""Cutting members out of a pack on a CPU: updates a second of 16 members, and of the 8 and 4 that stay.
 
     python benchmarks/cut.py [--repeats 5] [--json FILE]
 
@@ -19,8 +19,9 @@ import torch
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
-from dr3_ray.member import Member
-from dr3_ray.population import Population
+from dr3_ray.training.member import Member
+from dr3_ray.training.population import Population
+from dr3_ray.training.process import prepare_training
 
 CASES: list[tuple[str, str, dict[str, Any], int]] = [
     ("DR3-CQL", "breakout", {}, 20),
@@ -32,6 +33,7 @@ SIZES = (16, 8, 4)
 
 
 def main() -> None:
+    prepare_training()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", help="write the figures to this file")

@@ -37,7 +37,7 @@ TRIALS = 4  # at the same time, on the largest of the data sets
 
 
 def run(entries: dict[str, Entry], case: Case, updates: int, core: int, folder: Path) -> dict[str, dict[str, float]]:
-    """The memory of contenders that live at the same time, by name."""
+    """Return the memory of contenders that live at the same time, by name."""
     asked = {
         "algorithm": case.algorithm, "options": case.options, "dr3_coeff": 0.03, "precision": "fp32",
         "updates": updates, **prepare(case.data, folder),

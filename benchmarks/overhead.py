@@ -19,10 +19,11 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
-from dr3_ray.sweep.calibration import measure
-from dr3_ray.sweep.index import INDEX
-from dr3_ray.sweep.run import run_sweep
-from dr3_ray.sweep.spec import SweepSpec, members
+from dr3_ray.runs.index import INDEX
+from dr3_ray.sweep.packs.calibration import measure
+from dr3_ray.sweep.run import train_sweep
+from dr3_ray.sweep.spec.problems import members
+from dr3_ray.sweep.spec.spec import SweepSpec
 
 
 def spec_of(count: int, pack: int, out: Path) -> SweepSpec:
@@ -42,9 +43,9 @@ def spec_of(count: int, pack: int, out: Path) -> SweepSpec:
 
 
 def cost_of(count: int, pack: int, out: Path) -> dict[str, Any]:
-    """One sweep."""
+    """Return one sweep."""
     spec, started = spec_of(count, pack, out), time.time()
-    summary = run_sweep(spec)
+    summary = train_sweep(spec)
     assert summary.statuses == {"finished": count + 1}, summary
     lines = [json.loads(line) for line in (out / INDEX).read_text().splitlines()]
     first = min(line["time"] for line in lines if line["status"] == "running")

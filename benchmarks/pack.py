@@ -53,7 +53,7 @@ DISCRETE_FLAT = ("dqn", "dqn-256", "dqn-32-wide", "dqn-tiny")  # which the JAX p
 
 
 def entries_of(label: str, options: Any) -> dict[str, Entry]:
-    """Packs of all sizes; on a CPU the largest with every execution, and JAX's."""
+    """List packs of all sizes; on a CPU the largest with every execution, and JAX's."""
     found = {}
     if label in (*DISCRETE_FLAT, "nature-cnn"):
         gpu = options.device == "cuda"
@@ -79,7 +79,7 @@ def entries_of(label: str, options: Any) -> dict[str, Entry]:
 
 
 def measure(label: str, precision: str, options: Any, folder: Path) -> dict[str, list[Turn]]:
-    """The turns of all packs, printed as they come; on a GPU without those that do not fit."""
+    """Return the turns of all packs, printed as they come; on a GPU without those that do not fit."""
     case, clock = CASES[label], "wall" if options.device == "cuda" else "cpu"
     updates = GPU_UPDATES if options.device == "cuda" else case.updates
     asked = {
@@ -111,7 +111,7 @@ def measure(label: str, precision: str, options: Any, folder: Path) -> dict[str,
 
 
 def row(shown: str, members: int, turns: list[Turn], single: list[Turn], limits: list[Turn], clock: str) -> str:
-    """A line of the table: a pack of so many members beside one with a single member, and its shares of the limits."""
+    """Return a line of the table: a pack beside one of a single member, and its shares of the limits."""
     flops = statistics.median(turn["flops"] * turn["updates"] / turn[clock] for turn in limits)
     moved = statistics.median(turn["bytes"] / turn["copy"][clock] for turn in limits)
     each = [turn[clock] / turn["updates"] / members for turn in turns]

@@ -32,8 +32,9 @@ import pandas as pd
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from dr3_ray.sweep.index import INDEX
-from dr3_ray.sweep.spec import SweepSpec, members
+from dr3_ray.runs.index import INDEX
+from dr3_ray.sweep.spec.problems import members
+from dr3_ray.sweep.spec.spec import SweepSpec
 
 METRICS = (
     "cosine", "cql_gap", "dot_product", "dot_product_abs", "dr3_penalty", "effective_rank", "loss_cql", "loss_critic",
@@ -68,7 +69,7 @@ class FakePack(tune.Trainable):
         }
 
     def measured(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Numbers as hard to compress as measured ones."""
+        """Return numbers as hard to compress as measured ones."""
         options = [config["seed"], *(round(1e9 * config[name]) for name in ("dr3_coeff", "critic_lr", "cql_alpha"))]
         source = np.random.default_rng([self.results, *options])
         row: dict[str, Any] = dict(zip(METRICS, source.standard_normal(len(METRICS), np.float32).tolist(), strict=True))
@@ -90,7 +91,7 @@ class Usage(NamedTuple):
 
 
 def spec_of(members: int, out: Path, pack: int, evaluations: int) -> SweepSpec:
-    """A grid of two options, ten coefficients and ten seeds; cut down to so many members by its seeds."""
+    """Return a grid of two options, ten coefficients and ten seeds; cut down to so many members by its seeds."""
     points = max(1, members // (COEFFICIENTS * SEEDS))
     rates = min(points, GRID)
     return SweepSpec(
@@ -111,7 +112,7 @@ def spec_of(members: int, out: Path, pack: int, evaluations: int) -> SweepSpec:
 
 @contextmanager
 def machines(nodes: int, slots: int) -> Iterator[str]:
-    """The address of a Ray cluster of so many nodes with room for so many trials."""
+    """Return the address of a Ray cluster of so many nodes with room for so many trials."""
     shares = [slots // nodes + (node < slots % nodes) for node in range(nodes)]
     # A hundred processes that start at a time on a few cores would each take longer than Ray waits for them, and with
     # Ray's own niceness, 15, a minute each beside other work.
@@ -133,22 +134,22 @@ def machines(nodes: int, slots: int) -> Iterator[str]:
 
 
 def sweep(spec: Path, seconds: float) -> None:
-    """What a driver does, with packs that train nothing."""
-    from dr3_ray.sweep import run
+    """Run a driver with packs that train nothing."""
+    from dr3_ray.sweep.run import train_sweep
+    from dr3_ray.sweep.trials.ray_trials import RayTrials
 
     FakePack.seconds = seconds
-    run.PackTrainable = FakePack  # type: ignore[assignment, misc]
-    summary = run.run_sweep(SweepSpec(**json.loads(spec.read_text())))
+    summary = train_sweep(SweepSpec(**json.loads(spec.read_text())), trials=RayTrials(trainable=FakePack))
     assert summary.exit_code == 0, summary
 
 
 def take_up(spec: SweepSpec) -> float:
-    """What a driver does before Ray, in CPU-seconds: members, run directory, packs, rows of earlier drivers."""
+    """Return what a driver does before Ray, in CPU-seconds: members, run directory, packs, rows of earlier drivers."""
+    from dr3_ray.runs.histories import Histories
+    from dr3_ray.runs.index import FINAL
     from dr3_ray.sweep.directory import axes, open_run
-    from dr3_ray.sweep.histories import Histories
-    from dr3_ray.sweep.index import FINAL
-    from dr3_ray.sweep.packing import pack_members
-    from dr3_ray.sweep.resume import begun_packs
+    from dr3_ray.sweep.packs.packing import begun_packs, pack_members
+    from dr3_ray.sweep.spec.names import option_types
 
     started = time.process_time()
     planned = members(spec)
@@ -157,7 +158,8 @@ def take_up(spec: SweepSpec) -> float:
         _, rest = begun_packs(missing, index.records)
         pack_members(rest, spec.pack, 100)
         configs = {member: record["config"] for member, record in index.records.items()}
-        Histories(spec.out, configs, ("algorithm", "dataset", "seed", *axes(configs.values()))).load(missing)
+        columns = ("algorithm", "dataset", "seed", *axes(configs.values()))
+        Histories(spec.out, configs, columns, option_types()).load(missing)
     return time.process_time() - started
 
 
@@ -177,7 +179,7 @@ class Process:
         self._process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
 
     def is_over(self, seconds: float = 0.1) -> bool:
-        """Whether it is, after so much time."""
+        """Return whether it is, after so much time."""
         time.sleep(seconds)
         # what the system says at the end would count the memory of this process in, from before the exec
         said = Path(f"/proc/{self._process.pid}/status").read_text()
@@ -190,7 +192,7 @@ class Process:
         os.kill(self._process.pid, signal.SIGKILL)  # Popen's own would wait for one that is over
 
     def usage(self) -> Usage:
-        """What it took, once it is over."""
+        """Return what it took, once it is over."""
         while not self.is_over():
             pass
         _, status, usage = os.wait4(self._process.pid, 0)
@@ -200,7 +202,7 @@ class Process:
 
 
 def measure(spec: SweepSpec, slots: int, nodes: int, seconds: float) -> dict[str, float]:
-    """One sweep, killed when half of its members have begun and resumed, then read."""
+    """Return one sweep, killed when half of its members have begun and resumed, then read."""
     asked = spec.out.with_suffix(".json")
     asked.write_text(spec.model_dump_json())
     command = [sys.executable, __file__, "--sweep", str(asked), "--seconds", str(seconds)]
@@ -229,20 +231,23 @@ def measure(spec: SweepSpec, slots: int, nodes: int, seconds: float) -> dict[str
     for name in ("index.jsonl", "histories.parquet", "run.json"):
         figures[f"{name}, kB"] = (spec.out / name).stat().st_size / 1e3
     for name in ("status", "report"):
-        usage = Process([sys.executable, "-m", "dr3_ray.cli", name, str(spec.out)]).usage()
+        usage = Process([sys.executable, "-m", "dr3_ray", name, str(spec.out)]).usage()
         figures |= {f"{name} CPU, s": usage.cpu, f"{name} memory, MB": usage.memory / 1e6}
     figures["report.html, kB"] = (spec.out / "report" / "report.html").stat().st_size / 1e3
     return figures
 
 
 def begun(run: Path) -> int:
-    """How many members, by the bytes of the index: to parse it twice a second would take as much as the driver does."""
+    """Count the members that have begun, by the bytes of the index.
+
+    To parse it twice a second would take as much as the driver does.
+    """
     index = run / INDEX
     return index.read_bytes().count(b'"status": "running"') if index.exists() else 0
 
 
 def table(columns: list[dict[str, float]]) -> pd.DataFrame:
-    """A row for each figure, with the exponent of the power law through the last two sizes."""
+    """Return a row for each figure, with the exponent of the power law through the last two sizes."""
     frame = pd.DataFrame(columns).set_index("members").T
     if len(columns) > 1:
         before, last = frame.columns[-2:]

@@ -70,7 +70,7 @@ CORE = {
 
 
 def rates(turns: list[Turn], clock: str) -> list[float]:
-    """Updates a second, with the probe as in an iteration of the usual length."""
+    """Return updates a second, with the probe as in an iteration of the usual length."""
 
     def seconds(turn: Turn) -> float:
         if turn["contender"] != "ours":
@@ -82,7 +82,7 @@ def rates(turns: list[Turn], clock: str) -> list[float]:
 
 
 def measure(case: Case, label: str, options: Any, folder: Path) -> dict[str, list[Turn]]:
-    """The turns of all contenders, by name; they are printed."""
+    """Return the turns of all contenders, by name; they are printed."""
     asked = {
         "algorithm": case.algorithm, "options": case.options, "dr3_coeff": options.dr3_coeff, "precision": "fp32",
         "updates": 2 if options.smoke else case.updates, **prepare(case.data, folder),

@@ -35,16 +35,26 @@ STARTS = {
     "import ray.rllib": ["-c", "import ray.rllib.algorithms.algorithm"],
     "import dr3_ray": ["-c", "import dr3_ray"],
     "import dr3_ray.rllib": ["-c", "import dr3_ray.rllib"],
-    "dr3-ray --help": ["-m", "dr3_ray.cli", "--help"],
+    "dr3-ray --help": ["-m", "dr3_ray", "--help"],
     "first update through RLlib": ["-c", FIRST_UPDATE],
 }
-SWEEP = ["-m", "dr3_ray.cli", "sweep", "--dataset", "embedded:breakout-replay", "--environment", "none", "--seeds", "1"]
+SWEEP = [
+    "-m",
+    "dr3_ray",
+    "sweep",
+    "--dataset",
+    "embedded:breakout-replay",
+    "--environment",
+    "none",
+    "--seeds",
+    "1",
+]
 SWEEP += ["--coefficients", "0.03", "--steps", "1", "--evaluations", "1", "--set", "hidden_sizes=[8]", "--out"]
 TRIALS = {"trial in a new process": False, "trial in a used process": True}
 
 
 def start(arguments: list[str], core: int) -> dict[str, float]:
-    """Seconds of one process."""
+    """Return the seconds of one process."""
     started = time.perf_counter()
     process = subprocess.Popen(
         ["taskset", "-c", str(core), sys.executable, *arguments],
@@ -59,12 +69,12 @@ def start(arguments: list[str], core: int) -> dict[str, float]:
 
 
 def mark(*, result: dict[str, Any], **_: Any) -> None:
-    """Says in a result when and where it was made, and how much CPU time its process has had."""
+    """Add to a result when and where it was made, and how much CPU time its process has had."""
     result |= {"at": time.time(), "process": os.getpid(), "used": time.process_time()}
 
 
 def trials(count: int, reuse: bool, folder: Path) -> list[dict[str, float]]:
-    """Seconds of all trials but the first."""
+    """Return the seconds of all trials but the first."""
     dr3_ray.register_algorithms()
     config = dr3_ray.DR3CQLConfig().offline_data(input_="embedded:breakout-replay")
     config.population(updates_per_iteration=1).callbacks(on_train_result=mark)

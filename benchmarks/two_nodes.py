@@ -20,15 +20,15 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 import ray
 from ray.cluster_utils import Cluster
 
-from dr3_ray.sweep.index import INDEX
-from dr3_ray.sweep.run import run_sweep
-from dr3_ray.sweep.spec import SweepSpec
+from dr3_ray.runs.index import INDEX
+from dr3_ray.sweep.run import train_sweep
+from dr3_ray.sweep.spec.spec import SweepSpec
 
 PACKS, MEMBERS = 8, 4  # in each pack
 
 
 def throughput(nodes: int, updates: int, out: Path) -> float:
-    """Updates a second of all members together."""
+    """Return updates a second of all members together."""
     common = {"num_cpus": 1, "object_store_memory": 100_000_000}
     os.sched_setaffinity(0, {0})
     cluster = Cluster(initialize_head=True, head_node_args=common | {"include_dashboard": False})
@@ -38,7 +38,7 @@ def throughput(nodes: int, updates: int, out: Path) -> float:
     os.sched_setaffinity(0, {0})
     os.environ["RAY_ADDRESS"] = cluster.address
     try:
-        run_sweep(
+        train_sweep(
             SweepSpec(
                 datasets=["embedded:breakout-replay"],
                 coefficients=[0.01 * number for number in range(PACKS)],

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A sweep under Slurm: Ray on every node of the job, the sweep on the first one. From a folder that all nodes see, with
-# this package installed there in .venv:
+# this package installed there in .venv, and MinAtar (GPL-3.0) for the returns of its games:
+#   python3.11 -m venv .venv && .venv/bin/pip install --constraint constraints.txt '.[minatar]'
 #   sbatch --nodes=4 cluster/slurm.sh --dataset embedded:breakout-replay --gpus 0.5 --out runs/breakout
 # A job that ran out of time goes on when the same line is submitted again.
 #SBATCH --job-name=dr3-sweep

@@ -5,6 +5,7 @@ and is the same for all. The text beside each default is its documentation and n
 """
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ Number = float | Tensor  # a float, or [K] in a stack of members
 def number(
     default: float, doc: str, low: float = -math.inf, high: float = math.inf, *, needs: dict[str, Any] | None = None
 ) -> Any:
-    """A field that may differ between members: a float in [low, high].
+    """Return a field that may differ between members: a float in [low, high].
 
     It has an effect only where the options in `needs` have one of the values listed there.
     """
@@ -38,7 +39,7 @@ def choice(
     by_name: bool = False,
     needs: dict[str, Any] | None = None,
 ) -> Any:
-    """A field that is the same for all members of a pack; `among` lists what is allowed, `low` bounds integers.
+    """Return a field that is the same for all members of a pack; `among` lists what is allowed, `low` bounds integers.
 
     With `by_name` it may also be a mapping from names to such values. `needs`: as for a `number`.
     """
@@ -48,18 +49,15 @@ def choice(
 
 @dataclass(frozen=True)
 class Options:
-    """Base of all options: validation, stacking over members, and slicing."""
+    """The base of all options: validation, stacking over members, and slicing."""
 
     __no_type_check__ = True  # `checked` does it, with errors for people
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
-            value = getattr(self, option.name)
-            if not isinstance(value, Tensor):
-                object.__setattr__(self, option.name, checked(option, value))
+            object.__setattr__(self, option.name, checked(option, getattr(self, option.name)))
         for option in dataclasses.fields(self):
-            value = getattr(self, option.name)
-            if not isinstance(value, Tensor) and value != option.default:
+            if getattr(self, option.name) != option.default:
                 self._check_effect(option)
 
     def _check_effect(self, option: "dataclasses.Field[Any]") -> None:
@@ -71,9 +69,14 @@ class Options:
                 )
 
     @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of all options."""
+        return tuple(option.name for option in dataclasses.fields(cls))
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Options from plain values; unknown names fail."""
-        known = {option.name for option in dataclasses.fields(cls)}
+        """Return options from plain values; unknown names fail."""
+        known = set(cls.names())
         unknown = sorted(set(values) - known)
         if unknown:
             raise UserError(f"unknown option {unknown[0]!r}: {cls.__name__} has {', '.join(sorted(known))}")
@@ -81,14 +84,14 @@ class Options:
 
     @classmethod
     def numbers(cls) -> tuple[str, ...]:
-        """The names of the options that may differ between members."""
+        """Return the names of the options that may differ between members."""
         return tuple(option.name for option in dataclasses.fields(cls) if option.metadata["number"])
 
     @classmethod
     def stack(
         cls, members: Sequence[Self], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> Self:
-        """One set of options for K members: every number a [K] tensor, everything else equal in all of them."""
+        """Stack the options of K members: every number a [K] tensor, everything else equal in all of them."""
         values: dict[str, Any] = {}
         for option in dataclasses.fields(cls):
             column = [getattr(member, option.name) for member in members]
@@ -102,14 +105,22 @@ class Options:
                 )
             else:
                 values[option.name] = column[0]
-        return cls(**values)
+        return cls._unchecked(values)
+
+    @classmethod
+    def _unchecked(cls, values: dict[str, Any]) -> Self:
+        """Return options of values that were checked before."""
+        options = object.__new__(cls)
+        for name, value in values.items():
+            object.__setattr__(options, name, value)
+        return options
 
     def members(self, rows: slice) -> Self:
-        """The same options for some of the stacked members."""
-        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in self.numbers()})
+        """Return the same options for some of the stacked members."""
+        return self._unchecked(dict(self) | {name: getattr(self, name)[rows] for name in self.numbers()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for hashes and logs."""
+        """Return plain values, for hashes and logs."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self}
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
@@ -118,7 +129,11 @@ class Options:
 
 
 def checked(option: "dataclasses.Field[Any]", value: Any) -> Any:
-    """The value in the option's type, or a one-line error."""
+    """Return the value in the option's type.
+
+    Raises:
+        UserError: the option does not take it.
+    """
     default, limits = option.default, option.metadata
     if limits["number"]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -142,11 +157,24 @@ def checked(option: "dataclasses.Field[Any]", value: Any) -> Any:
     return value
 
 
+def deal(values: dict[str, Any], classes: Sequence[type[Options]]) -> list[dict[str, Any]]:
+    """Deal values to the classes of options that have their names, a dictionary for each class.
+
+    An unknown name goes where the most similar one is, whose `from_dict` names it.
+    """
+    owners = {name: place for place, options in enumerate(classes) for name in options.names()}
+    dealt: list[dict[str, Any]] = [{} for _ in classes]
+    for name, value in values.items():
+        known = name if name in owners else difflib.get_close_matches(name, owners, n=1, cutoff=0.0)[0]
+        dealt[owners[known]][name] = value
+    return dealt
+
+
 def largest(value: Number) -> float:
-    """Of all members."""
+    """Return the largest value over all members."""
     return float(torch.as_tensor(value).max())
 
 
 def per_row(value: Number) -> Number:
-    """A per-member number [K] as [K, 1], to stand beside [K, B] in an equation."""
+    """Return a per-member number [K] as [K, 1], to stand beside [K, B] in an equation."""
     return value.unsqueeze(-1) if isinstance(value, Tensor) else value

@@ -11,7 +11,7 @@ from dr3_ray.observations import Observations, Shape
 
 
 class Transition(NamedTuple):
-    """One minibatch for each of K members. A column that an algorithm does not ask for is None.
+    """One minibatch for each of K members; a column that an algorithm does not ask for is None.
 
     `next_actions[k, b]` is what the behaviour policy did at s'; where `next_actions_valid` is False it is not known.
     Actions of a Box space lie in [-1, 1].
@@ -37,7 +37,7 @@ class Terms(NamedTuple):
 
 
 class Backup(NamedTuple):
-    """What a regulariser of the critic may use: the features of (s, a), and the actions a' of the Bellman backup."""
+    """The facts about a backup that a regulariser may use: the features of (s, a), and the actions a'."""
 
     phi: Tensor  # [K, C, B, F], with gradient
     next_actions: Tensor  # [K, B] integers, or [K, B, A]; detached
@@ -46,7 +46,7 @@ class Backup(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Which noise an objective takes: name -> shape behind [K, B], or behind [K] where it is one draw a step."""
+    """The noise that an objective takes: name -> shape behind [K, B], or behind [K] where it is one draw a step."""
 
     normal: dict[str, tuple[int, ...]]
     uniform: dict[str, tuple[int, ...]]  # in [-1, 1), as the next
@@ -66,7 +66,7 @@ class Objective(Protocol):
 
 
 class Spaces(NamedTuple):
-    """What an algorithm has to know of the observation and action spaces."""
+    """The facts about observation and action spaces that an algorithm has to know."""
 
     observation_shape: Shape
     action_kind: str  # "discrete" or "continuous"

@@ -28,6 +28,7 @@ from scipy import stats
 
 from dr3_ray import load_dataset
 from dr3_ray.algorithms.registry import find
+from dr3_ray.cli.paths import PATH
 from dr3_ray.data import Dataset
 from dr3_ray.errors import UserError
 from dr3_ray.stats import bootstrap_estimate, mean
@@ -70,17 +71,17 @@ SCALES = {
 
 
 def ours(algorithm: str, data: Dataset, members: list[dict[str, Any]], scale: Scale) -> list[list[float | None]]:
-    """Scores [evaluations, seeds] of one pack."""
+    """Return scores [evaluations, seeds] of one pack."""
     population = population_of(algorithm, data, members)
     found = []
     for _ in range(scale.evaluations):
         population.update(scale.updates // scale.evaluations)
-        found.append(pack_scores(population, environment_of(data), scale.episodes))
+        found.append(pack_scores(population, data, environment_of(data), scale.episodes))
     return found
 
 
 def theirs(checkout: Path, algorithm: str, data: Dataset, member: dict[str, Any], scale: Scale) -> list[float]:
-    """Scores [evaluations] of one seed with CORL's code."""
+    """Return scores [evaluations] of one seed with CORL's code."""
     names = ("observations", "actions", "rewards", "next_observations", "terminateds", "next_actions")
     rows = data.gather(torch.arange(len(data)), (*names, "next_actions_valid"))
     columns = {name: column.numpy() for name, column in rows.items()}
@@ -88,18 +89,18 @@ def theirs(checkout: Path, algorithm: str, data: Dataset, member: dict[str, Any]
     options = find(algorithm, "continuous").options.from_dict(settings)
     how_long = (scale.updates, scale.evaluations)
     policies = corl.train(checkout, algorithm, columns, options, member["seed"], *how_long)
-    return [float(scores(act, environment_of(data), 1, scale.episodes)[0]) for act in policies]
+    return [float(scores(act, data, environment_of(data), 1, scale.episodes)[0]) for act in policies]
 
 
 def environment_of(data: Dataset) -> str:
-    """The data set's environment."""
+    """Return the data set's environment."""
     if data.manifest.environment is None:
         raise UserError(f"{data.path} names no environment to play in: choose a data set of `dr3-ray data collect`")
     return data.manifest.environment
 
 
 def run_cells(cells: Cells, source: str, algorithm: str, scale: Scale, checkout: Path | None) -> dict[str, Scores]:
-    """Scores [evaluations, seeds] by whose they are."""
+    """Return scores [evaluations, seeds] by whose they are."""
     data = load_dataset(source)
     options = COMMON | SETTINGS[algorithm] | scale.options
     what = {"data": data.fingerprint, "algorithm": algorithm, "options": options, "updates": scale.updates}
@@ -127,7 +128,7 @@ def run_cells(cells: Cells, source: str, algorithm: str, scale: Scale, checkout:
 
 
 def compare(found: dict[str, Scores]) -> dict[str, Any]:
-    """Mean over seeds at the end with bootstrap intervals, and Welch's interval of the difference."""
+    """Return the means over seeds at the end with bootstrap intervals, and Welch's interval of the difference."""
     row: dict[str, Any] = {"scores": {code: values.tolist() for code, values in found.items()}}
     row |= {code: with_interval(bootstrap_estimate(values[-1], estimator=mean)) for code, values in found.items()}
     if "CORL" in found:
@@ -145,8 +146,8 @@ def study(
     data: Annotated[list[str], typer.Option(help="A data set with Box actions; give several times.")] = [  # noqa: B006
         "embedded:pendulum-replay"
     ],
-    corl_checkout: Annotated[Path | None, typer.Option("--corl", help="Checkout of CORL.")] = None,
-    out: Annotated[Path, typer.Option(help="Directory of the results; a second run goes on there.")] = Path(
+    corl_checkout: Annotated[Path | None, typer.Option("--corl", help="Checkout of CORL.", **PATH)] = None,
+    out: Annotated[Path, typer.Option(help="Directory of the results; a second run goes on there.", **PATH)] = Path(
         "runs/against_corl"
     ),
     algorithm: Annotated[list[str], typer.Option(help="Only these; give several times.")] = list(SETTINGS),  # noqa: B006

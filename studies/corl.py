@@ -30,7 +30,7 @@ FILES = {"DR3-CQL": "cql", "DR3-IQL": "iql", "DR3-TD3BC": "td3_bc", "DR3-ReBRAC"
 def train(
     checkout: Path, algorithm: str, columns: Columns, options: Any, seed: int, updates: int, evaluations: int
 ) -> Iterator[Act]:
-    """CORL's policy after each of `evaluations` equal parts of the `updates`; `options` are those of ours."""
+    """Yield CORL's policy after each of `evaluations` equal parts of the `updates`; `options` are those of ours."""
     theirs = load(checkout, FILES[algorithm])
     torch.manual_seed(seed)
     np.random.seed(seed)
@@ -69,14 +69,14 @@ def train(
 
 
 def policy_mode(found: Any) -> Tensor:
-    """The actions in what an actor of CORL returns: a distribution, actions with log-probabilities, or actions."""
+    """Return the actions in an output of CORL's actor: a distribution, actions with log-probabilities, or actions."""
     if isinstance(found, torch.distributions.Distribution):
         return found.mean
     return found[0] if isinstance(found, tuple) else found
 
 
 def load(checkout: Path, name: str) -> ModuleType:
-    """One of CORL's files as a module."""
+    """Return one of CORL's files as a module."""
     file = checkout / "algorithms" / "offline" / f"{name}.py"
     if not file.exists():
         raise UserError(f"{checkout} is no checkout of CORL: it has no algorithms/offline/{name}.py")
@@ -94,24 +94,24 @@ def load(checkout: Path, name: str) -> ModuleType:
 
 
 def network(n_in: int, hidden_sizes: tuple[int, ...], n_out: int, *behind: nn.Module) -> nn.Sequential:
-    """Linear layers with ReLU between them, first weights of `torch.nn.Linear`."""
+    """Build linear layers with ReLU between them, first weights of `torch.nn.Linear`."""
     sizes = (n_in, *hidden_sizes)
     hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
     return nn.Sequential(*hidden, nn.Linear(sizes[-1], n_out), *behind)
 
 
 def sizes_of(columns: Columns) -> tuple[int, int]:
-    """Components of an observation and of an action."""
+    """Return the components of an observation and of an action."""
     return columns["observations"].shape[1], columns["actions"].shape[1]
 
 
 def adam(module: nn.Module, lr: float, options: Any) -> torch.optim.Adam:
-    """The optimiser that CORL uses."""
+    """Return the optimiser that CORL uses."""
     return torch.optim.Adam(module.parameters(), lr=lr, eps=options.adam_eps)
 
 
 def td3_bc(theirs: ModuleType, columns: Columns, options: Any) -> Any:
-    """CORL's TD3+BC."""
+    """Build CORL's TD3+BC."""
     n, a = sizes_of(columns)
     actor = theirs.Actor(n, a, 1.0)
     actor.net = network(n, options.hidden_sizes, a, nn.Tanh())
@@ -134,7 +134,7 @@ def td3_bc(theirs: ModuleType, columns: Columns, options: Any) -> Any:
 
 
 def iql(theirs: ModuleType, columns: Columns, options: Any) -> Any:
-    """CORL's IQL. Its actor's step size falls along a cosine of 1,000,000 steps: hardly, in a short run."""
+    """Build CORL's IQL. Its actor's step size falls along a cosine of 1,000,000 steps: hardly, in a short run."""
     n, a = sizes_of(columns)
     width, depth = options.hidden_sizes[0], len(options.hidden_sizes)
     actor = theirs.GaussianPolicy(n, a, 1.0, width, depth)
@@ -155,7 +155,7 @@ def iql(theirs: ModuleType, columns: Columns, options: Any) -> Any:
 
 
 def cql(theirs: ModuleType, columns: Columns, options: Any) -> Any:
-    """CORL's CQL. Its policy's log std has a learned scale and offset, from 1 and, here, 0."""
+    """Build CORL's CQL. Its policy's log std has a learned scale and offset, from 1 and, here, 0."""
     n, a = sizes_of(columns)
     actor = theirs.TanhGaussianPolicy(n, a, 1.0, log_std_offset=0.0)
     actor.base_network = network(n, options.hidden_sizes, 2 * a)
@@ -183,7 +183,7 @@ def cql(theirs: ModuleType, columns: Columns, options: Any) -> Any:
 def rebrac(
     theirs: ModuleType, columns: Columns, options: Any, seed: int, updates: int, evaluations: int
 ) -> Iterator[Act]:
-    """CORL's ReBRAC: its update functions in the order of its training loop, with its own first weights."""
+    """Build CORL's ReBRAC: its update functions in the order of its training loop, with its own first weights."""
     import jax
     import jax.numpy as jnp
     import optax

@@ -23,6 +23,7 @@ from packs import Cells, Scores, main, markdown, pack_scores, population_of, wit
 
 from dr3_ray import load_dataset
 from dr3_ray.algorithms.registry import ALGORITHMS
+from dr3_ray.cli.paths import PATH
 from dr3_ray.errors import UserError
 from dr3_ray.stats import bootstrap_estimate, mean
 
@@ -87,13 +88,13 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def algorithms_for(kind: str) -> list[str]:
-    """The algorithms that act on this kind of actions, behaviour cloning first."""
+    """Return the algorithms that act on this kind of actions, behaviour cloning first."""
     able = [name for name, forms in ALGORITHMS.items() if kind in forms and forms[kind].act is not None]
     return sorted(able, key=lambda name: name != BASELINE)
 
 
 def run_cell(cells: Cells, dataset: str, algorithm: str, coefficient: float | None, scale: Scale) -> Scores:
-    """A score for each seed of one pack; no coefficient for an algorithm without a critic."""
+    """Return a score for each seed of one pack; no coefficient for an algorithm without a critic."""
     data = load_dataset(f"embedded:{dataset}-replay")
     options = COMMON[dataset] | SETTINGS[dataset].get(algorithm, {}) | scale.options
     options |= {} if coefficient is None else {"dr3_coeff": coefficient}
@@ -105,7 +106,7 @@ def run_cell(cells: Cells, dataset: str, algorithm: str, coefficient: float | No
         start = time.monotonic()
         population = population_of(algorithm, data, members)
         population.update(scale.updates)
-        found = pack_scores(population, environment, scale.episodes)
+        found = pack_scores(population, data, environment, scale.episodes)
         return {"scores": found, "seconds": round(time.monotonic() - start)}
 
     cell = {
@@ -119,7 +120,7 @@ def run_cell(cells: Cells, dataset: str, algorithm: str, coefficient: float | No
 
 
 def compare(scores: Scores, baseline: Scores) -> dict[str, Any]:
-    """Estimates over seeds, and of the difference to the baseline at the same seed."""
+    """Return estimates over seeds, and of the difference to the baseline at the same seed."""
     difference = bootstrap_estimate(scores - baseline, estimator=mean)
     return {
         "scores": [None if np.isnan(score) else score for score in scores.tolist()],
@@ -133,7 +134,7 @@ def compare(scores: Scores, baseline: Scores) -> dict[str, Any]:
 
 def study(
     scale: Annotated[str, typer.Option(help="smoke: seconds; full: the study.")] = "smoke",
-    out: Annotated[Path, typer.Option(help="Directory of the results; a second run goes on there.")] = Path(
+    out: Annotated[Path, typer.Option(help="Directory of the results; a second run goes on there.", **PATH)] = Path(
         "runs/learning"
     ),
     dataset: Annotated[list[str], typer.Option(help="pendulum or breakout; give several times.")] = list(COMMON),  # noqa: B006

@@ -14,11 +14,13 @@ from torch import Tensor
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import Dataset
 from dr3_ray.errors import UserError
+from dr3_ray.evaluation.contract import Recorded
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.rollout import Rollout
-from dr3_ray.member import Member
-from dr3_ray.population import Population
 from dr3_ray.stats import Estimate
+from dr3_ray.training.member import Member
+from dr3_ray.training.population import Population
+from dr3_ray.training.process import prepare_training
 
 FIRST_EPISODE = 10_000  # seeds of the evaluation's episodes count from here, for every member of every study
 Scores = npt.NDArray[np.float64]
@@ -41,7 +43,7 @@ class Cells:
             raise UserError(f"{path} is not of this study: give --out another directory") from None
 
     def result(self, cell: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The cell's result, computed where it is not in the file."""
+        """Return the cell's result, computed where it is not in the file."""
         name = json.dumps(cell, sort_keys=True)
         if name not in self._results:
             result = compute()
@@ -52,40 +54,42 @@ class Cells:
 
 
 def population_of(algorithm: str, data: Dataset, members: Sequence[dict[str, Any]]) -> Population:
-    """One pack with a member for each of the options."""
+    """Return one pack with a member for each of the options."""
     spec = find(algorithm, data.spaces.action_kind)
+    prepare_training()
     return Population.of(spec, [Member.from_dict(spec, member) for member in members], data, data.spaces)
 
 
-def scores(act: Callable[[Tensor], Tensor], environment: str, members: int, episodes: int) -> Scores:
-    """Mean return of `episodes` episodes of each member, [members]; the same episodes in every call."""
-    rollout = Rollout(lambda: make_environment(environment), members, episodes)
-    returns, _ = rollout.play(act, range(FIRST_EPISODE, FIRST_EPISODE + episodes))
+def scores(act: Callable[[Tensor], Tensor], data: Dataset, environment: str, members: int, episodes: int) -> Scores:
+    """Return the mean return of `episodes` episodes of each member, [members]; the same episodes in every call."""
+    rollout = Rollout(lambda: make_environment(environment), Recorded.of(data), members, episodes)
+    played = rollout.play(act, range(FIRST_EPISODE, FIRST_EPISODE + episodes))
     rollout.close()
-    return returns.mean(1)
+    return played.returns.mean(1)
 
 
-def pack_scores(population: Population, environment: str, episodes: int) -> list[float | None]:
-    """`scores` of a trained pack; None for a member that diverged."""
-    found = scores(population.act, environment, len(population.members), episodes)
-    return [None if lost else float(score) for score, lost in zip(found, population.diverged.tolist(), strict=True)]
+def pack_scores(population: Population, data: Dataset, environment: str, episodes: int) -> list[float | None]:
+    """Return `scores` of a trained pack; None for a member that diverged, or without a score."""
+    found = scores(population.act, data, environment, len(population.members), episodes)
+    lost = population.diverged.numpy(force=True) | np.isnan(found)
+    return [None if nothing else float(score) for score, nothing in zip(found, lost, strict=True)]
 
 
 def with_interval(estimate: Estimate) -> str:
-    """`12.3 [11.0, 13.1]`."""
+    """Return `12.3 [11.0, 13.1]`."""
     if not estimate.has_interval:
         return f"{estimate.value:.1f}"
     return f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of the README's kind."""
+    """Return a table of the README's kind."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main(study: Callable[..., None]) -> None:
-    """The study as a command. A user's mistake is one line on stderr and exit code 2."""
+    """Run the study as a command. A user's mistake is one line on stderr and exit code 2."""
     app = typer.Typer(add_completion=False)
     app.command()(study)
     try:

@@ -9,7 +9,7 @@ It is `dr3-ray sweep` as a script, for machines that are given one: `--help` lis
 
 import sys
 
-from dr3_ray.cli import main
+from dr3_ray.__main__ import main
 
 if __name__ == "__main__":
     main(["sweep", *sys.argv[1:]])

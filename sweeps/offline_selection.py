@@ -15,26 +15,27 @@ from typing import Annotated, Any
 
 import typer
 
-from dr3_ray.script import EMBEDDED, FAST, DatasetOption, Plan, by_kind, run_script
+from dr3_ray.cli.paths import PATH
+from dr3_ray.cli.script import EMBEDDED, FAST, DatasetOption, PlannedSweeps, by_kind, run_script
 
-CRITERIA = {  # title, and whether more is better
-    "td_error": ("TD error", False),
-    "start_value": ("own Q\nat start", True),
-    "dot_product": ("dot\nproduct", False),
-    "effective_rank": ("effective\nrank", True),
-    "fqe": ("fitted Q\nevaluation", True),
+CRITERIA = {  # how their columns are headed
+    "td_error": "TD error",
+    "start_value": "own Q\nat start",
+    "dot_product": "dot\nproduct",
+    "effective_rank": "effective\nrank",
+    "fqe": "fitted Q\nevaluation",
 }
 
 
 def plan(
     source: Annotated[
-        Path | None, typer.Argument(metavar="[RUN|SPEC]", help="A run directory, or a YAML file.")
+        Path | None, typer.Argument(metavar="[RUN|SPEC]", help="A run directory, or a YAML file.", **PATH)
     ] = None,
     dataset: DatasetOption = [EMBEDDED],  # noqa: B006
     fqe_steps: Annotated[
         int, typer.Option(min=0, help="Updates of each fitted critic; 0: no fitted critics.")
     ] = 10_000,
-) -> Plan:
+) -> PlannedSweeps:
     if source is None:
         return {
             kind: {"datasets": sources, "options": FAST[kind], "steps": 10_000, "evaluations": 5}
@@ -42,39 +43,49 @@ def plan(
         }
     if source.is_dir():
         return {"": source}
-    from dr3_ray.sweep.specfile import read_spec
+    from dr3_ray.cli.specfile import read_spec
 
     return {"": read_spec(source)}
 
 
-def answer(runs: list[Path], fqe_steps: int) -> Any:
+def answer(runs: list[Path], fqe_steps: int, trust: bool = False) -> Any:
     from rich.console import Group
 
     shown: list[Any] = []
     for run in runs:
-        shown += _of_run(run, fqe_steps)
+        shown += _of_run(run, fqe_steps, trust)
     said = (
         "Means over the seeds of a configuration, and its place by each criterion; intervals: 95% bootstrap over seeds."
     )
     return Group(*shown, said)
 
 
-def _of_run(run: Path, fqe_steps: int) -> list[Any]:
+def less(criterion: str) -> bool:
+    """Return whether less of a criterion is better."""
+    from dr3_ray.quantities import quantity
+
+    return quantity(criterion).better == "less"
+
+
+def _of_run(run: Path, fqe_steps: int, trust: bool) -> list[Any]:
     import numpy as np
 
+    from dr3_ray.data.labels import dataset_label
     from dr3_ray.report.answers import answer_table, told
-    from dr3_ray.report.reader import dataset_label, load_run
+    from dr3_ray.report.reader import read_tables
     from dr3_ray.report.tables import number
+    from dr3_ray.runs.histories import read_histories
     from dr3_ray.stats import iqm, selection_quality
-    from dr3_ray.sweep.histories import read_histories
+    from dr3_ray.stores import inside, replace_file
 
-    loaded = load_run(run)
+    loaded = read_tables(run)
     columns = ("member", "step", "td_error", "dot_product", "effective_rank", "episode_return_mean")
     measured = read_histories(run, columns).to_pandas().sort_values("step").groupby("member").last()
-    members = loaded.members[loaded.members["status"] == "finished"].join(offline_values(run, fqe_steps))
+    members = loaded.members[loaded.members["status"] == "finished"].join(offline_values(run, fqe_steps, trust))
     for column in columns[2:]:
         members[column] = measured[column].reindex(members.index) if column in measured else np.nan
-    members.drop(columns=["error", "fingerprint"]).to_csv(run / "selection.csv")
+    table = members.drop(columns=["error", "fingerprint"]).to_csv()
+    replace_file(inside(run, "selection.csv"), table.encode())
     shown: list[Any] = []
     settings = [*loaded.facets[2:], "dr3_coeff"]
     for (algorithm, dataset), here in members.groupby(["algorithm", "dataset"]):
@@ -87,8 +98,8 @@ def _of_run(run: Path, fqe_steps: int) -> list[Any]:
             for key in (*known, "episode_return_mean")
         }
         places = {
-            key: np.argsort(np.argsort(np.nan_to_num(-scores[key] if more else scores[key], nan=np.inf))) + 1
-            for key, (_, more) in known.items()
+            key: np.argsort(np.argsort(np.nan_to_num(scores[key] if less(key) else -scores[key], nan=np.inf))) + 1
+            for key in known
         }
         rows = [
             [
@@ -99,14 +110,14 @@ def _of_run(run: Path, fqe_steps: int) -> list[Any]:
             for at, name in enumerate(names)
         ]
         title = f"{algorithm} on {dataset_label(dataset)}"
-        shown.append(answer_table(title, ["configuration", *(each[0] for each in known.values()), "return"], rows))
+        shown.append(answer_table(title, ["configuration", *known.values(), "return"], rows))
         returns = [group["episode_return_mean"].tolist() for _, group in groups]
         if here["episode_return_mean"].isna().all():
             shown.append("No returns were measured: how well these criteria choose is not known.")
             continue
         rows = []
-        for key, (criterion, more) in known.items():
-            signed = [(group[key] if more else -group[key]).tolist() for _, group in groups]
+        for key, criterion in known.items():
+            signed = [(-group[key] if less(key) else group[key]).tolist() for _, group in groups]
             found = selection_quality(signed, returns)
             picked = "\N{EN DASH}" if found.picks is None else names[found.picks]
             rows.append([criterion.replace("\n", " "), told(found.correlation), told(found.regret), picked])
@@ -114,28 +125,28 @@ def _of_run(run: Path, fqe_steps: int) -> list[Any]:
     return shown
 
 
-def offline_values(run: Path, fqe_steps: int) -> Any:
-    """`start_value` and `fqe` of each member, by its hash; without a checkpoint it has neither."""
+def offline_values(run: Path, fqe_steps: int, trust: bool = False) -> Any:
+    """Return `start_value` and `fqe` of each member, by its hash; without a checkpoint it has neither."""
     import pandas as pd
-    import torch
 
     from dr3_ray.data import load_dataset
     from dr3_ray.errors import UserError
     from dr3_ray.evaluation.fqe import FQEOptions, Policies, fitted_q_evaluation, own_start_value
-    from dr3_ray.sweep.index import read_index
-    from dr3_ray.sweep.trained import trained_modules
+    from dr3_ray.runs.index import read_index
+    from dr3_ray.sweep.trained import trained_networks
+    from dr3_ray.training.process import prepare_training
 
-    torch.set_flush_denormal(True)
+    prepare_training()
     configs = {record["member"]: record["config"] for record in read_index(run)}
     found: dict[str, dict[str, float]] = {}
-    for module, members in trained_modules(run):
+    for trained, members in trained_networks(run, trust):
         first = next((configs[member] for member in members if member is not None), None)
-        if first is None or module.spec.act is None:
+        if first is None or trained.spec.act is None:
             continue
         data = load_dataset(first["dataset"])
         if data.fingerprint != first["data_fingerprint"]:
             raise UserError(f"{first['dataset']} holds other data than this sweep was trained on: put them back")
-        policies = Policies(module.spec, module.networks)
+        policies = Policies(trained.spec, trained.networks)
         values = {"start_value": own_start_value(policies, data)}
         if fqe_steps:
             same = {name: first[name] for name in ("hidden_sizes", "encoder", "normalize_observations")}

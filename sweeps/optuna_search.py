@@ -12,20 +12,29 @@ the end it prints the best configurations, or for several objectives their Paret
 
 import sys
 
-from dr3_ray.cli import main
+from dr3_ray.__main__ import main
 
-SPACE = (
-    "--dataset", "embedded:breakout-replay",
-    "--coefficients", '{"log_uniform": [1e-4, 1]}',
-    "--axis", 'critic_lr={"log_uniform": [1e-5, 3e-3]}',
-    "--point", '{"dr3_coeff": 0}',
-    "--search", "tpe",
-    "--trials", "32",
-    "--out", "runs/search",
-)  # fmt: skip
+AXIS = "critic_lr"
+SPACE = {
+    "--dataset": "embedded:breakout-replay",
+    "--coefficients": '{"log_uniform": [1e-4, 1]}',
+    "--axis": AXIS + '={"log_uniform": [1e-5, 3e-3]}',
+    "--point": '{"dr3_coeff": 0}',
+    "--search": "tpe",
+    "--trials": "32",
+    "--out": "runs/search",
+}
+
+
+def space_beside(given: list[str]) -> list[str]:
+    """Return the options of the script in whose place none is given; axes and points come to those that are."""
+    names = {word.partition("=")[0] for word in given} - {"--axis", "--point"}
+    if any(word.removeprefix("--axis=").startswith(f"{AXIS}=") for word in given):
+        names.add("--axis")
+    return [word for name, value in SPACE.items() if name not in names for word in (name, value)]
+
 
 if __name__ == "__main__":
     given = sys.argv[1:]
     has_own = {"--help", "--resume"} & set(given) or (given and not given[0].startswith("-"))
-    space = () if has_own else SPACE[2 * ("--dataset" in given) :]
-    main(["sweep", *space, *given], "optuna_search.py")
+    main(["sweep", *([] if has_own else space_beside(given)), *given], "optuna_search.py")

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dr3_ray.script import EMBEDDED, FAST, DatasetOption, Plan, by_kind, run_script
+from dr3_ray.cli.paths import PATH
+from dr3_ray.cli.script import EMBEDDED, FAST, DatasetOption, PlannedSweeps, by_kind, run_script
 
 ALGORITHMS = {"discrete": ("DR3-CQL", "DR3-REM"), "continuous": ("DR3-CQL", "DR3-BRAC")}
 SMALL_NETS = {"hidden_sizes": [64, 64]}
@@ -28,11 +29,11 @@ def plan(
     dataset: DatasetOption = [EMBEDDED, "embedded:pendulum-replay"],  # noqa: B006
     scale: Annotated[Literal["smoke", "small", "full"], typer.Option(help="Seeds, updates, networks.")] = "small",
     coefficients: Annotated[str, typer.Option(help="Values of c0; 0 is always there.")] = "0.03",
-    data: Annotated[Path, typer.Option(help="Where imported data sets are kept.")] = Path("data"),
-) -> Plan:
-    from dr3_ray.sweep.options import read_coefficients
+    data: Annotated[Path, typer.Option(help="Where imported data sets are kept.", **PATH)] = Path("data"),
+) -> PlannedSweeps:
+    from dr3_ray.cli.spec_options import read_coefficients
 
-    above = read_coefficients(coefficients)
+    above = read_coefficients([coefficients])
     size = dict(SCALES[scale])
     own = size.pop("options")
     return {
@@ -48,7 +49,7 @@ def plan(
 
 
 def imported(source: str, data: Path) -> str:
-    """The directory of a Minari data set, which is imported if it is not there; other sources as they are."""
+    """Return the directory of a Minari data set, imported if it is not there; other sources as they are."""
     if not source.startswith("minari:"):
         return source
     from dr3_ray.data import import_minari
@@ -63,12 +64,13 @@ def answer(runs: list[Path]) -> Any:
     import pandas as pd
     from rich.console import Group
 
+    from dr3_ray.data.labels import dataset_label
     from dr3_ray.report.answers import answer_table, told
-    from dr3_ray.report.reader import dataset_label, load_run
+    from dr3_ray.report.reader import read_tables
     from dr3_ray.report.tables import outcomes
     from dr3_ray.stats import bootstrap_estimate, probability_of_improvement
 
-    tables = [outcomes(load_run(run)) for run in runs]
+    tables = [outcomes(read_tables(run)) for run in runs]
     members = pd.concat(table[table["status"] == "finished"] for table in tables)
     rows = []
     for algorithm, own in members.groupby("algorithm"):

@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dr3_ray import cli
-from dr3_ray.script import EMBEDDED, FAST, alone, by_kind
+from dr3_ray.cli import app as cli
+from dr3_ray.cli.paths import PATH
+from dr3_ray.cli.script import EMBEDDED, FAST, alone, by_kind
+from dr3_ray.process import stopping
 
 CHANGED = ["dr3_coeff=0.001,0.3", "critic_lr=0.0001,0.001"]
 
@@ -40,12 +42,15 @@ def population_based(
         float | None, typer.Option(help="Minutes to wait for them.", show_default="as long as it takes")
     ] = None,
     retries: Annotated[int, typer.Option(help="How often a trial that fails is started again.")] = 2,
-    out: Annotated[Path, typer.Option(help="Run directory; on a cluster a folder that all machines share.")] = Path(
-        "runs/population_based"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Run directory; on a cluster a folder that all machines share.", **PATH)
+    ] = Path("runs/population_based"),
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Go on with a population of another: whoever made it can run code here.")
+    ] = False,
 ) -> None:
     (kind,) = by_kind([dataset])
-    from dr3_ray.sweep.options import spec_above
+    from dr3_ray.cli.spec_options import spec_above
 
     bounds = dict(map(read_bounds, change))
     options = {name: value for name, value in FAST[kind].items() if name not in bounds}
@@ -59,26 +64,36 @@ def population_based(
 
     from rich.console import Console
 
+    from dr3_ray.errors import first_line
+    from dr3_ray.evolution.evolution import Evolution, evolve
+    from dr3_ray.evolution.schedule import known, lacking
     from dr3_ray.report.evolution import read_schedule, schedule_table, write_schedule
-    from dr3_ray.sweep.evolution import Evolution, evolve
-    from dr3_ray.sweep.schedule import SCHEDULE
 
-    results = evolve(Evolution(spec, bounds, seed, scheduler))
+    stopping.advise(stopping.command_line)
+    results = evolve(Evolution(spec, bounds, seed, scheduler), trust)
     unfinished = [each for each in results if each.error or (each.metrics or {}).get("num_updates", 0) < steps]
     failed = sum(each.error is not None for each in unfinished)
     if unfinished:
         print(f"{len(unfinished)} of {members} members are not finished, {failed} failed: the same command goes on")
-    if not (out / SCHEDULE).exists():
+    for reason in dict.fromkeys(first_line(each.error) for each in unfinished if each.error):
+        print(f"failed: {reason}")
+    if not (schedule := known(out)):
         raise typer.Exit(1 if failed else 130)
+    if lost := lacking(schedule):
+        print(f"{lost} intervals are known to nobody any more, because files in {out} were damaged")
     files = write_schedule(out, list(bounds))
-    Console().print(schedule_table(read_schedule(out), list(bounds)))
+    Console(markup=False).print(schedule_table(read_schedule(out, list(bounds)), list(bounds)))
     print("Members are copies of each other: their spread is no interval. Train the winner's numbers with new seeds.")
     print(f"what everyone trained with, and when: {', '.join(map(str, files))}")
     raise typer.Exit(0 if not unfinished else 1 if failed else 130)
 
 
 def read_bounds(text: str) -> tuple[str, tuple[float, float]]:
-    """`dr3_coeff=0.001,0.3`. UserError: something else."""
+    """Read `dr3_coeff=0.001,0.3`.
+
+    Raises:
+        UserError: a text has another form.
+    """
     from dr3_ray.errors import UserError
 
     name, _, values = text.partition("=")
@@ -90,4 +105,4 @@ def read_bounds(text: str) -> tuple[str, tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    cli.main(None, Path(__file__).name, alone(population_based, __doc__ or ""))
+    stopping.run_command(lambda: cli.main(None, Path(__file__).name, alone(population_based, __doc__ or "")))

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dr3_ray.script import EMBEDDED, FAST, DatasetOption, Plan, by_kind, run_script
+from dr3_ray.cli.script import EMBEDDED, FAST, DatasetOption, PlannedSweeps, by_kind, run_script
 
 STRENGTHS = {  # option: three strengths
     "dr3_coeff": (0.003, 0.03, 0.3),
@@ -45,7 +45,7 @@ NAMES = {
 
 
 def tries(critic_lr: float) -> list[dict[str, Any]]:
-    """The comparators' settings, three each."""
+    """Return the comparators' settings, three each."""
     found: list[dict[str, Any]] = [
         {name: strength, "critic_bottleneck": name == "bottleneck_coeff"}
         for name, strengths in STRENGTHS.items()
@@ -62,7 +62,7 @@ def plan(
     dataset: DatasetOption = [EMBEDDED],  # noqa: B006
     algorithm: Annotated[str, typer.Option(help="What is regularised.")] = "DR3-CQL",
     critic_lr: Annotated[float, typer.Option(help="The usual step size of the critic.")] = 3e-4,
-) -> Plan:
+) -> PlannedSweeps:
     from dr3_ray.algorithms.registry import kinds_of
     from dr3_ray.errors import UserError
 
@@ -85,7 +85,7 @@ def plan(
 
 
 def regularizer(config: dict[str, Any]) -> tuple[str, str]:
-    """Which one a configuration has, and how it was tried."""
+    """Return which one a configuration has, and how it was tried."""
     for name in STRENGTHS:
         if name == "bottleneck_coeff" and not config["critic_bottleneck"]:
             continue
@@ -97,15 +97,16 @@ def regularizer(config: dict[str, Any]) -> tuple[str, str]:
 def answer(runs: list[Path]) -> Any:
     from rich.console import Group
 
+    from dr3_ray.data.labels import dataset_label
     from dr3_ray.report.answers import answer_table, best_setting, by_seed, chosen_by_other_seeds, told
-    from dr3_ray.report.reader import dataset_label, load_run
+    from dr3_ray.report.reader import read_tables
     from dr3_ray.report.tables import outcomes
+    from dr3_ray.runs.index import read_index
     from dr3_ray.stats import bootstrap_estimate, probability_of_improvement
-    from dr3_ray.sweep.index import read_index
 
     shown: list[Any] = []
     for path in runs:
-        members = outcomes(load_run(path))
+        members = outcomes(read_tables(path))
         how = {record["member"]: regularizer(record["config"]) for record in read_index(path)}
         members["regularizer"] = [how[member][0] for member in members.index]
         members["setting"] = [how[member][1] for member in members.index]
@@ -140,4 +141,4 @@ def answer(runs: list[Path]) -> Any:
 
 
 if __name__ == "__main__":
-    run_script(plan, answer, __doc__ or "", {"seeds": "5", "steps": 10_000, "evaluations": 5})
+    run_script(plan, answer, __doc__ or "", {"seeds": ["5"], "steps": 10_000, "evaluations": 5})

@@ -11,7 +11,7 @@ policy of SAC) back up from actions that need not be in the data.
 from pathlib import Path
 from typing import Any
 
-from dr3_ray.script import EMBEDDED, FAST, DatasetOption, Plan, by_kind, run_script
+from dr3_ray.cli.script import EMBEDDED, FAST, DatasetOption, PlannedSweeps, by_kind, run_script
 
 LEARNERS = {
     "DR3-MC": ("Monte-Carlo regression", "in the data"),
@@ -23,7 +23,7 @@ LEARNERS = {
 REFERENCE = "DR3-SARSA"
 
 
-def plan(dataset: DatasetOption = [EMBEDDED]) -> Plan:  # noqa: B006
+def plan(dataset: DatasetOption = [EMBEDDED]) -> PlannedSweeps:  # noqa: B006
     planned: dict[str, dict[str, Any]] = {}
     for kind, sources in by_kind(dataset).items():
         learner = {"discrete": "DR3-DQN", "continuous": "DR3-CQL"}[kind]
@@ -46,12 +46,13 @@ def plan(dataset: DatasetOption = [EMBEDDED]) -> Plan:  # noqa: B006
 def answer(runs: list[Path]) -> Any:
     from rich.console import Group
 
+    from dr3_ray.data.labels import dataset_label
     from dr3_ray.report.answers import answer_table, told
-    from dr3_ray.report.reader import dataset_label, load_run
+    from dr3_ray.report.reader import read_tables
     from dr3_ray.stats import bootstrap_estimate, probability_of_improvement
 
     shown: list[Any] = []
-    for run in map(load_run, runs):
+    for run in map(read_tables, runs):
         finished = run.histories[run.histories["status"] == "finished"]
         for dataset, here in finished.groupby("dataset"):
             curves = {
@@ -82,4 +83,4 @@ def answer(runs: list[Path]) -> Any:
 
 if __name__ == "__main__":
     # nothing is asked about returns
-    run_script(plan, answer, __doc__ or "", {"seeds": "5", "steps": 10_000, "evaluations": 10, "environment": "none"})
+    run_script(plan, answer, __doc__ or "", {"seeds": ["5"], "steps": 10_000, "evaluations": 10, "environment": "none"})

@@ -1,9 +1,12 @@
 """Small in-memory data and populations for the tests of the training core."""
 
 import dataclasses
+import inspect
 import os
+import resource
 import secrets
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,14 +17,15 @@ import jaxtyping
 import pyarrow.fs as pafs
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
-from dr3_ray.member import Member, build_networks
-from dr3_ray.normalization import observation_statistics
 from dr3_ray.observations import Observations, Shape, each_part, is_image
-from dr3_ray.population import Population
+from dr3_ray.training.member import Member, build_networks
+from dr3_ray.training.normalization import observation_statistics
+from dr3_ray.training.population import Population
 from dr3_ray.types import Spaces
 
 # Ray decides once a process whether it wants tokens, so all tests in one agree; its own would lie in ~/.ray
@@ -33,6 +37,26 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 os.environ["RAY_TMPDIR"] = os.path.join(tempfile.gettempdir(), f"ray-{os.getuid()}-{WORKER}")
 # and its workers have the environment in which it was started; the server for S3 takes any key
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+def frames(context: int = 0) -> list[inspect.FrameInfo]:
+    """Return what `inspect.stack` does, without a search for the sources of frames.
+
+    RLlib's connectors ask for their caller's frame. Some frames of pytest's have no file, so that Python would search
+    all modules for each, which is two thirds of the time of building an algorithm here.
+    """
+    frame, found = sys._getframe(1), []
+    while frame:
+        code = frame.f_code
+        found.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, None, None))
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
+
+
+inspect.stack = frames
+# an example may take as long as it does on a busy machine
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 # sums of float32 are then the same however the tests are started; `make test` asks for it as well
 torch.set_num_threads(1)
 
@@ -153,7 +177,7 @@ def make_population() -> Callable[..., Population]:
         tiny = {name: value for name, value in (TINY | TINY_CRITIC | TINY_SIZES).items() if name in known}
         made = [Member.from_dict(spec, tiny | member) for member in members]
         if not regularized:  # the base algorithm, which DR3 has never touched
-            made = [dataclasses.replace(member, dr3=None) for member in made]
+            made = [dataclasses.replace(member, regularizers={}) for member in made]
         data = data or random_data(spec.action_kind, shape=spaces.observation_shape)
         statistics = observation_statistics(data) if made[0].options.normalize_observations else None
         networks = build_networks(spec, spaces, made, statistics).to(device, dtype)
@@ -198,6 +222,12 @@ def outage(moto: Any) -> Callable[[], AbstractContextManager[None]]:
     return away
 
 
+def child_cpu_s() -> float:
+    """Return the CPU seconds of all ended child processes, which a busy machine does not lengthen."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as asked:
@@ -220,9 +250,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("critic_spec", [each for each in every_algorithm() if each.values[0].has_critic])
 
 
-SLOWEST = ("test_two_hosts", "test_survival", "test_algorithms", "test_evolution", "test_schedulers", "test_searched")
+# files that take longest, longest first
+SLOWEST = ("test_algorithms", "test_run", "test_recovery", "test_settings", "test_contract", "test_tune")
 
 
+def lists_of(item: Any) -> list[tuple[str, ...]]:
+    """Return the names of arguments that come from one list of a parametrised test, list by list."""
+    given = [mark.args[0] for mark in item.iter_markers("parametrize")]
+    lists = [tuple(map(str.strip, names.split(","))) if isinstance(names, str) else tuple(names) for names in given]
+    return lists + [(name,) for name in item.callspec.params if not any(name in names for names in lists)]
+
+
+def left_out(items: Sequence[Any]) -> Iterator[pytest.Item]:
+    """Yield the combinations of parameters that `spread(n)` leaves to the slow tests.
+
+    A combination stays where the places of its values, each in its list, have a sum that n divides. The fast tests so
+    meet every value of a list where the others together offer n sums; of three lists and n = 2, every pair of values.
+    """
+    places: dict[tuple[Any, ...], dict[Any, int]] = {}
+    for item in items:
+        if (mark := item.get_closest_marker("spread")) and hasattr(item, "callspec"):
+            total = 0
+            for names in lists_of(item):
+                known = places.setdefault((item.path, item.originalname, names), {})
+                total += known.setdefault(tuple(id(item.callspec.params[name]) for name in names), len(known))
+            if total % mark.args[0]:
+                yield item
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take minutes come first, so that no process is long at one of them when the others are done."""
+    """Put files that take minutes first, so that no process is long at one of them when the others are done."""
+    for item in list(left_out(items)):
+        item.add_marker("slow")
     items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))

@@ -13,13 +13,14 @@ from torch import Tensor
 from dr3_ray.algorithms.registry import ALGORITHMS, find, kinds_of
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.errors import UserError
-from dr3_ray.member import REGULARIZERS, Member
 from dr3_ray.options import Options
+from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS
+from dr3_ray.training.member import Member
 from tests.conftest import IMAGE, SPACES
 
 ALL_OPTIONS: list[type[Options]] = [
     *dict.fromkeys(spec.options for kinds in ALGORITHMS.values() for spec in kinds.values()),
-    *REGULARIZERS,
+    *REGULARIZER_OPTIONS,
 ]
 # what a field is changed to where the rule below does not do, and what has to stand beside it to show
 CHANGED = {
@@ -80,7 +81,7 @@ def every_option() -> list[Any]:
         pytest.param(spec, field, id=f"{name}-{kind}-{field.name}")
         for name, kinds in ALGORITHMS.items()
         for kind, spec in kinds.items()
-        for options in (spec.options, *(REGULARIZERS if spec.has_critic else ()))
+        for options in (spec.options, *(REGULARIZER_OPTIONS if spec.has_critic else ()))
         for field in dataclasses.fields(options)
         if field.name != "compile"  # which changes nothing but how long it takes: see test_compiled.py
         if not (kind == "continuous" and field.name == "dr3_match_actions")
@@ -88,9 +89,18 @@ def every_option() -> list[Any]:
     ]
 
 
+@pytest.fixture(scope="module")
+def bases() -> dict[str, dict[str, Tensor]]:
+    """What runs end in whose option is not changed: many options are compared with the same one."""
+    return {}
+
+
+@pytest.mark.spread(3)
 @pytest.mark.parametrize(("algorithm", "field"), every_option())
 @pytest.mark.usefixtures("without_shape_checks")
-def test_every_option_changes_the_run(algorithm: AlgorithmSpec, field: Any, make_population: Any):
+def test_every_option_changes_the_run(
+    algorithm: AlgorithmSpec, field: Any, make_population: Any, bases: dict[str, dict[str, Tensor]]
+):
     """Three updates from the same seed end in other losses, or other parameters."""
 
     spaces = SPACES[algorithm.action_kind]
@@ -103,7 +113,8 @@ def test_every_option_changes_the_run(algorithm: AlgorithmSpec, field: Any, make
 
     known = Member.from_dict(algorithm, {}).to_dict()
     beside = {name: value for name, value in BESIDE.get(field.name, {}).items() if name in known}
-    base = outcome(beside)
+    key = f"{algorithm.name} {spaces} {beside}"
+    base = bases[key] = bases.get(key) or outcome(beside)
     value = Member.from_dict(algorithm, beside).to_dict()[field.name]
     other = outcome(beside | {field.name: changed(field, value)})
     assert any(base[name].shape != other[name].shape or not torch.equal(base[name], other[name]) for name in base), (
@@ -178,7 +189,7 @@ def test_regularising_what_has_no_such_thing_fails():
 
 
 def test_unknown_algorithms_and_spaces_fail_with_what_there_is():
-    with pytest.raises(UserError, match="unknown algorithm 'CQL': choose one of DR3-DQN, DR3-CQL"):
+    with pytest.raises(UserError, match="unknown algorithm 'CQL': did you mean 'DR3-CQL'"):
         kinds_of("CQL")
     with pytest.raises(UserError, match=r"DR3-DQN needs discrete actions, .* continuous ones: use DR3-CQL, DR3-SARSA"):
         find("DR3-DQN", "continuous")

@@ -16,7 +16,7 @@ optimizer = optax.adam(5e-5, eps=3.125e-4)
 
 
 def first(key):
-    """Weights and biases of every layer."""
+    """Draw weights and biases of every layer."""
     sizes = [data["observations"].shape[1], *case["options"]["hidden_sizes"], int(data["actions"].max()) + 1]
     keys = jax.random.split(key, len(sizes) - 1)
     return [
@@ -26,7 +26,7 @@ def first(key):
 
 
 def forward(network, phi):
-    """Q(s, ·) and the features before it."""
+    """Return Q(s, ·) and the features before it."""
     for weight, bias in network[:-1]:
         phi = jax.nn.relu(phi @ weight + bias)
     weight, bias = network[-1]
@@ -49,7 +49,7 @@ def loss(network, target, batch):
 
 
 def step(carry, _):
-    """One update of one member."""
+    """Make one update of one member."""
     network, target, adam, key, count = carry
     key, drawn = jax.random.split(key)
     rows = jax.random.randint(drawn, (case["options"]["batch_size"],), 0, len(data["rewards"]))

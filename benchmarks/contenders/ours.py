@@ -14,7 +14,7 @@ config.population(updates_per_iteration=case["updates"])
 algorithm = config.build_algo()
 (answer,) = algorithm.learner_group.foreach_learner(lambda learner: learner.population)
 population = answer.get()
-population.record()  # a turn is far shorter than a run, of which all but the first steps are replayed
+population.record()  # a turn is far shorter than a run, which replays all but its first steps
 if population.compiler:
     population.compiler.choice = True
 take_turns(lambda n: algorithm.train(), {"probe": population.probe})

@@ -11,8 +11,9 @@ from turns import asked, take_turns
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
-from dr3_ray.member import Member
-from dr3_ray.population import Population
+from dr3_ray.training.member import Member
+from dr3_ray.training.population import Population
+from dr3_ray.training.process import prepare_training
 
 
 class Operations(TorchDispatchMode):
@@ -43,14 +44,15 @@ options = case["options"] | {"precision": case.get("precision", "fp32"), "dr3_co
 options["compile"] = case.get("compile", False)
 members = [Member.from_dict(spec, options | {"seed": seed}) for seed in range(case.get("members", 1))]
 if not case.get("regularized", True):
-    members = [dataclasses.replace(member, dr3=None) for member in members]  # the base algorithm, untouched
+    members = [dataclasses.replace(member, regularizers={}) for member in members]  # the base algorithm, untouched
+prepare_training()
 population = Population.of(spec, members, data, data.spaces, case.get("execution", "auto"), device)
 if not case.get("graphs", True):
-    population.graphs = None
+    population.compose(without=("graphs",))
 first = 16 if device.type == "cuda" else 2  # a chunk of a graph; a delayed policy moves in one of two
 with Operations() as counter:
     population.update(first)
-population.record()  # a turn is far shorter than a run, of which all but the first steps are replayed
+population.record()  # a turn is far shorter than a run, which replays all but its first steps
 if population.compiler:
     population.compiler.choice = True
 population.update(first)
@@ -63,12 +65,12 @@ def update(n: int) -> None:
 
 
 def facts() -> dict[str, object]:
-    """How the members are executed, floating-point operations of an update of them all, trained numbers."""
+    """Return how the members are executed, floating-point operations of an update of them all, trained numbers."""
     found = {
         "execution": population.execution,
         "flops": counter.total / first,
-        "parameters": sum(part.values.numel() for part in population.parts.values()),
-        "targets": sum(p.target_values.numel() for p in population.parts.values() if p.target_values is not None),
+        "parameters": sum(part.values.numel() for part in population.steps.parts.values()),
+        "targets": sum(p.target_values.numel() for p in population.steps.parts.values() if p.target_values is not None),
     }
     if device.type == "cuda":
         found["peak_device_mib"] = torch.cuda.max_memory_allocated() / 2**20

@@ -15,12 +15,12 @@ MARK = "TOOK "  # before an answer, because some contenders print as they go
 
 
 def asked() -> dict[str, Any]:
-    """What this process is asked for, in its only argument; see the script that starts it."""
+    """Return what this process is asked for, in its only argument; see the script that starts it."""
     return json.loads(sys.argv.pop())  # some of them read the command line themselves
 
 
 def load(file: Path, absent: tuple[str, ...]) -> ModuleType:
-    """A peer's file as a module; packages that it imports and does not need to train are stood in for."""
+    """Return a peer's file as a module; packages that it imports and does not need to train are stood in for."""
     sys.modules |= {name: MagicMock() for name in absent}
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec and spec.loader
@@ -30,7 +30,7 @@ def load(file: Path, absent: tuple[str, ...]) -> ModuleType:
 
 
 def seconds(work: Callable[[], object]) -> dict[str, float]:
-    """Seconds of wall time and of this process's CPU time."""
+    """Return seconds of wall time and of this process's CPU time."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}

@@ -1,4 +1,4 @@
-"""unifloral's compiled updates: IQL, and TD3+BC, a step of which is two updates of the critics and one of the policy.
+"""unifloral's compiled updates: IQL, and TD3+BC, with two updates of the critics and one of the policy a step.
 
 Its CQL samples one action where the others sample ten, so that it is not compared.
 """

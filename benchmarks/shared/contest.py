@@ -59,7 +59,7 @@ class Contender:
             )
 
     def turn(self) -> Turn:
-        """What it answers to one turn; Ended: it has none."""
+        """Return what it answers to one turn; Ended: it has none."""
         assert self.process.stdin and self.process.stdout
         try:
             self.process.stdin.write(f"{self.updates}\n")
@@ -73,7 +73,7 @@ class Contender:
         raise Ended(f"{self.script} has ended: {''.join(last)}")
 
     def memory(self) -> dict[str, float]:
-        """MiB of the process and all that it has started, now: see `memory_of`."""
+        """Return MiB of the process and all that it has started, now: see `memory_of`."""
         return memory_of(self.process.pid)
 
     def stop(self) -> None:
@@ -87,7 +87,7 @@ class Contender:
 
 
 def memory_of(process: int) -> dict[str, float]:
-    """MiB of a process and its descendants.
+    """Return MiB of a process and its descendants.
 
     `rss` is resident, `pss` has pages that several processes map in equal parts, `private` is what nobody else maps.
     """
@@ -123,7 +123,7 @@ class Contest:
             contender.stop()
 
     def take_turns(self, turns: int) -> dict[str, list[Turn]]:
-        """The answers of all, a list over turns; one turn before these warms up and compiles."""
+        """Return the answers of all, a list over turns; one turn before these warms up and compiles."""
         for contender in self.contenders.values():
             contender.turn()
         answers: dict[str, list[Turn]] = {name: [] for name in self.contenders}
@@ -134,17 +134,17 @@ class Contest:
 
 
 def ratio(ones: list[float], others: list[float]) -> float:
-    """The median over turns of one rate by the other: neighbours in time are compared."""
+    """Return the median over turns of one rate by the other: neighbours in time are compared."""
     return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
 def spread(values: list[float]) -> str:
-    """Median, and the least and the greatest."""
+    """Return the median, and the least and the greatest."""
     return f"{statistics.median(values):9.1f} {f'{min(values):.1f}-{max(values):.1f}':>17}"
 
 
 def arguments(doc: str | None, turns: int = 5) -> argparse.ArgumentParser:
-    """The options that every script has."""
+    """Return the options that every script has."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=turns)
     parser.add_argument("--core", type=int, default=os.cpu_count() - 1, help="the core that everything is pinned to")  # type: ignore[operator]
@@ -154,7 +154,7 @@ def arguments(doc: str | None, turns: int = 5) -> argparse.ArgumentParser:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on, and of which commit."""
+    """Return the machine of the figures, and the commit."""
     git = subprocess.run(["git", "-C", str(HERE), "describe", "--always", "--dirty"], capture_output=True, text=True)
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((line for line in lines if line.startswith("flags")), "").split()
@@ -163,6 +163,6 @@ def machine() -> dict[str, Any]:
 
 
 def write(file: Path | None, figures: Any) -> None:
-    """The figures as JSON, with the machine, where a file is asked for."""
+    """Write the figures as JSON, with the machine, where a file is asked for."""
     if file:
         file.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=1) + "\n")

@@ -15,11 +15,13 @@ from shared.noise import BREAKOUT, prepare
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
+from dr3_ray.evaluation.contract import Recorded
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.rollout import Rollout
-from dr3_ray.member import Member
-from dr3_ray.population import Population
-from dr3_ray.sweep.spec import SweepSpec
+from dr3_ray.sweep.spec.spec import SweepSpec
+from dr3_ray.training.member import Member
+from dr3_ray.training.population import Population
+from dr3_ray.training.process import prepare_training
 
 
 class Task(NamedTuple):
@@ -41,15 +43,16 @@ TASKS = [
 
 
 def cpu(work: Callable[[], object]) -> float:
-    """CPU seconds of this process."""
+    """Return CPU seconds of this process."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def shares(members: list[int], folder: Path, smoke: bool) -> list[dict[str, Any]]:
-    """A line for every task and size of a pack; they are printed."""
+    """Return a line for every task and size of a pack; they are printed."""
     torch.set_num_threads(1)
+    prepare_training()
     fields = SweepSpec.model_fields
     interval = fields["steps"].default // fields["evaluations"].default
     episodes = 1 if smoke else fields["evaluation_episodes"].default
@@ -65,7 +68,7 @@ def shares(members: list[int], folder: Path, smoke: bool) -> list[dict[str, Any]
             updates = 2 if smoke else max(2, task.updates // (1 if task.updates == interval else n))
             population.update(2)
             trained = cpu(lambda: population.update(updates)) * interval / updates  # noqa: B023
-            rollout = Rollout(lambda: make_environment(task.environment), n, episodes)  # noqa: B023
+            rollout = Rollout(lambda: make_environment(task.environment), Recorded.of(data), n, episodes)  # noqa: B023
             played = cpu(lambda: rollout.play(population.act, range(episodes)))  # noqa: B023
             rollout.close()
             share = played / (played + trained)

@@ -23,7 +23,7 @@ BREAKOUT = "embedded:breakout-replay"
 
 
 def prepare(kind: str, folder: Path) -> dict[str, str]:
-    """`dataset`, a source of ours, and `columns`, the file for the others: noise of that kind, or `breakout`."""
+    """Return `dataset`, a source of ours, and `columns`, the file for the others: noise of that kind, or `breakout`."""
     source, columns = BREAKOUT, folder / f"{kind}.npz"
     if kind != "breakout":
         source = str(folder / kind)

@@ -26,9 +26,10 @@ class BCOptions(TrainingOptions):
 
 
 def objective(options: BCOptions) -> Objective:
-    """mean over the batch of −log π(a|s): categorical, or squashed Gaussian."""
+    """Return the loss: the mean over the batch of −log π(a|s), categorical or squashed Gaussian."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, None]:
+        """Return the negative log-likelihood of the data's actions; there is no backup."""
         if isinstance(networks.actor, SquashedGaussianActor):
             mean, log_std = networks.actor(batch.observations)
             nll = -squashed_log_prob(mean, log_std, batch.actions)
@@ -40,19 +41,19 @@ def objective(options: BCOptions) -> Objective:
 
 
 def discrete_networks(options: BCOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`actor`: logits."""
+    """Build `actor`: logits."""
     return nn.ModuleDict({"actor": CategoricalActor(generators, Architecture.of(options, spaces), spaces.n_actions)})
 
 
 def continuous_networks(options: BCOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`actor`: a squashed Gaussian."""
+    """Build `actor`: a squashed Gaussian."""
     return nn.ModuleDict(
         {"actor": SquashedGaussianActor(generators, Architecture.of(options, spaces), spaces.n_actions)}
     )
 
 
 def act(networks: Any, observations: Observations) -> Tensor:
-    """The mode of the policy."""
+    """Return the mode of the policy."""
     return networks.actor.mode(observations)  # type: ignore[no-any-return]
 
 

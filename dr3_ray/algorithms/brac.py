@@ -25,7 +25,7 @@ from dr3_ray.observations import Observations
 from dr3_ray.options import Number, choice, number, per_row
 from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
 
-Moments = tuple[Tensor, Tensor]  # mean and log standard deviation before the tanh, each [K, B, A]
+PolicyMoments = tuple[Tensor, Tensor]  # mean and log standard deviation before the tanh, each [K, B, A]
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class BRACOptions(CriticOptions):
 
 
 def objective(options: BRACOptions) -> Objective:
-    """The losses above; those of children that a step does not train are without gradient."""
+    """Return the losses above; those of children that a step does not train are without gradient."""
 
     def estimate(
-        behaviour: nn.Module, observations: Observations, policy: Moments, noise: dict[str, Tensor], at: str
+        behaviour: nn.Module, observations: Observations, policy: PolicyMoments, noise: dict[str, Tensor], at: str
     ) -> Tensor:
-        """D(s) between the policy of these moments and the behaviour model, [K, B]."""
+        """Return D(s) between the policy of these moments and the behaviour model, [K, B]."""
         with frozen(behaviour):
             b_mean, b_log_std = (values.unsqueeze(2) for values in behaviour(observations))
         mean, log_std = (values.unsqueeze(2) for values in policy)
@@ -74,6 +74,7 @@ def objective(options: BRACOptions) -> Objective:
         return divergence.kl_estimate(gaussian_log_prob(draw, log_std), behaviour_log_probs)
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Clone the behaviour in the first `behaviour_steps`; then train critics and actor beside that model."""
         assert batch.rewards is not None and batch.terminateds is not None and batch.next_observations is not None
         alpha, entropy = per_row(options.brac_alpha), torch.as_tensor(options.entropy_coeff).view(-1, 1)
         cloning = step < options.behaviour_steps
@@ -109,7 +110,7 @@ def objective(options: BRACOptions) -> Objective:
             metrics={
                 "q_data": q.detach().mean((1, 2)),
                 "target": td.mean_over_batch(targets),
-                "divergence": td.mean_over_batch(distance.detach()),
+                "policy_divergence": td.mean_over_batch(distance.detach()),
                 "entropy": -td.mean_over_batch(log_probs.detach()),
             },
         )
@@ -119,7 +120,7 @@ def objective(options: BRACOptions) -> Objective:
 
 
 def networks(options: BRACOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`actor`, `critic`, `target_critic`, and `behaviour`, a squashed Gaussian like the actor."""
+    """Build `actor`, `critic`, `target_critic`, and `behaviour`, a squashed Gaussian like the actor."""
     sizes = (Architecture.of(options, spaces), spaces.n_actions)
     critic = ContinuousCritic(generators, *sizes, options.n_critics)
     return nn.ModuleDict(
@@ -133,7 +134,10 @@ def networks(options: BRACOptions, spaces: Spaces, generators: Generators) -> nn
 
 
 def noise(options: BRACOptions, spaces: Spaces) -> Noise:
-    """One draw for the actor and one for the backup; N for the divergence at s and at s', for MMD as many of b."""
+    """Declare one draw for the actor, one for the backup, and N for the divergence at s and at s'.
+
+    MMD takes N draws from b at each as well.
+    """
     one, many = (spaces.n_actions,), (options.n_divergence_samples, spaces.n_actions)
     whose = ("policy", "behaviour") if options.divergence == "mmd" else ("policy",)
     where = ("s", "next_s") if options.value_penalty else ("s",)
@@ -142,7 +146,7 @@ def noise(options: BRACOptions, spaces: Spaces) -> Noise:
 
 
 def active(options: BRACOptions, step: int) -> frozenset[str]:
-    """First the behaviour model alone, then everything else."""
+    """Name the behaviour model alone at first, then everything else."""
     return frozenset({"behaviour"} if step < options.behaviour_steps else {"actor", "critic"})
 
 

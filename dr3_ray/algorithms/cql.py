@@ -20,9 +20,10 @@ class DiscreteCQLOptions(dqn.DQNOptions):
 
 
 def discrete_objective(options: DiscreteCQLOptions) -> Objective:
-    """DQN's loss + α · conservative gap."""
+    """Return DQN's loss + α · conservative gap."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Add the gap between the soft maximum of Q and Q(s, a) to DQN's loss."""
         values = dqn.evaluate(networks, batch, None, options.double_q)
         terms, backup = dqn.critic_terms(options, values, batch)
         gap = td.mean_over_batch(cql.discrete_gap(values.q, batch.actions))

@@ -78,7 +78,7 @@ class ContinuousCQLOptions(CriticOptions):
 def backup_of(
     options: ContinuousCQLOptions, networks: Any, batch: Transition, policy: tuple[Tensor, Tensor], noise: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(a' [K, B, A], V(s') [K, B]) with a' ~ π(·|s'), or the best of several."""
+    """Return (a' [K, B, A], V(s') [K, B]) with a' ~ π(·|s'), or the best of several."""
     mean, log_std = (values.unsqueeze(2) for values in policy)
     draws = noise.unsqueeze(2) if options.max_backup == "off" else noise
     actions, log_probs = squashed_sample(mean, log_std, draws)  # [K, B, N, A], N = 1 without max-backup
@@ -93,9 +93,9 @@ def backup_of(
 def sampled_actions(
     policies: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]], noise: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Actions [K, B, N, A] from π(·|s), π(·|s') and the uniform distribution, as far as there is noise for each.
+    """Return actions [K, B, N, A] and their log densities [K, B, N] from π(·|s), π(·|s') and the uniform distribution.
 
-    With their log densities [K, B, N]; `policies` are mean and log_std at s and s'.
+    Distributions without noise are left out. `policies` are mean and log_std at s and s'.
     """
     draws = (noise["sampled_at_s"], noise.get("sampled_at_next_s"))
     samples = [
@@ -118,7 +118,7 @@ def gap_of(
     actions: Tensor,
     log_density: Tensor,
 ) -> Tensor:
-    """The conservative gap of each row and critic, clipped, [K, C, B], from the samples at s."""
+    """Return the conservative gap of each row and critic, clipped, [K, C, B], from the samples at s."""
     q = critic.values(observations, torch.cat([actions, data_actions.unsqueeze(2)], dim=2))
     sampled_q, data_q = q[..., :-1], q[..., -1]
     temperature = torch.as_tensor(options.cql_temperature).view(-1, 1, 1, 1)
@@ -133,7 +133,7 @@ def gap_of(
 
 
 def conservative_terms(options: ContinuousCQLOptions, networks: Any, gap: Tensor) -> dict[str, Tensor]:
-    """The losses `cql` and, with Lagrange, `lagrange`, from the mean gap of each critic [K, C]."""
+    """Return the losses `cql` and, with Lagrange, `lagrange`, from the mean gap of each critic [K, C]."""
     alpha = per_row(options.cql_alpha)
     if options.lagrange == "off":
         return {"cql": (alpha * gap).sum(1)}
@@ -144,10 +144,11 @@ def conservative_terms(options: ContinuousCQLOptions, networks: Any, gap: Tensor
 
 
 def objective(options: ContinuousCQLOptions) -> Objective:
-    """All losses at the same weights."""
+    """Return the losses of critics, actor and temperatures, all at the same weights."""
     warm_start = largest(options.bc_steps)
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Evaluate actor, critics and sampled actions once, and add up every loss from these values."""
         assert batch.rewards is not None and batch.terminateds is not None
         log_temperature = networks.temperature().unsqueeze(-1)
         mean, log_std = networks.actor(batch.observations)
@@ -191,7 +192,7 @@ def objective(options: ContinuousCQLOptions) -> Objective:
 
 
 def networks(options: ContinuousCQLOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`critic`, `target_critic`, `actor`, `temperature` (log α_e) and, with Lagrange, `lagrange` (log α')."""
+    """Build `critic`, `target_critic`, `actor`, `temperature` (log α_e) and, with Lagrange, `lagrange` (log α')."""
     sizes = (Architecture.of(options, spaces), spaces.n_actions)
     critic = ContinuousCritic(generators, *sizes, options.n_critics)
     made: dict[str, nn.Module] = {
@@ -206,7 +207,7 @@ def networks(options: ContinuousCQLOptions, spaces: Spaces, generators: Generato
 
 
 def noise(options: ContinuousCQLOptions, spaces: Spaces) -> Noise:
-    """One draw for the actor, one or N for the backup, N each for the sampled actions that the form asks for."""
+    """Declare one draw for the actor, one or N for the backup, and N for each distribution of sampled actions."""
     one, many = (spaces.n_actions,), (options.n_sampled_actions, spaces.n_actions)
     backup: tuple[int, ...] = one if options.max_backup == "off" else many
     normal: dict[str, tuple[int, ...]] = {"action": one, "next_action": backup, "sampled_at_s": many}

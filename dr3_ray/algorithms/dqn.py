@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions, TrainingOptions
 from dr3_ray.losses import td
+from dr3_ray.networks.actors import greedy
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import DiscreteCritic
 from dr3_ray.networks.encoders import Generators
@@ -28,7 +29,7 @@ class DiscreteOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class DiscreteTargetOptions(DiscreteOptions, CriticOptions):
-    """The same with a target critic."""
+    """Options on discrete actions with a target critic."""
 
     tau: Number = number(1.0, "target ← (1 − τ) target + τ critic; 1 is a copy", low=0.0, high=1.0)
     target_period: int = choice(2000, "gradient steps between two updates of the target (2,000: Agarwal et al. 2020)")
@@ -37,7 +38,7 @@ class DiscreteTargetOptions(DiscreteOptions, CriticOptions):
 
 @dataclass(frozen=True)
 class DiscreteCriticOptions(DiscreteTargetOptions):
-    """The same with a loss of the temporal-difference error."""
+    """Options on discrete actions with a target critic and a loss of the temporal-difference error."""
 
     loss: Literal["huber", "squared"] = choice("huber", "`huber` (DQN) or `squared`", ("huber", "squared"))
 
@@ -49,7 +50,7 @@ class DQNOptions(DiscreteCriticOptions):
     double_q: bool = choice(False, "the online critic chooses a' (van Hasselt et al. 2016)")
 
 
-class Values(NamedTuple):
+class CriticValues(NamedTuple):
     """Q(s, ·), φ(s) and φ(s') of the batch, and the backup action a' with its value under the target critic."""
 
     q: Tensor  # [K, B, n_actions], with gradient
@@ -59,27 +60,27 @@ class Values(NamedTuple):
     next_values: Tensor  # [K, B]
 
 
-def evaluate(networks: Any, batch: Transition, next_actions: Tensor | None, double_q: bool = False) -> Values:
-    """Values of the batch; without given `next_actions`, a' is greedy."""
+def evaluate(networks: Any, batch: Transition, next_actions: Tensor | None, double_q: bool = False) -> CriticValues:
+    """Evaluate online and target critic on a batch; without given `next_actions`, a' is greedy."""
     q, phi, next_phi = networks.critic.along(batch, next_actions)
     with torch.no_grad():
         next_q = networks.target_critic(batch.next_observations)[0].squeeze(1)
         if next_actions is None:
             selector = online(networks, batch, next_phi).squeeze(1) if double_q else next_q
             next_actions = selector.argmax(-1)
-    return Values(q.squeeze(1), phi, next_phi, next_actions, td.value_of(next_q, next_actions))
+    return CriticValues(q.squeeze(1), phi, next_phi, next_actions, td.value_of(next_q, next_actions))
 
 
 def online(networks: Any, batch: Transition, next_phi: Tensor | None) -> Tensor:
-    """What the critic that is trained says of s', by φ(s') where that is known already."""
+    """Return the online critic's Q(s', ·), from φ(s') where that is known already."""
     q: Tensor = networks.critic(batch.next_observations)[0] if next_phi is None else networks.critic.q_of(next_phi)
     return q
 
 
 def critic_terms(
-    options: DiscreteCriticOptions, values: Values, batch: Transition, usable: Tensor | None = None
+    options: DiscreteCriticOptions, values: CriticValues, batch: Transition, usable: Tensor | None = None
 ) -> tuple[Terms, Backup]:
-    """The temporal-difference loss over the `usable` [K, B] rows; None: over all."""
+    """Return the temporal-difference loss over the `usable` [K, B] rows, None for all, and the backup."""
     assert batch.terminateds is not None
     rewards, gamma = return_and_discount(options, batch)
     targets = td.bellman_target(rewards, batch.terminateds, values.next_values, gamma)
@@ -90,7 +91,7 @@ def critic_terms(
 
 
 def return_and_discount(options: DiscreteTargetOptions, batch: Transition) -> tuple[Tensor, Number]:
-    """What is earned between s and s' [K, B], and the discount of what comes after."""
+    """Return the discounted rewards between s and s' [K, B], and the discount of what comes after."""
     assert batch.rewards is not None
     gamma = per_row(options.gamma)
     if batch.n_step_rewards is None or batch.n_steps is None:
@@ -99,7 +100,7 @@ def return_and_discount(options: DiscreteTargetOptions, batch: Transition) -> tu
 
 
 def regression(kind: str, q: Tensor, targets: Tensor, usable: Tensor | None = None) -> Terms:
-    """Q(s, a) to its targets over the `usable` rows (None: all), each [K, B], by Huber or squared error."""
+    """Return the loss of Q(s, a) against its targets over the `usable` rows (None: all), each [K, B]."""
     error = td.huber if kind == "huber" else td.squared_error
     return Terms(
         losses={"critic": td.masked_mean(error(q, targets), usable)},
@@ -108,7 +109,7 @@ def regression(kind: str, q: Tensor, targets: Tensor, usable: Tensor | None = No
 
 
 def objective(options: DQNOptions) -> Objective:
-    """mean over the batch of Huber(Q(s, a) − y)."""
+    """Return the loss: the mean over the batch of Huber(Q(s, a) − y)."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         values = evaluate(networks, batch, None, options.double_q)
@@ -118,14 +119,14 @@ def objective(options: DQNOptions) -> Objective:
 
 
 def networks(options: DiscreteCriticOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`critic` and `target_critic`, one head an action."""
+    """Build `critic` and `target_critic`, one head an action."""
     critic = DiscreteCritic(generators, Architecture.of(options, spaces), spaces.n_actions)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 
 
 def act(networks: Any, observations: Observations) -> Tensor:
-    """argmax_a Q(s, a)."""
-    return networks.critic(observations)[0].squeeze(1).argmax(-1)  # type: ignore[no-any-return]
+    """Return argmax_a Q(s, a)."""
+    return greedy(networks.critic(observations)[0].squeeze(1))
 
 
 COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminateds")

@@ -41,19 +41,19 @@ class IQLOptions(CriticOptions):
 
 
 def q_at(critic: DiscreteCritic | ContinuousCritic, observations: Observations, actions: Tensor) -> Tensor:
-    """Q(s, a) [K, C, B] of a critic on either kind of actions."""
+    """Return Q(s, a) [K, C, B] of a critic on either kind of actions."""
     if isinstance(critic, DiscreteCritic):
         return of_actions(critic(observations)[0], actions)
     return critic.values(observations, actions)
 
 
 def of_actions(q: Tensor, actions: Tensor) -> Tensor:
-    """Q(s, a) [K, C, B] from what a critic on either kind of actions returned."""
+    """Return Q(s, a) [K, C, B] from the output of a critic on either kind of actions."""
     return td.value_of(q, actions.unsqueeze(1)) if q.ndim == 4 else q
 
 
 def negative_log_prob(actor: nn.Module, observations: Observations, actions: Tensor) -> Tensor:
-    """−log π(a|s), [K, B]."""
+    """Return −log π(a|s), [K, B]."""
     if isinstance(actor, CategoricalActor):
         return bc_losses.discrete_nll(actor(observations), actions)
     mean, log_std = actor(observations)
@@ -61,9 +61,10 @@ def negative_log_prob(actor: nn.Module, observations: Observations, actions: Ten
 
 
 def objective(options: IQLOptions) -> Objective:
-    """The three losses, all of them at the same weights."""
+    """Return the three losses, all of them at the same weights."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Regress V on Q̄ by expectiles, Q on r + γ V, and the policy on actions by their advantages."""
         assert batch.rewards is not None and batch.terminateds is not None
         assert batch.next_actions is not None and batch.next_actions_valid is not None
         with torch.no_grad():
@@ -98,7 +99,7 @@ def objective(options: IQLOptions) -> Objective:
 
 
 def discrete_networks(options: IQLOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`actor` (logits), `critic`, `target_critic` (one head an action) and `value`."""
+    """Build `actor` (logits), `critic`, `target_critic` (one head an action) and `value`."""
     sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return _networks(
         CategoricalActor(generators, *sizes),
@@ -108,7 +109,7 @@ def discrete_networks(options: IQLOptions, spaces: Spaces, generators: Generator
 
 
 def continuous_networks(options: IQLOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`actor` (a Gaussian of bounded mean), `critic`, `target_critic` and `value`."""
+    """Build `actor` (a Gaussian of bounded mean), `critic`, `target_critic` and `value`."""
     sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return _networks(
         GaussianActor(generators, *sizes),

@@ -37,13 +37,13 @@ class ContinuousMonteCarloOptions(TrainingOptions):
 
 
 def backup_of(phi: Tensor, next_phi: Tensor | None, batch: Transition) -> Backup:
-    """The data's next pair, where it is known."""
+    """Return the data's next pair, where it is known."""
     assert batch.next_actions is not None and batch.next_actions_valid is not None and batch.terminateds is not None
     return Backup(phi, batch.next_actions, batch.next_actions_valid * (1.0 - batch.terminateds), next_phi)
 
 
 def discrete_objective(options: DiscreteMonteCarloOptions) -> Objective:
-    """mean over the batch of Huber(Q(s, a) − G)."""
+    """Return the loss: the mean over the batch of Huber(Q(s, a) − G)."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.monte_carlo_returns is not None
@@ -55,7 +55,7 @@ def discrete_objective(options: DiscreteMonteCarloOptions) -> Objective:
 
 
 def continuous_objective(options: ContinuousMonteCarloOptions) -> Objective:
-    """Σ over critics of the mean over the batch of (Q(s, a) − G)²."""
+    """Return the loss: Σ over critics of the mean over the batch of (Q(s, a) − G)²."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.monte_carlo_returns is not None
@@ -66,13 +66,13 @@ def continuous_objective(options: ContinuousMonteCarloOptions) -> Objective:
 
 
 def discrete_networks(options: DiscreteMonteCarloOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`critic`, one head an action."""
+    """Build `critic`, one head an action."""
     critic = DiscreteCritic(generators, Architecture.of(options, spaces), spaces.n_actions)
     return nn.ModuleDict({"critic": critic})
 
 
 def continuous_networks(options: ContinuousMonteCarloOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`critic` on [s, a]."""
+    """Build `critic` on [s, a]."""
     sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return nn.ModuleDict({"critic": ContinuousCritic(generators, *sizes, options.n_critics)})
 

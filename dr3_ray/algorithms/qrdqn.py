@@ -37,9 +37,10 @@ class QRCQLOptions(QRDQNOptions):
 
 
 def objective(options: QRDQNOptions) -> Objective:
-    """mean over the batch of Σ_i mean_j ρ(y_j − θ_i(s, a)), and the conservative gap of the mean where it has an α."""
+    """Return the mean over the batch of Σ_i mean_j ρ(y_j − θ_i(s, a)), and with α the conservative gap of Q."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Regress the quantiles of the action taken on those of the best next action."""
         assert batch.terminateds is not None
         quantiles, phi, next_phi = networks.critic.along(batch, None)
         with torch.no_grad():
@@ -67,12 +68,12 @@ def objective(options: QRDQNOptions) -> Objective:
 
 
 def quantiles_of(quantiles: Tensor, actions: Tensor) -> Tensor:
-    """θ(s, a) [K, B, N] from those of all actions [K, B, n_actions, N]."""
+    """Return θ(s, a) [K, B, N] from the quantiles of all actions [K, B, n_actions, N]."""
     return td.value_of(quantiles.movedim(-1, 0), actions).movedim(0, -1)
 
 
 def networks(options: QRDQNOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`critic` and `target_critic`, `n_quantiles` quantiles an action on one trunk."""
+    """Build `critic` and `target_critic`, `n_quantiles` quantiles an action on one trunk."""
     critic = MultiHeadCritic(generators, Architecture.of(options, spaces), spaces.n_actions, options.n_quantiles)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 

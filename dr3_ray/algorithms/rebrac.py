@@ -39,9 +39,10 @@ class ReBRACOptions(td3_bc.TD3Options):
 
 
 def objective(options: ReBRACOptions) -> Objective:
-    """TD3's losses with both penalties; the actor sees the minimum over the critics."""
+    """Return TD3's losses with both penalties; the actor sees the minimum over the critics."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Lower the target and the actor's objective by the distance to the data's actions."""
         assert batch.next_actions is not None and batch.next_actions_valid is not None
         with torch.no_grad():
             a_next = td3_bc.next_actions(options, networks, batch, noise)
@@ -61,7 +62,7 @@ def objective(options: ReBRACOptions) -> Objective:
 
 
 def networks(options: ReBRACOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`actor` and `critic` with their targets."""
+    """Build `actor` and `critic` with their targets."""
     sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return td3_bc.with_targets(
         DeterministicActor(generators, *sizes, options.actor_layer_norm),

@@ -16,29 +16,41 @@ from dr3_ray.algorithms import (
     td3_bc,
 )
 from dr3_ray.algorithms.spec import AlgorithmSpec
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, check_known
 
 ALGORITHMS: dict[str, dict[str, AlgorithmSpec]] = {}
-for _spec in (
-    *(dqn.DQN, cql.DISCRETE, cql_continuous.CONTINUOUS, sarsa.DISCRETE, sarsa.CONTINUOUS),
-    *(iql.DISCRETE, iql.CONTINUOUS, rem.REM),
-    *(td3_bc.TD3BC, rebrac.REBRAC, brac.BRAC),
-    *(qrdqn.QRDQN, qrdqn.QRCQL),
-    *(td.DISCRETE, td.CONTINUOUS, monte_carlo.DISCRETE, monte_carlo.CONTINUOUS),
-    *(bc.DISCRETE, bc.CONTINUOUS),
+TITLES: dict[str, str] = {}
+for _title, *_forms in (  # an algorithm is a file and a line here: all else, RLlib's classes included, follows from it
+    ("DQN with DR3", dqn.DQN),
+    ("CQL with DR3", cql.DISCRETE, cql_continuous.CONTINUOUS),
+    ("Offline SARSA with DR3", sarsa.DISCRETE, sarsa.CONTINUOUS),
+    ("IQL with DR3", iql.DISCRETE, iql.CONTINUOUS),
+    ("REM with DR3", rem.REM),
+    ("TD3+BC with DR3", td3_bc.TD3BC),
+    ("ReBRAC with DR3", rebrac.REBRAC),
+    ("BRAC with DR3", brac.BRAC),
+    ("QR-DQN with DR3", qrdqn.QRDQN),
+    ("QR-DQN with CQL's conservative term (the original discrete CQL) and DR3", qrdqn.QRCQL),
+    ("Expected TD under a behaviour model with DR3", td.DISCRETE, td.CONTINUOUS),
+    ("Regression to Monte-Carlo returns with DR3", monte_carlo.DISCRETE, monte_carlo.CONTINUOUS),
+    ("Behaviour cloning", bc.DISCRETE, bc.CONTINUOUS),
 ):
-    ALGORITHMS.setdefault(_spec.name, {})[_spec.action_kind] = _spec
+    ALGORITHMS[_forms[0].name] = {form.action_kind: form for form in _forms}
+    TITLES[_forms[0].name] = _title
 
 
 def kinds_of(name: str) -> dict[str, AlgorithmSpec]:
-    """The forms of an algorithm, by kind of action space."""
-    if name not in ALGORITHMS:
-        raise UserError(f"unknown algorithm {name!r}: choose one of {', '.join(ALGORITHMS)}")
+    """Return the forms of an algorithm, by kind of action space.
+
+    Raises:
+        UserError: there is no such algorithm.
+    """
+    check_known("algorithm", [name], ALGORITHMS)
     return ALGORITHMS[name]
 
 
 def find(name: str, action_kind: str) -> AlgorithmSpec:
-    """The algorithm for `discrete` or `continuous` actions."""
+    """Return the algorithm for `discrete` or `continuous` actions."""
     kinds = kinds_of(name)
     if action_kind not in kinds:
         able = ", ".join(other for other, forms in ALGORITHMS.items() if action_kind in forms)

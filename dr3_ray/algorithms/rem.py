@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dr3_ray.algorithms import dqn
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.losses import rem, td
+from dr3_ray.networks.actors import greedy
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import MultiHeadCritic
 from dr3_ray.networks.encoders import Generators
@@ -34,15 +35,18 @@ class REMOptions(dqn.DiscreteCriticOptions):
 
 
 def objective(options: REMOptions) -> Objective:
-    """mean over the batch of Huber(Q_α(s, a) − y)."""
+    """Return the loss: the mean over the batch of Huber(Q_α(s, a) − y)."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Regress one random mixture of the heads on the same mixture of the target's."""
         weights = rem.mixture((noise["mixture"] + 1.0) / 2.0, options.mixture)
         with torch.no_grad():
             next_q = rem.mix(networks.target_critic(batch.next_observations)[0], weights)
             next_actions = next_q.argmax(-1)
         heads, phi, next_phi = networks.critic.along(batch, next_actions)
-        values = dqn.Values(rem.mix(heads, weights), phi, next_phi, next_actions, td.value_of(next_q, next_actions))
+        values = dqn.CriticValues(
+            rem.mix(heads, weights), phi, next_phi, next_actions, td.value_of(next_q, next_actions)
+        )
         terms, backup = dqn.critic_terms(options, values, batch)
         q_data = td.value_of(heads.detach().mean(-1), batch.actions)  # of the mean head, which acts
         return Terms(terms.losses, terms.metrics | {"q_data": td.mean_over_batch(q_data)}), backup
@@ -51,19 +55,19 @@ def objective(options: REMOptions) -> Objective:
 
 
 def networks(options: REMOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`critic` and `target_critic`, `n_heads` heads an action on one trunk."""
+    """Build `critic` and `target_critic`, `n_heads` heads an action on one trunk."""
     critic = MultiHeadCritic(generators, Architecture.of(options, spaces), spaces.n_actions, options.n_heads)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 
 
 def noise(options: REMOptions, spaces: Spaces) -> Noise:
-    """One draw a step for each head."""
+    """Declare one draw a step for each head."""
     return Noise(normal={}, uniform={}, uniform_per_step={"mixture": (options.n_heads,)})
 
 
 def act(networks: Any, observations: Observations) -> Tensor:
-    """argmax_a of the mean over heads."""
-    return networks.critic(observations)[0].mean(-1).argmax(-1)  # type: ignore[no-any-return]
+    """Return argmax_a of the mean over heads."""
+    return greedy(networks.critic(observations)[0].mean(-1))
 
 
 REM = AlgorithmSpec("DR3-REM", "discrete", REMOptions, networks, objective, dqn.COLUMNS, act, noise)

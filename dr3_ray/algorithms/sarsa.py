@@ -29,13 +29,13 @@ class ContinuousSARSAOptions(CriticOptions):
 
 
 def usable_rows(batch: Transition) -> Tensor:
-    """1 where the row has a target: the episode terminated there, or the next action is known. [K, B]."""
+    """Return 1 where the row has a target, [K, B]: the episode terminated there, or the next action is known."""
     assert batch.terminateds is not None and batch.next_actions_valid is not None
     return torch.maximum(batch.terminateds, batch.next_actions_valid.to(batch.terminateds.dtype))
 
 
 def discrete_objective(options: dqn.DiscreteCriticOptions) -> Objective:
-    """mean over usable rows of Huber(Q(s, a) − y)."""
+    """Return the loss: the mean over usable rows of Huber(Q(s, a) − y)."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         values = dqn.evaluate(networks, batch, batch.next_actions)
@@ -45,9 +45,10 @@ def discrete_objective(options: dqn.DiscreteCriticOptions) -> Objective:
 
 
 def continuous_objective(options: ContinuousSARSAOptions) -> Objective:
-    """Σ over critics of the mean over usable rows of (Q(s, a) − y)²."""
+    """Return the loss: Σ over critics of the mean over usable rows of (Q(s, a) − y)²."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Regress Q(s, a) on the value of the action that was taken next, where one is recorded."""
         assert batch.rewards is not None and batch.terminateds is not None and batch.next_actions is not None
         q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
         with torch.no_grad():
@@ -61,7 +62,10 @@ def continuous_objective(options: ContinuousSARSAOptions) -> Objective:
 
 
 def regression(q: Tensor, targets: Tensor, usable: Tensor | None = None) -> Terms:
-    """Each critic's Q(s, a) [K, C, B] to targets [K, B], over the `usable` rows (None: all); summed over critics."""
+    """Return the squared error of each critic's Q(s, a) [K, C, B] against targets [K, B], summed over critics.
+
+    Rows count where `usable` [K, B] is 1; None: all of them.
+    """
     errors = td.squared_error(q, targets.unsqueeze(1))
     losses = td.masked_mean(errors, None if usable is None else usable.unsqueeze(1))
     return Terms(
@@ -71,7 +75,7 @@ def regression(q: Tensor, targets: Tensor, usable: Tensor | None = None) -> Term
 
 
 def continuous_networks(options: ContinuousSARSAOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`critic` and `target_critic` on [s, a]."""
+    """Build `critic` and `target_critic` on [s, a]."""
     critic = ContinuousCritic(generators, Architecture.of(options, spaces), spaces.n_actions, options.n_critics)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from dr3_ray.networks.architecture import ENCODERS
 from dr3_ray.networks.encoders import Generators
+from dr3_ray.networks.precision import Precision
 from dr3_ray.observations import Observations
 from dr3_ray.options import Number, Options, choice, number
-from dr3_ray.precision import Precision
 from dr3_ray.types import Noise, Objective, Spaces
 
 NO_NOISE = Noise(normal={}, uniform={})
@@ -18,7 +18,9 @@ NO_NOISE = Noise(normal={}, uniform={})
 
 @dataclass(frozen=True)
 class AlgorithmSpec:
-    """An algorithm on one kind of action space. Everything in it is a pure function of options, spaces and tensors.
+    """An algorithm on one kind of action space, made of pure functions of options, spaces and tensors.
+
+    Everything in it is a pure function of options, spaces and tensors.
 
     `networks` builds a module whose children are named: child `x` is trained with the step size `x_lr`, child
     `target_x` follows child `x`. `act` maps networks and observations [K, B, ...] to the deterministic actions

@@ -48,15 +48,18 @@ class ContinuousTDOptions(sarsa.ContinuousSARSAOptions):
 
 
 def discrete_objective(options: DiscreteTDOptions) -> Objective:
-    """mean over the batch of Huber(Q(s, a) − y), and −log β(a|s)."""
+    """Return the mean over the batch of Huber(Q(s, a) − y), and −log β(a|s)."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Regress Q(s, a) on Σ_a' β(a'|s') Q̄(s', a'), and train β as a classifier of the data's actions."""
         with torch.no_grad():
             next_q = networks.target_critic(batch.next_observations)[0].squeeze(1)
             logits = networks.behaviour(batch.next_observations)
             next_actions = categorical_sample(logits, (noise["next_action"] + 1.0) / 2.0)
         q, phi, next_phi = networks.critic.along(batch, next_actions)
-        values = dqn.Values(q.squeeze(1), phi, next_phi, next_actions, td.expected_value(next_q, logits.softmax(-1)))
+        values = dqn.CriticValues(
+            q.squeeze(1), phi, next_phi, next_actions, td.expected_value(next_q, logits.softmax(-1))
+        )
         terms, backup = dqn.critic_terms(options, values, batch)
         nll = td.mean_over_batch(bc.discrete_nll(networks.behaviour(batch.observations), batch.actions))
         return Terms(terms.losses | {"behaviour": nll}, terms.metrics), backup
@@ -65,9 +68,10 @@ def discrete_objective(options: DiscreteTDOptions) -> Objective:
 
 
 def continuous_objective(options: ContinuousTDOptions) -> Objective:
-    """Σ over critics of the mean over the batch of (Q(s, a) − y)², and −log β(a|s)."""
+    """Return Σ over critics of the mean over the batch of (Q(s, a) − y)², and −log β(a|s)."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Regress Q(s, a) on the mean of Q̄ over actions drawn from β, and train β on the data's actions."""
         assert batch.rewards is not None and batch.terminateds is not None
         with torch.no_grad():
             mean, log_std = networks.behaviour(batch.next_observations)
@@ -85,7 +89,7 @@ def continuous_objective(options: ContinuousTDOptions) -> Objective:
 
 
 def discrete_networks(options: DiscreteTDOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`critic`, `target_critic` and `behaviour`."""
+    """Build `critic`, `target_critic` and `behaviour`."""
     networks = dqn.networks(options, spaces, generators)
     behaviour = CategoricalActor(generators, Architecture.of(options, spaces), spaces.n_actions)
     networks.add_module("behaviour", behaviour)
@@ -93,7 +97,7 @@ def discrete_networks(options: DiscreteTDOptions, spaces: Spaces, generators: Ge
 
 
 def continuous_networks(options: ContinuousTDOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`critic`, `target_critic` and `behaviour`."""
+    """Build `critic`, `target_critic` and `behaviour`."""
     networks = sarsa.continuous_networks(options, spaces, generators)
     behaviour = SquashedGaussianActor(generators, Architecture.of(options, spaces), spaces.n_actions)
     networks.add_module("behaviour", behaviour)
@@ -101,17 +105,17 @@ def continuous_networks(options: ContinuousTDOptions, spaces: Spaces, generators
 
 
 def discrete_noise(options: DiscreteTDOptions, spaces: Spaces) -> Noise:
-    """One draw for DR3's a'."""
+    """Declare one draw for DR3's a'."""
     return Noise(normal={}, uniform={"next_action": ()})
 
 
 def continuous_noise(options: ContinuousTDOptions, spaces: Spaces) -> Noise:
-    """N draws of a'."""
+    """Declare N draws of a'."""
     return Noise(normal={"next_actions": (options.n_sampled_actions, spaces.n_actions)}, uniform={})
 
 
 def active(options: DiscreteTDOptions | ContinuousTDOptions, step: int) -> frozenset[str]:
-    """The behaviour model alone, then both."""
+    """Name the behaviour model alone at first, then it and the critic."""
     return frozenset({"behaviour"} if step < options.behaviour_steps else {"behaviour", "critic"})
 
 

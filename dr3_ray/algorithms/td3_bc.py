@@ -56,7 +56,7 @@ class TD3BCOptions(TD3Options):
 
 
 def next_actions(options: TD3Options, networks: Any, batch: Transition, noise: dict[str, Tensor]) -> Tensor:
-    """The smoothed actions a' of the target policy, [K, B, A]."""
+    """Return the smoothed actions a' of the target policy, [K, B, A]."""
     scale, clip = (torch.as_tensor(value).view(-1, 1, 1) for value in (options.policy_noise, options.noise_clip))
     return td3.smoothed_actions(networks.target_actor(batch.next_observations), noise["next_action"], scale, clip)
 
@@ -64,7 +64,7 @@ def next_actions(options: TD3Options, networks: Any, batch: Transition, noise: d
 def critic_terms(
     options: TD3Options, networks: Any, batch: Transition, actions: Tensor, penalty: Tensor | float = 0.0
 ) -> tuple[Terms, Backup]:
-    """The critics' loss with y = r + γ (min_c Q̄_c(s', a') − penalty) at the given a'; `penalty` [K, B]."""
+    """Return the critics' loss with y = r + γ (min_c Q̄_c(s', a') − penalty) at the given a'; `penalty` [K, B]."""
     assert batch.rewards is not None and batch.terminateds is not None
     with torch.no_grad():
         next_values = networks.target_critic.values(batch.next_observations, actions).amin(1) - penalty
@@ -78,9 +78,10 @@ def critic_terms(
 
 
 def objective(options: TD3BCOptions) -> Objective:
-    """Critics as in TD3; the actor's Q is the first critic's, as in the authors' code."""
+    """Return the losses of TD3's critics and of an actor that sees the first critic, as in the authors' code."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
+        """Train the critics as TD3 does, and the actor on λ Q minus its distance to the data's actions."""
         with torch.no_grad():
             a_next = next_actions(options, networks, batch, noise)
         terms, backup = critic_terms(options, networks, batch, a_next)
@@ -97,29 +98,29 @@ def objective(options: TD3BCOptions) -> Objective:
 
 
 def networks(options: TD3Options, spaces: Spaces, generators: Generators) -> nn.Module:
-    """`actor` and `critic` with their targets."""
+    """Build `actor` and `critic` with their targets."""
     sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return with_targets(DeterministicActor(generators, *sizes), ContinuousCritic(generators, *sizes, options.n_critics))
 
 
 def with_targets(actor: nn.Module, critic: nn.Module) -> nn.Module:
-    """`actor`, `critic`, `target_actor` and `target_critic`."""
+    """Put together `actor`, `critic`, `target_actor` and `target_critic`."""
     targets = {"target_actor": target_of(actor), "target_critic": target_of(critic)}
     return nn.ModuleDict({"actor": actor, "critic": critic, **targets})
 
 
 def noise(options: TD3Options, spaces: Spaces) -> Noise:
-    """One draw on the target policy."""
+    """Declare one draw on the target policy."""
     return Noise(normal={"next_action": (spaces.n_actions,)}, uniform={})
 
 
 def moves_policy(options: TD3Options, step: int) -> bool:
-    """Whether this step, counted from 0, trains the policy."""
+    """Return whether this step, counted from 0, trains the policy."""
     return (step + 1) % options.policy_delay == 0
 
 
 def active(options: TD3Options, step: int) -> frozenset[str]:
-    """The critic always, the policy every `policy_delay` steps."""
+    """Name the critic always, the policy every `policy_delay` steps."""
     return frozenset({"critic", "actor"} if moves_policy(options, step) else {"critic"})
 
 

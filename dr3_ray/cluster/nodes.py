@@ -8,6 +8,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from dr3_ray.cluster.keys import take_keys
 from dr3_ray.errors import UserError
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ REMIND = 60.0  # and between two lines about the same lack
 def wait_for_nodes(
     count: int, resources: dict[str, float], say: Callable[[str], None], patience: float | None = None
 ) -> None:
-    """Return once `count` machines of the cluster each have `resources` (such as {"CPU": 1, "GPU": 0.5}).
+    """Wait until `count` machines of the cluster each have `resources` (such as {"CPU": 1, "GPU": 0.5}).
 
     The autoscaler is asked for them. `say` is told what is missing, at once, when it changes, and every minute.
 
@@ -47,26 +48,32 @@ def wait_for_nodes(
 
 
 def alive() -> list[dict[str, Any]]:
-    """Ray's records of the machines that answer."""
+    """Return Ray's records of the machines that answer."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 
 def machines_with(resources: dict[str, float]) -> list[dict[str, Any]]:
-    """The machines that have all of these, free or taken."""
+    """Return the machines that have all of these, free or taken."""
     return [
         node for node in alive() if all(node["Resources"].get(name, 0) >= amount for name, amount in resources.items())
     ]
 
 
 def on_each(machines: Iterable[dict[str, Any]], look: Callable[[], T]) -> list[tuple[str, T]]:
-    """The address of each machine and what `look` returns there, whatever else it does."""
+    """Run `look` on each machine, and return its address with the result, whatever else it does."""
 
     def there(node: dict[str, Any]) -> ray.ObjectRef:
         place = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-        return ray.remote(num_cpus=0, scheduling_strategy=place)(look).remote()
+        return ray.remote(num_cpus=0, scheduling_strategy=place)(with_keys).remote(look)
 
     asked = [(node["NodeManagerAddress"], there(node)) for node in machines]
     return [(address, ray.get(answer)) for address, answer in asked]
+
+
+def with_keys(work: Callable[..., T], *arguments: Any) -> T:
+    """Run `work` in a worker that knows the keys of its driver, and return its result."""
+    take_keys()
+    return work(*arguments)
 
 
 def _describe(node: dict[str, Any]) -> str:

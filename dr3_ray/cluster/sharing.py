@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dr3_ray.cluster.nodes import alive, on_each
+from dr3_ray.data.addresses import Address
 from dr3_ray.data.cache import upload
 from dr3_ray.data.schema import MANIFEST
 from dr3_ray.errors import UserError, first_line
-from dr3_ray.stores import is_uri, open_store
+from dr3_ray.remote import open_store
+from dr3_ray.uris import is_uri
 
 
-class View(NamedTuple):
+class MachineView(NamedTuple):
     """What one machine sees: why it cannot use the storage (None: it can), and the digests of manifests by folder."""
 
     address: str
@@ -22,16 +24,19 @@ class View(NamedTuple):
 
 
 def share(storage: str, needed: bool, datasets: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
-    """Where trials find the data sets, given by their fingerprints as absolute paths or URIs.
+    """Return where trials find the data sets, given by their fingerprints as absolute paths or URIs.
 
-    A URI is the same everywhere. A folder that some machine does not see, or sees with other contents, is put into the
-    storage, from where every machine takes it once; `say` is told. The storage has to be shared if that is `needed`.
+    Each ends in `#FINGERPRINT`, so that a trial takes no other data that lie there later. A URI is the same everywhere.
+    A folder that some machine does not see, or sees with other contents, is put into the storage, from where every
+    machine copies it once; `say` is told. The storage has to be shared if that is `needed`.
 
     Raises:
         UserError: a machine does not see the storage; says which, and what to do.
     """
-    sources = {name: f"{at}#{name}" if is_uri(at) else at for name, at in datasets.items()}
-    folders = {name: at for name, at in datasets.items() if not (is_uri(at) or at.startswith("embedded:"))}
+    addresses = {name: Address.parse(at)._replace(fingerprint=name) for name, at in datasets.items()}
+    sources = {name: str(address) for name, address in addresses.items()}
+    places = {name: address.place for name, address in addresses.items()}
+    folders = {name: place for name, place in places.items() if not (is_uri(place) or place.startswith("embedded:"))}
     views = _views(storage, list(folders.values()))
     apart = next((view for view in views if view.unusable), None)
     if apart and needed:
@@ -47,12 +52,12 @@ def share(storage: str, needed: bool, datasets: Mapping[str, str], say: Callable
             )
         if lacking:
             say(f"{path} is not there on {', '.join(lacking)}: machines take it from {storage}, each once")
-            sources[name] = _upload(path, storage)
+            sources[name] = str(addresses[name]._replace(place=_upload(path, storage)))
     return sources
 
 
-def _views(storage: str, paths: Sequence[str]) -> list[View]:
-    """What every machine sees; nothing is asked where there is only one."""
+def _views(storage: str, paths: Sequence[str]) -> list[MachineView]:
+    """Return what every machine sees of the storage and the paths; a single machine is not asked."""
     if len(alive()) < 2:
         return []
     mark = f".shared-{secrets.token_hex(4)}"
@@ -68,13 +73,13 @@ def _views(storage: str, paths: Sequence[str]) -> list[View]:
         return _unusable(storage, mark), {path: _digest(path) for path in paths}
 
     try:
-        return [View(address, *seen) for address, seen in on_each(alive(), look)]
+        return [MachineView(address, *seen) for address, seen in on_each(alive(), look)]
     finally:
         filesystem.delete_file(f"{root}/{mark}")
 
 
 def _unusable(storage: str, mark: str) -> str | None:
-    """Why this machine cannot use the storage, in which there is a file of that name."""
+    """Return why this machine cannot use the storage, in which there is a file called `mark`; None: it can."""
     try:
         filesystem, root = open_store(storage)
         found = filesystem.get_file_info(f"{root}/{mark}").is_file
@@ -84,7 +89,7 @@ def _unusable(storage: str, mark: str) -> str | None:
 
 
 def _digest(folder: str) -> str | None:
-    """Of the manifest that names the digests of all other files; None: the data set is not there."""
+    """Return the digest of a folder's manifest, which names those of all files; None: no data set is there."""
     try:
         return hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()
     except OSError:
@@ -92,7 +97,8 @@ def _digest(folder: str) -> str | None:
 
 
 def _upload(path: str, storage: str) -> str:
+    """Put the data set in a folder into the storage, and return its URI there."""
     try:
-        return upload(Path(path), storage)
+        return Address.parse(upload(Path(path), storage)).place
     except OSError as error:
         raise UserError(f"{path} could not be copied to {storage}: {first_line(error)}") from error

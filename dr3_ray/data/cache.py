@@ -1,26 +1,31 @@
 """Data sets from other places: each is copied once to a folder of this machine, and mapped from there.
 
-They are kept by their fingerprints, so that a data set that lies in several places is here once.
+They are kept by their fingerprints, so that a data set that lies in several places is here once. Where two have the
+same rows and other names, environments or provenances, both are kept: opening one never changes the other. A note
+says which one an address has, so that `URI#FINGERPRINT` is found without asking the store.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.fs as pafs
 
-from dr3_ray.data.schema import MANIFEST, FileEntry, Manifest
+from dr3_ray.data.addresses import Address
+from dr3_ray.data.leftovers import WRITING, leftovers, remove
+from dr3_ray.data.machine import alone, cache_folder, entries
+from dr3_ray.data.schema import MANIFEST, MANIFEST_BYTES, FileEntry, Manifest
 from dr3_ray.errors import UserError, first_line
-from dr3_ray.stores import NO_ROOM, below, open_store, replace_file
+from dr3_ray.process.folders import CACHE
+from dr3_ray.remote import open_store
+from dr3_ray.stores import NO_ROOM, below, replace_file
 
-CACHE = "DR3_RAY_CACHE"  # the variable that names the folder
 BLOCK = 1 << 20
 
 
@@ -33,36 +38,30 @@ class Cached(NamedTuple):
     used: float
 
 
-def cache_folder() -> Path:
-    """Where this machine keeps its copies: `$DR3_RAY_CACHE/data`, by default below ~/.cache/dr3-ray."""
-    return Path(os.environ.get(CACHE) or "~/.cache/dr3-ray").expanduser() / "data"
-
-
 def cached(uri: str) -> Path:
-    """The folder of this machine with the data set at `uri`, which is copied there unless it is there already.
+    """Return the folder of this machine with the data set at `uri`, copied there unless it is there already.
 
-    `URI#FINGERPRINT` means that data set and no other; if it is here, the store is not asked. Of processes that want
-    the same one at once, one copies and the others wait. Every file is compared with the manifest's digest.
+    It is copied as a whole, also where `uri` names a subset. `URI#FINGERPRINT` means those data and no others; if they
+    are here, the store is not asked. Of processes that want the same one at once, one copies and the others wait. Every
+    file is compared with the manifest's digest.
 
     Raises:
         OSError: the store does not answer.
         UserError: there is no such data set, other data lie there, a file is damaged, or there is no room.
     """
-    address, _, wanted = uri.partition("#")
-    if wanted and (found := find_cached(wanted)):
+    if found := find_cached(uri):
         return found
-    filesystem, root = _open(address)
-    content = _read_manifest(filesystem, root, address)
-    manifest = Manifest.parse(content, address)
-    if wanted not in ("", manifest.fingerprint):
-        raise UserError(f"{address} holds other data: their fingerprint is {manifest.fingerprint}, not {wanted}")
-    place = cache_folder() / manifest.fingerprint
+    address = Address.parse(uri)
+    filesystem, root = _open(address.place)
+    content = _read_manifest(filesystem, root, address.place)
+    manifest = Manifest.parse(content, address.place)
+    refuse_others(manifest, address)
     try:
-        with _alone(manifest.fingerprint):
-            if not find_cached(manifest.fingerprint):
+        with alone(manifest.fingerprint):
+            place = _place(manifest)
+            if _opened(place) != manifest.fingerprint:
                 _copy(filesystem, root, manifest, content, place)
-            elif (place / MANIFEST).read_bytes() != content:  # the same rows, described anew
-                replace_file(place / MANIFEST, content)
+            replace_file(_note(address.place), place.name.encode())
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -73,23 +72,78 @@ def cached(uri: str) -> Path:
     return place
 
 
-def find_cached(fingerprint: str) -> Path | None:
-    """The data set in the cache, which counts as used from this moment; None if it is not there, or cut short."""
-    place = cache_folder() / fingerprint
+def refuse_others(manifest: Manifest, address: Address) -> None:
+    """Check that the data set found at an address has the fingerprint that the address ends in, if any.
+
+    Raises:
+        UserError: it has another one.
+    """
+    wanted, where = address.fingerprint, str(address._replace(fingerprint=None))
+    found, old = map(address.identity, (manifest.fingerprint, manifest.old_fingerprint))
+    if wanted == old != found:
+        raise UserError(
+            f"{wanted[:16]}… is the fingerprint of {where} by the rule of an older version, which left out spaces and "
+            f"gamma: write {where}#{found}"
+        )
+    if wanted and wanted != found:
+        raise UserError(f"{where} holds other data: their fingerprint is {found}, not {wanted}")
+
+
+def find_cached(uri: str) -> Path | None:
+    """Return the folder of `URI#FINGERPRINT` without asking the store; None: it is not here, or cut short."""
     try:
-        manifest = Manifest.parse((place / MANIFEST).read_bytes(), place)
+        address = Address.parse(uri)
+    except UserError:
+        return None
+    known = _noted(address.place) if address.fingerprint else None
+    here = known and _opened(known)
+    return known if here and address.identity(here) == address.fingerprint else None
+
+
+def _opened(place: Path) -> str | None:
+    """Return the fingerprint of the data set in a folder of the cache, which counts as used from now on.
+
+    None: none is there as a whole.
+    """
+    try:
+        manifest = Manifest.read(place)
         whole = all((place / entry.file).stat().st_size == entry.bytes for entry in manifest.files)
     except (OSError, UserError):
         return None
-    if whole:
-        os.utime(place)
-    return place if whole else None
+    if not whole:
+        return None
+    os.utime(place)
+    return manifest.fingerprint
+
+
+def _place(manifest: Manifest) -> Path:
+    """Return the folder of a data set: its fingerprint, and its digest if the rows are there by another name."""
+    plain = cache_folder() / manifest.fingerprint
+    try:
+        there = Manifest.read(plain)
+    except (OSError, UserError):
+        return plain
+    return plain if there.digest == manifest.digest else plain.with_name(f"{plain.name}.{manifest.digest[:16]}")
+
+
+def _note(address: str) -> Path:
+    """Return the file that names the folder of an address; the address may hold keys and is not written down."""
+    return cache_folder() / f".at-{hashlib.sha256(address.encode()).hexdigest()}"
+
+
+def _noted(address: str) -> Path | None:
+    """Return the folder that was noted for an address; None: none was, or it is gone."""
+    try:
+        place = cache_folder() / _note(address).read_text()
+    except OSError:
+        return None
+    return place if place.parent == cache_folder() and place.is_dir() else None
 
 
 def upload(path: Path, store: str) -> str:
-    """Put the data set in a folder into a store, unless it is there already; the URI that `cached` takes.
+    """Put the data set in a folder into a store, unless it is there already; return its URI, which `cached` takes.
 
-    Its manifest comes last, so that a data set that is not whole is none.
+    Its manifest comes last, so that a half-written copy is no data set.
     """
     content = (path / MANIFEST).read_bytes()
     manifest = Manifest.parse(content, path)
@@ -105,48 +159,77 @@ def upload(path: Path, store: str) -> str:
 
 
 def contents() -> list[Cached]:
-    """What is in the cache of this machine, what was used last first."""
+    """Return the data sets in the cache of this machine, last used first; anything else is left out."""
     found = []
-    for path in cache_folder().glob(f"*/{MANIFEST}"):
-        manifest = Manifest.parse(path.read_bytes(), path.parent)
-        size = sum(entry.bytes for entry in manifest.files)
-        found.append(Cached(path.parent, manifest, size, path.parent.stat().st_mtime))
+    for path in entries():
+        with suppress(OSError, UserError):
+            manifest = Manifest.read(path)
+            size = sum(entry.bytes for entry in manifest.files)
+            found.append(Cached(path, manifest, size, path.stat().st_mtime))
     return sorted(found, key=lambda each: -each.used)
 
 
-def prune(unused: float) -> list[Cached]:
-    """Remove what was not used for so many seconds, and what interrupted copies left; what was removed.
+def foreign() -> list[Path]:
+    """Return the files in the cache that are not ours: they stay."""
+    ours = {each.path for each in contents()}
+    return [
+        each
+        for each in entries()
+        if each not in ours and not each.name.startswith((".lock-", ".copy-", ".at-", WRITING))
+    ]
 
-    Processes that have a data set open keep it; it is copied again when it is wanted again.
+
+def prune(unused: float) -> list[Cached]:
+    """Remove data sets unused for so many seconds, and what interrupted copies and imports left; return the former.
+
+    Processes that have a data set open keep it; it is copied again at its next use.
+
+    Raises:
+        UserError: something cannot be removed, when all else is.
     """
-    gone = [each for each in contents() if time.time() - each.used >= unused]
-    for each in gone:
-        with _alone(each.path.name):
-            shutil.rmtree(each.path)
-    for rest in cache_folder().glob(".copy-*"):
-        fingerprint = rest.name.split("-")[1]
-        with _alone(fingerprint):
-            shutil.rmtree(rest, ignore_errors=True)
+    gone: list[Cached] = []
+    kept: list[str] = []
+    for each in contents():
+        if time.time() - each.used >= unused:
+            with _failures_in(kept, each.path), alone(each.path.name.partition(".")[0]):
+                shutil.rmtree(each.path)
+                gone.append(each)
+    for left in leftovers():
+        with _failures_in(kept, left.path):
+            remove(left)
+    if kept:
+        raise UserError(f"removed {len(gone)} data sets, but not {', '.join(kept)}: change permissions, or remove it")
     return gone
+
+
+@contextmanager
+def _failures_in(kept: list[str], path: Path) -> Iterator[None]:
+    """Add a path to those that stay if removing it fails."""
+    try:
+        yield
+    except OSError as error:
+        kept.append(f"{path} ({error.strerror})")
 
 
 def _open(address: str) -> tuple[pafs.FileSystem, str]:
     try:
         return open_store(address)
-    except ValueError as error:
+    except UserError:
+        raise
+    except OSError as error:
         raise UserError(f"{address} cannot be opened: {first_line(error)}") from None
 
 
 def _read_manifest(filesystem: pafs.FileSystem, root: str, address: str) -> bytes:
     try:
         with filesystem.open_input_stream(f"{root}/{MANIFEST}") as file:
-            return bytes(file.read())
+            return bytes(file.read(MANIFEST_BYTES + 1))
     except FileNotFoundError:
         raise UserError(f"{address} is not a data set (it has no {MANIFEST}): name the folder that holds one") from None
 
 
 def _copy(filesystem: pafs.FileSystem, root: str, manifest: Manifest, content: bytes, place: Path) -> None:
-    """All of it or nothing."""
+    """Copy all of a data set, or nothing."""
     with tempfile.TemporaryDirectory(prefix=f".copy-{place.name}-", dir=place.parent) as name:
         arrived = Path(name) / "data"
         arrived.mkdir()
@@ -167,13 +250,3 @@ def _fetch(filesystem: pafs.FileSystem, root: str, entry: FileEntry, to: Path) -
         os.fsync(target.fileno())
     if digest.hexdigest() != entry.sha256:
         raise UserError(f"{root}/{entry.file} is damaged: it has another digest than the manifest says; copy it again")
-
-
-@contextmanager
-def _alone(fingerprint: str) -> Iterator[None]:
-    """One process of this machine at a time; whoever dies lets the next one in."""
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f".lock-{fingerprint}", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

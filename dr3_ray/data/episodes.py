@@ -6,20 +6,23 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # which loads its parts when they are asked for
 
-from dr3_ray.data.schema import Column, Columns, part_column
-from dr3_ray.data.spaces import Array, SpaceSpec, named_parts
+from dr3_ray.data.columns import Column, Columns, part_column
+from dr3_ray.data.number_types import Array
+from dr3_ray.data.rules import Places, first_fault
+from dr3_ray.data.spaces import SpaceSpec, named_parts
 from dr3_ray.errors import UserError
 
 
 def monte_carlo_returns(rewards: npt.ArrayLike, gamma: float) -> npt.NDArray[np.float32]:
-    """Discounted reward-to-go G_t = r_t + γ G_{t+1} of one episode, [T] → [T], in the unit of the reward.
+    """Return the discounted reward-to-go G_t = r_t + γ G_{t+1} of one episode, [T] → [T], in the unit of the reward.
 
-    The sum ends with the episode's last reward. A truncated episode is *not* bootstrapped: what would have followed
-    the cut is missing from its returns.
+    The sum ends with the episode's last reward. A truncated episode is *not* bootstrapped: what would have followed the
+    cut is missing from its returns.
     """
     backwards = np.asarray(rewards, dtype=np.float64)[::-1]
     returns: npt.NDArray[np.float64] = scipy.signal.lfilter([1.0], [1.0, -gamma], backwards)[::-1]
-    return returns.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite ones are refused when they are written
+        return returns.astype(np.float32)
 
 
 def episode_columns(
@@ -32,12 +35,12 @@ def episode_columns(
     episode_id: int,
     gamma: float,
 ) -> Columns:
-    """The columns of one complete episode of T steps.
+    """Return the columns of one complete episode of T steps.
 
-    observations [T+1, *shape], of a Dict space a dict of such, include the final one; actions [T, *shape] are as stored
-    (see `from_env_actions`); rewards [T]. The flags are those of the last step. That step keeps the final observation
-    as its `next_observations` and has no valid next action (zeros stand there), terminated or truncated. Each part of a
-    dict becomes a column, `observations/image` and so on.
+    observations [T+1, *shape], of a Dict space a dict of such, include the final one; actions [T] or [T, A] are as
+    they are stored (see `from_env_actions`); rewards [T]. The flags are those of the last step. That step keeps the
+    final observation as its `next_observations` and has no valid next action (zeros stand there), terminated or
+    truncated. Each part of a dict becomes a column, `observations/image` and so on.
     """
     parts = {name: np.asarray(part) for name, part in named_parts(observations).items()}
     actions, rewards = np.asarray(actions), np.asarray(rewards)
@@ -67,8 +70,12 @@ def episode_columns(
     }
 
 
-def checked(columns: Columns, layout: dict[str, Column], action_space: SpaceSpec) -> Columns:
-    """The columns of one complete episode in the types they are stored in; UserError when anything is wrong."""
+def checked(columns: Columns, layout: dict[str, Column], action_space: SpaceSpec, gamma: float) -> Columns:
+    """Return the columns of one complete episode in the types they are stored in.
+
+    Raises:
+        UserError: a column is missing, or its shape, type or values are not acceptable.
+    """
     if unknown := set(columns) - set(layout):
         raise UserError(f"unknown column {sorted(unknown)[0]!r}: the columns are {', '.join(layout)}")
     if missing := set(layout) - set(columns):
@@ -76,20 +83,9 @@ def checked(columns: Columns, layout: dict[str, Column], action_space: SpaceSpec
     steps, episode = len(columns["rewards"]), np.ravel(columns["episode_ids"])[:1]
     where = f"episode {episode[0]}" if len(episode) else "an episode"
     cast = {name: _cast(f"{where}: {name}", columns[name], column, steps) for name, column in layout.items()}
-    if (cast["episode_ids"] != episode).any() or (cast["timesteps"] != np.arange(steps)).any():
-        raise UserError(f"{where}: one write takes one episode, its timesteps counted from 0")
-    ends = np.flatnonzero(cast["terminateds"] | cast["truncateds"])
-    if not len(ends):
-        raise UserError(f"{where} has no terminal flag: mark its last step as terminated or truncated in the source")
-    if ends[0] != steps - 1:
-        raise UserError(f"{where} is terminated or truncated at step {ends[0]} but has {steps} steps: split it there")
-    lowest, highest = (0, action_space.n - 1) if action_space.n is not None else (-1, 1)
-    for name in ("actions", "next_actions"):
-        if cast[name].min() < lowest or cast[name].max() > highest:
-            raise UserError(
-                f"{where}: {name} outside the space, stored actions lie in [{lowest}, {highest}]: "
-                "convert them with `from_env_actions`"
-            )
+    places = Places(np.full(steps, cast["episode_ids"][0]), np.arange(steps), np.full(steps, steps))
+    if fault := first_fault(cast, places, gamma=gamma, action_space=action_space, complete=True):
+        raise UserError(f"{where}: {fault.what}: {fault.remedy}")
     return cast
 
 
@@ -100,9 +96,13 @@ def _cast(what: str, values: npt.ArrayLike, column: Column, steps: int) -> Array
         raise UserError(f"{what} has shape {array.shape}, not {expected} with at least one step: correct the source")
     if not np.can_cast(array.dtype, column.dtype, "same_kind"):
         raise UserError(f"{what} has type {array.dtype}, which is not {column.dtype}: convert it before writing")
-    with np.errstate(over="ignore"):  # what does not fit into float32 turns infinite and is refused below
-        array = array.astype(column.dtype, copy=False)
-    if column.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
-        step = int(np.argwhere(~finite)[0][0])
-        raise UserError(f"{what} has NaN or infinite values, first at step {step}: drop that episode, or repair it")
-    return array
+    if column.dtype.kind in "iu":
+        held = np.iinfo(column.dtype)
+        for extreme in (int(array.min()), int(array.max())):
+            if not held.min <= extreme <= held.max:
+                raise UserError(f"{what} has {extreme}, which {column.dtype} cannot hold: correct the source")
+    with np.errstate(over="ignore"):
+        cast: Array = array.astype(column.dtype, copy=False)
+    if column.dtype.kind == "f" and (beyond := np.isinf(cast) & np.isfinite(array)).any():
+        raise UserError(f"{what} has {array[beyond][0]:g}, which is beyond {column.dtype}: scale it in the source")
+    return cast

@@ -1,7 +1,7 @@
 """Transitions over several steps: the rows that follow a row in its episode."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,22 +11,33 @@ AT_THE_END = ("next_observations", "next_actions", "next_actions_valid", "termin
 
 
 class Rows(Protocol):
-    """What is asked of a data set."""
+    """What training asks of a data set."""
 
     def __len__(self) -> int: ...
 
     def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
-        """Columns at `indices`, each [*indices, ...]; observations may be a dict of such."""
+        """Return columns at `indices`, each [*indices, ...]; observations may be a dict of such."""
         ...
 
 
-def gather_n_step(data: Rows, indices: Tensor, columns: Sequence[str], n: int) -> dict[str, Any]:
-    """Columns of the transitions from rows `indices` [..., B] to the state n steps later.
+class Apart(NamedTuple):
+    """Rows that were drawn one by one: the data set in which several steps go on, and where the rows lie there."""
 
-    They are shorter where the episode ends or, in a subsample, the next row is another one. The columns of s' and
-    `terminateds` are those of the last step that is taken; `n_step_rewards` [..., B, n] are the rewards of all of them,
-    0 behind the last, and `n_steps` [..., B] is their number. A truncated episode bootstraps from its last state.
+    whole: Rows
+    rows: Tensor
+
+
+def gather_n_step(data: Rows, indices: Tensor, columns: Sequence[str], n: int) -> dict[str, Any]:
+    """Return columns of the transitions from rows `indices` [..., B] to the state n steps later.
+
+    They are shorter where the episode ends or, in a subsample on disk, the next row is another one. Rows that are
+    `Apart` go on in their whole data set, whether the steps that follow are among them or not. The columns of s' and
+    `terminateds` are those of the last step taken; `n_step_rewards` [..., B, n] are the rewards of all of them, 0
+    behind the last, and `n_steps` [..., B] is their number. A truncated episode bootstraps from its last state.
     """
+    apart: Apart | None = getattr(data, "apart", None)
+    if apart:
+        data, indices = apart.whole, apart.rows[indices]
     rows = indices.unsqueeze(-1) + torch.arange(n, device=indices.device)
     found = data.gather(rows.clamp(max=len(data) - 1), FOLLOWED)
     timesteps, episodes = found["timesteps"], found["episode_ids"]

@@ -3,9 +3,8 @@
 Nothing is copied on opening; processes on one machine share the pages. Only a gather copies, and only its rows.
 """
 
-import hashlib
 import os
-import warnings
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,40 +15,47 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dr3_ray.data.cache import cached
+from dr3_ray.data.addresses import Address
+from dr3_ray.data.arrow import read_batch
+from dr3_ray.data.cache import cached, refuse_others
+from dr3_ray.data.columns import EPISODE_SCHEMA, Columns, arrow_schema, columns_of
 from dr3_ray.data.episodes import monte_carlo_returns
-from dr3_ray.data.schema import (
-    EPISODE_SCHEMA,
-    MANIFEST,
-    PARTIAL,
-    Column,
-    Columns,
-    FileEntry,
-    Manifest,
-    arrow_schema,
-    columns_of,
-    damaged,
-)
+from dr3_ray.data.mapped import as_tensor, decode, select
+from dr3_ray.data.n_step import Apart
+from dr3_ray.data.opening import opening_fault, read_manifest
+from dr3_ray.data.schema import MANIFEST, FileEntry, Statistic, damaged
 from dr3_ray.data.spaces import SpaceSpec, training_spaces
-from dr3_ray.errors import UserError, first_line
-from dr3_ray.stores import is_uri
+from dr3_ray.data.subsets import Subset
+from dr3_ray.errors import UserError
 from dr3_ray.types import Spaces
 
-# Row b holds the bits of byte b, lowest first, as Arrow packs them.
-_BITS = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")).float()
+CHECKED_EVERY = 1.0  # seconds between looks at the sizes of files from which rows are drawn
 
 
 class Dataset:
     """A data set opened for reading.
 
     `gamma` other than the manifest's recomputes the Monte-Carlo returns (the one column that is then in memory),
-    None keeps them. Opening checks the schema, all counts and file sizes; `verify` checks the contents. UserError:
-    the directory is not a data set, is damaged, of another format, or a subsample whose returns cannot be recomputed.
+    None keeps them. Opening checks the schema, counts, file sizes, where episodes start and end, discrete actions and
+    the manifest's digest of the identity; `dr3_ray.data.verify` checks all contents. `uri` is where another machine
+    finds the same data. `accept` takes a manifest that was edited by hand.
+
+    Raises:
+        UserError: the directory is not a data set, is damaged, of another format, or a subsample whose returns cannot
+            be recomputed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], gamma: float | None = None) -> None:
+    subset: Subset | None = None  # which rows of another one these are
+    apart: Apart | None = None  # where several steps go on, if that is not here
+
+    def __init__(
+        self, path: str | os.PathLike[str], gamma: float | None = None, uri: str | None = None, accept: bool = False
+    ) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
+        self._uri = uri
+        self._inodes: dict[Path, tuple[int, int]] = {}
+        self._looked = 0.0  # when the sizes of files were last compared
         self.gamma = self.manifest.gamma if gamma is None else gamma
         self._layout = columns_of(self.observation_space, self.action_space)
         self._parts: dict[str, dict[str, str]] = {}  # the names on disk of a column's parts; most have one part, ""
@@ -59,17 +65,24 @@ class Dataset:
         self._shards = [self._open_shard(entry) for entry in self.manifest.shards]
         rows = [entry.rows for entry in self.manifest.shards]
         self._ends = torch.tensor(rows).cumsum(0)
-        self._check_counts(sum(rows))
+        if fault := opening_fault(self.manifest, self.episodes, self._shards, self._gather):
+            raise damaged(self.path, fault)
+        digests = self.manifest.digests
+        if digests is not None and digests.identity != self.fingerprint and not accept:
+            raise UserError(
+                f"{self.path} is damaged: its {MANIFEST} says other things about the data than when it was written; "
+                f"undo that, copy or import it again, or accept it by `dr3-ray data verify {self.path} --seal`"
+            )
         if self.gamma != self.manifest.gamma:
             self._recompute_returns()
 
     def __len__(self) -> int:
-        """Number of rows (transitions)."""
+        """Return the number of rows (transitions)."""
         return self.manifest.counts.rows
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickled as where it is: another process maps the same files."""
-        return Dataset, (self.path.resolve(), self.gamma)
+        """Return the data set as its path: another process maps the same files, and checks that they are the same."""
+        return _reopened, (str(self.path.resolve()), self._uri, self.gamma, self.fingerprint)
 
     @property
     def observation_space(self) -> SpaceSpec:
@@ -81,7 +94,11 @@ class Dataset:
 
     @property
     def spaces(self) -> Spaces:
-        """The spaces as networks are built for them; UserError where nothing can be learned in them."""
+        """The spaces as networks are built for them.
+
+        Raises:
+            UserError: nothing can be learned in them.
+        """
         return training_spaces(self.observation_space, self.action_space)
 
     @property
@@ -91,8 +108,12 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """The identity of the contents."""
+        """The identity of the data: of all that changes what is learned from them."""
         return self.manifest.fingerprint
+
+    def statistics(self) -> dict[str, Statistic]:
+        """Return statistics of rewards, returns and observations, by their names on disk."""
+        return self.manifest.statistics
 
     @cached_property
     def episodes(self) -> Columns:
@@ -101,22 +122,58 @@ class Dataset:
         `episode_ids`; `offsets` and `lengths` of the stored rows; undiscounted `returns` of the complete episode;
         `terminated`.
         """
-        batch = _read_batch(self.path / self.manifest.episodes.file, self.manifest.episodes, EPISODE_SCHEMA)
+        batch = self._read_batch(self.manifest.episodes, EPISODE_SCHEMA)
         return {name: batch.column(name).to_numpy(zero_copy_only=False) for name in EPISODE_SCHEMA.names}
 
     def check(self, columns: Sequence[str]) -> None:
-        """UserError unless the data set has all these columns."""
+        """Check that the data set has all these columns.
+
+        Raises:
+            UserError: one is missing.
+        """
         if unknown := [name for name in columns if name not in self._parts]:
             raise UserError(f"unknown column {unknown[0]!r}: the data set has {', '.join(self.columns)}")
 
+    def check_files(self) -> None:
+        """Check that no mapped file was cut short: reading the missing part would kill the process (SIGBUS).
+
+        `gather` calls it once a second. A file that was removed or replaced as a whole stays readable.
+
+        Raises:
+            UserError: a file was cut short.
+        """
+        for entry in self.manifest.files:
+            path = self.path / entry.file
+            try:
+                found = path.stat()
+            except OSError:
+                continue
+            if (found.st_dev, found.st_ino) == self._inodes.get(path) and found.st_size < entry.bytes:
+                raise damaged(self.path, f"{entry.file} was cut to {found.st_size} bytes while it was read")
+        self._looked = time.monotonic()
+
+    def stored(self, start: int, stop: int) -> Columns:
+        """Copy the rows from `start` up to `stop` as they lie on disk, by the names that columns have there.
+
+        Each is [R, elements] or [R]; bit rows are packed, flags are bool.
+        """
+        rows = self._select(torch.arange(start, min(stop, len(self))), tuple(self._layout))
+        flags = {name for name, column in self._layout.items() if column.dtype == np.bool_ and not column.packed}
+        return {name: values.numpy().astype(bool) if name in flags else values.numpy() for name, values in rows.items()}
+
     def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
-        """Copies of the rows `indices` (int64, [*lead], 0 ≤ index < len) as {column: [*lead, *shape]}.
+        """Copy the rows `indices` (int64, [*lead], 0 ≤ index < len) into {column: [*lead, *shape]}.
 
         Observations of a Dict space are {part: [*lead, *shape]}. float32 for floats, booleans and the two termination
-        flags; bool for `next_actions_valid`; uint8 and int64 stay. IndexError if an index is out of bounds, UserError
-        if a column is unknown.
+        flags; bool for `next_actions_valid`; uint8 and int64 stay.
+
+        Raises:
+            IndexError: an index is out of bounds.
+            UserError: a column is unknown.
         """
         self.check(columns)
+        if time.monotonic() - self._looked > CHECKED_EVERY:
+            self.check_files()
         if self.observation_space.kind != "dict":
             return self._gather(indices, columns)
         found = self._gather(indices, [stored for name in columns for stored in self._parts[name].values()])
@@ -131,53 +188,53 @@ class Dataset:
             lowest, highest = torch.aminmax(flat)
             if lowest < 0 or highest >= len(self):
                 raise IndexError(f"row {int(lowest if lowest < 0 else highest)} of a data set of {len(self)} rows")
-        if len(self._shards) == 1:
-            rows = {name: _select(self._layout[name], self._shards[0][name], flat) for name in stored}
-        else:
-            rows = self._select_across_shards(flat, stored)
-        return {name: _decode(name, self._layout[name], values, indices.shape) for name, values in rows.items()}
+        rows = self._select(flat, stored)
+        return {name: decode(name, self._layout[name], values, indices.shape) for name, values in rows.items()}
 
-    def _select_across_shards(self, flat: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
-        shard_of = torch.bucketize(flat, self._ends, right=True)
+    def _select(self, rows: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
+        """Copy the rows [R] as they lie on disk, flags as 0 or 1; `stored` are names of columns there."""
+        if len(self._shards) == 1:
+            return {name: select(self._layout[name], self._shards[0][name], rows) for name in stored}
+        shard_of = torch.bucketize(rows, self._ends, right=True)
         order = shard_of.argsort()
         back = order.argsort()
         counts = torch.bincount(shard_of, minlength=len(self._shards)).tolist()
         parts = [
             (shard, part - (end - entry.rows))
             for shard, part, end, entry in zip(
-                self._shards, torch.split(flat[order], counts), self._ends.tolist(), self.manifest.shards, strict=True
+                self._shards, torch.split(rows[order], counts), self._ends.tolist(), self.manifest.shards, strict=True
             )
             if len(part)
-        ] or [(self._shards[0], flat)]
-        found = {name: [_select(self._layout[name], shard[name], part) for shard, part in parts] for name in stored}
+        ] or [(self._shards[0], rows)]
+        found = {name: [select(self._layout[name], shard[name], part) for shard, part in parts] for name in stored}
         # not [back], which takes three times as long for images
-        return {name: torch.cat(rows).index_select(0, back) for name, rows in found.items()}
+        return {name: torch.cat(values).index_select(0, back) for name, values in found.items()}
+
+    def _read_batch(self, entry: FileEntry, schema: pa.Schema) -> pa.RecordBatch:
+        path = self.path / entry.file
+        try:
+            found = path.stat()
+        except OSError:
+            raise damaged(self.path, f"{entry.file} is missing") from None
+        if found.st_size != entry.bytes:
+            raise damaged(self.path, f"{entry.file} has {found.st_size} bytes instead of {entry.bytes}")
+        self._inodes[path] = found.st_dev, found.st_ino
+        try:
+            batch = read_batch(path, schema)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise damaged(self.path, f"{entry.file} {error}") from None
+        if batch.num_rows != entry.rows:
+            raise damaged(self.path, f"{entry.file} has {batch.num_rows} rows, the manifest says {entry.rows}")
+        return batch
 
     def _open_shard(self, entry: FileEntry) -> dict[str, Tensor]:
-        batch = _read_batch(self.path / entry.file, entry, arrow_schema(self._layout))
-        return {
-            name: _as_tensor(batch.column(name), column, entry.rows, self.path / entry.file)
-            for name, column in self._layout.items()
-        }
-
-    def _check_counts(self, rows: int) -> None:
-        counts, episodes = self.manifest.counts, self.episodes
-        lengths = episodes["lengths"]
-        found = {
-            "rows": rows,
-            "episodes": len(lengths),
-            "terminateds": self._count_true("terminateds"),
-            "truncateds": self._count_true("truncateds"),
-        }
-        for name, number in found.items():
-            if number != getattr(counts, name):
-                raise damaged(self.path, f"the manifest counts {getattr(counts, name)} {name}, the files {number}")
-        offsets = np.cumsum(lengths) - lengths
-        if (lengths < 0).any() or lengths.sum() != rows or (episodes["offsets"] != offsets).any():
-            raise damaged(self.path, "the episodes do not add up to the rows")
-
-    def _count_true(self, name: str) -> int:
-        return sum(int(np.bitwise_count(shard[name].numpy()).sum()) for shard in self._shards)
+        batch = self._read_batch(entry, arrow_schema(self._layout))
+        try:
+            return {name: as_tensor(batch.column(name), column, entry.rows) for name, column in self._layout.items()}
+        except ValueError:
+            raise damaged(self.path, f"{entry.file} holds fewer values than rows") from None
 
     def _recompute_returns(self) -> None:
         if not 0 <= self.gamma <= 1:
@@ -195,95 +252,14 @@ class Dataset:
             shard["monte_carlo_returns"] = part
 
 
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of the data set in directory `path`; UserError if there is none that this version can read."""
-    if path.name.endswith(PARTIAL):
-        raise UserError(f"{path} is what an interrupted write left behind: remove it, and write the data set again")
-    try:
-        content = (path / MANIFEST).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{path} is not a data set (it has no {MANIFEST}): name a directory made by `dr3-ray data import`, "
-            "or embedded:NAME"
-        ) from None
-    except OSError as error:
-        raise damaged(path, f"{MANIFEST} cannot be read ({error})") from None
-    return Manifest.parse(content, path)
+def _reopened(path: str, uri: str | None, gamma: float, fingerprint: str) -> Dataset:
+    """Open the data set that was pickled elsewhere.
 
-
-def verify(dataset: Dataset) -> None:
-    """Read every file of an opened data set and compare its SHA-256 with the manifest's; UserError names the file."""
-    for entry in dataset.manifest.files:
-        with open(dataset.path / entry.file, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                raise damaged(dataset.path, f"the contents of {entry.file} have changed since they were written")
-
-
-def load_dataset(source: str | os.PathLike[str], gamma: float | None = None) -> Dataset:
-    """Open `embedded:NAME`, the directory of a data set, or its URI; `gamma` and errors as in `Dataset`.
-
-    What is at a URI is copied to this machine once (`dr3_ray.data.cache`); UserError if it cannot be.
+    Raises:
+        UserError: other data lie there by now.
     """
-    source = os.fspath(source)
-    if source.startswith("minari:"):
-        raise UserError(f"{source} has to be imported first: dr3-ray data import {source} --out DIR")
-    if source.startswith("embedded:"):
-        from dr3_ray.data.embedded import embedded_path
-
-        return Dataset(embedded_path(source.removeprefix("embedded:")), gamma)
-    if is_uri(source):
-        try:
-            source = cached(source)
-        except OSError as error:
-            raise UserError(f"{source} cannot be read: {first_line(error)}") from error
-    return Dataset(source, gamma)
-
-
-def _read_batch(path: Path, entry: FileEntry, schema: pa.Schema) -> pa.RecordBatch:
-    try:
-        size = path.stat().st_size
-    except OSError:
-        raise damaged(path.parent, f"{path.name} is missing") from None
-    if size != entry.bytes:
-        raise damaged(path.parent, f"{path.name} has {size} bytes instead of {entry.bytes}")
-    try:
-        file = pa.ipc.open_file(pa.memory_map(str(path)))
-        if file.num_record_batches != 1 or not file.schema.equals(schema):
-            raise damaged(path.parent, f"{path.name} does not have the columns that the manifest's spaces ask for")
-        batch = file.get_batch(0)
-    except (pa.ArrowException, OSError) as error:
-        raise damaged(path.parent, f"{path.name} is not a readable Arrow file ({first_line(error)})") from None
-    if batch.num_rows != entry.rows:
-        raise damaged(path.parent, f"{path.name} has {batch.num_rows} rows, the manifest says {entry.rows}")
-    return batch
-
-
-def _as_tensor(array: pa.Array, column: Column, rows: int, path: Path) -> Tensor:
-    """The column's buffer as a tensor [rows, elements], bit rows as bytes, flags as [bytes]; not a copy."""
-    bits = column.dtype == np.bool_
-    shape = ((rows + 7) // 8,) if bits and not column.packed else (rows, *column.row_shape)
-    dtype = np.dtype(np.uint8) if bits else column.dtype
-    try:
-        values = np.frombuffer(array.buffers()[-1], dtype, count=int(np.prod(shape))).reshape(shape)
-    except ValueError:
-        raise damaged(path.parent, f"{path.name} holds fewer values than rows") from None
-    with warnings.catch_warnings():  # torch has no read-only tensors and says so; these never leave this file
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(values)
-
-
-def _select(column: Column, stored: Tensor, rows: Tensor) -> Tensor:
-    if column.dtype != np.bool_ or column.packed:
-        return stored.index_select(0, rows)
-    return stored.index_select(0, rows >> 3) >> (rows & 7) & 1
-
-
-def _decode(name: str, column: Column, values: Tensor, lead: torch.Size) -> Tensor:
-    if column.packed:
-        bits = _BITS.index_select(0, values.reshape(-1).int()).reshape(len(values), 8 * values.shape[1])
-        values = bits[:, : column.size]
-    elif column.dtype.kind == "i":
-        values = values.long()
-    elif column.dtype == np.bool_:
-        values = values.bool() if name == "next_actions_valid" else values.float()
-    return values.reshape(*lead, *(column.shape or ()))
+    if uri is not None and not Path(path, MANIFEST).exists():  # another machine, or its cache was pruned
+        return Dataset(cached(uri), gamma, uri)
+    data = Dataset(path, gamma, uri)
+    refuse_others(data.manifest, Address(path, None, fingerprint))
+    return data

@@ -1,5 +1,6 @@
 """A data set's columns in the memory of a GPU, where batches are gathered without the host."""
 
+import copy
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dr3_ray.data.n_step import Rows
+from dr3_ray.data.n_step import Apart, Rows
 from dr3_ray.observations import Observations, each_part
 
 AT_ONCE = 65_536  # rows that are copied at a time
@@ -22,6 +23,8 @@ class Resident:
     Numbers that are all 0 or 1 take a byte each. Indices out of bounds are not looked for.
     """
 
+    apart: Apart | None = None
+
     def __init__(self, data: Rows, columns: Sequence[str], device: torch.device):
         self._data, self.device = data, device
         self._columns: dict[str, Observations] = {}
@@ -31,6 +34,12 @@ class Resident:
                     self._columns[name] = each_part(self._room, found)
                 at = slice(int(rows[0]), int(rows[-1]) + 1)
                 self._columns[name] = each_part(partial(_fill, at), self._columns[name], found)
+
+    def part(self, data: Rows, rows: Tensor) -> "Resident":
+        """Return some rows, those of `data`, of the same columns; several steps go on in all of them."""
+        found = copy.copy(self)
+        found._data, found.apart = data, Apart(self, rows.to(self.device))
+        return found
 
     def __len__(self) -> int:
         return len(self._data)
@@ -46,8 +55,10 @@ class Resident:
         return self._data.episodes  # type: ignore[attr-defined]
 
     def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
-        """Columns at `indices` [*lead], each [*lead, *shape]."""
+        """Return columns at `indices` [*lead], each [*lead, *shape]."""
         flat = indices.reshape(-1)
+        if self.apart:
+            flat = self.apart.rows.index_select(0, flat)
 
         def rows(column: Tensor) -> Tensor:
             found = column.index_select(0, flat)
@@ -60,7 +71,7 @@ class Resident:
 
 
 def _narrow(values: Tensor) -> Tensor:
-    """Floats that are all 0 or 1 as int8, which no column has otherwise."""
+    """Return floats that are all 0 or 1 as int8, a type that no column has otherwise."""
     binary = values.is_floating_point() and bool(((values == 0) | (values == 1)).all())
     return values.to(torch.int8) if binary else values
 
@@ -71,17 +82,25 @@ def _row_bytes(columns: dict[str, Observations]) -> int:
 
 
 def _fill(rows: slice, room: Tensor, values: Tensor) -> Tensor:
-    """The room with these rows; another one where they are wider."""
+    """Put these rows into the room and return it, or another one where they are wider."""
     if room.dtype == torch.int8 and _narrow(values).dtype != torch.int8:
         room = room.to(values.dtype)
     room[rows] = values
     return room
 
 
-def resident(data: Rows, columns: Sequence[str], device: torch.device) -> Rows:
-    """The data set on this device; the data set itself on a CPU, if it is there already, and if it has no room."""
+def resident(data: Rows, columns: Sequence[str], device: torch.device, n_step: int = 1) -> Rows:
+    """Return the data set in the memory of this device.
+
+    On a CPU, for data that are there already, and where there is no room, it is the data set itself. Rows that are
+    `Apart` take their whole data set there for several steps.
+    """
     if device.type == "cpu" or isinstance(data, Resident):
         return data
+    apart: Apart | None = getattr(data, "apart", None)
+    if apart and n_step > 1:
+        whole = resident(apart.whole, columns, device)
+        return whole.part(data, apart.rows) if isinstance(whole, Resident) else data
     first = data.gather(torch.arange(min(AT_ONCE, len(data))), columns)
     needed = _row_bytes({name: each_part(_narrow, column) for name, column in first.items()}) * len(data)
     free, _ = torch.cuda.mem_get_info(device)

@@ -5,7 +5,7 @@ a CPU they come from torch's generators, on a GPU they are counted: the numbers 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,39 +13,38 @@ import torch
 from torch import Tensor
 
 from dr3_ray.data.philox import integers, normal, uniform, words
+from dr3_ray.data.subsets import best_order, holders, rows_of
 from dr3_ray.types import Noise
 
 Draws = tuple[Tensor, dict[str, Tensor]]  # indices and noise
 
 
 def generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that depends on a member's seed and on what it is for ("init", "sampler", "probe")."""
+    """Return a generator that depends on a member's seed and on its purpose ("init", "sampler", "probe")."""
     first, second = key(seed, stream)
     return torch.Generator(device).manual_seed(first << 32 | second)
 
 
 def key(seed: int, stream: str) -> list[int]:
-    """Two words of 32 bits, of a member's seed and of what they are for."""
+    """Return two words of 32 bits that depend on a member's seed and on their purpose."""
     found: list[int] = np.random.SeedSequence([seed, *stream.encode()]).generate_state(2, np.uint32).tolist()
     return found
 
 
 def best_first(episodes: Mapping[str, Any], shares: Sequence[float]) -> tuple[Tensor, list[int]]:
-    """All rows, those of the episodes of highest return first, and how many of them to draw from for each share.
+    """Return all rows, episodes of highest return first, and for each share the number of rows to draw from.
 
-    A share of the rows is held by the fewest best episodes, each of them whole, that have so many rows (Chen et al.,
+    A share of the rows is held by the fewest best episodes that have so many rows, each of them whole (Chen et al.,
     arXiv 2106.01345, "%BC"). `episodes` has `offsets`, `lengths` and `returns`, one an episode.
     """
-    best = np.argsort(-np.asarray(episodes["returns"]), kind="stable")
+    best = best_order(np.asarray(episodes["returns"]))
     lengths, offsets = np.asarray(episodes["lengths"])[best], np.asarray(episodes["offsets"])[best]
     ends = lengths.cumsum()
-    order = np.arange(ends[-1]) + np.repeat(offsets - (ends - lengths), lengths)
-    wanted = [max(1, int(share * ends[-1])) for share in shares]
-    return torch.from_numpy(order), ends[np.searchsorted(ends, wanted)].tolist()
+    return torch.from_numpy(rows_of(offsets, lengths)), [int(ends[holders(ends, share) - 1]) for share in shares]
 
 
 class Sampler:
-    """Row indices, of the first `rows[k]` for member k, and noise, from a generator for each member."""
+    """Row indices, below `rows[k]` for member k, and noise, from a generator for each member."""
 
     def __init__(
         self,
@@ -60,11 +59,11 @@ class Sampler:
         self.generators = [generator(seed, stream) for seed in seeds]
 
     def draws(self, members: slice, n: int) -> Draws:
-        """What `draw` returns, of the next `n` batches: [n, K, B, …]."""
+        """Draw the next `n` batches at once, each tensor of `draw` with a first dimension more: [n, K, B, …]."""
         return _stacked([self.draw(members) for _ in range(n)])
 
     def draw(self, members: slice) -> Draws:
-        """Indices [K, B] and noise, each [K, B, *shape] or [K, *shape], of these members' next batch."""
+        """Draw indices [K, B] and noise, each [K, B, *shape] or [K, *shape], of these members' next batch."""
         sources = zip(self.generators[members], self.rows[members], strict=True)
         return _stacked([self._draw_one(*each) for each in sources])
 
@@ -81,7 +80,7 @@ class Sampler:
         return indices, noise
 
     def state_dict(self) -> dict[str, Any]:
-        """The generators' states."""
+        """Return the generators' states."""
         return {"generators": [each.get_state() for each in self.generators]}
 
     def load_state_dict(self, state: dict[str, Any], step: int) -> None:
@@ -94,7 +93,7 @@ class Sampler:
 
 
 class CountingSampler:
-    """The same without generators: what is drawn is a function of seed and step. On any device, in few operations."""
+    """A sampler without generators: its draws are a function of seed and step, on any device, in few operations."""
 
     def __init__(
         self,
@@ -104,24 +103,25 @@ class CountingSampler:
         seeds: Sequence[int],
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        draw: Callable[..., Draws] | None = None,
     ):
         self.rows, self.batch_size, self.noise, self.dtype = rows, batch_size, noise, dtype
-        self.counted = counted
+        self._draw = draw or counted
         self._blocks = torch.arange(-(-sum(sizes_of(noise, batch_size)) // 4), device=device)
         self._keys = torch.tensor([key(seed, "sampler") for seed in seeds], device=device)  # [K, 2]
         self._rows = torch.tensor(rows, device=device).unsqueeze(1)  # [K, 1]
         self._steps = torch.zeros(len(seeds), dtype=torch.int64, device=device)  # which a CUDA graph counts on
 
     def draws(self, members: slice, n: int) -> Draws:
-        """Indices [n, K, B] and noise, each [n, K, B, *shape] or [n, K, *shape], of the next `n` batches."""
+        """Draw indices [n, K, B] and noise, each [n, K, B, *shape] or [n, K, *shape], of the next `n` batches."""
         steps = self._steps[members] + torch.arange(n, device=self._steps.device).unsqueeze(1)
         keys, rows = self._keys[members], self._rows[members]
-        indices, noise = self.counted(keys, steps, self._blocks, rows, self.batch_size, self.noise)
+        indices, noise = self._draw(keys, steps, self._blocks, rows, self.batch_size, self.noise)
         self._steps[members] += n
         return indices, {name: values.to(self.dtype) for name, values in noise.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What the members' numbers are functions of, beside the step."""
+        """Return the arguments of the members' numbers, beside the step."""
         return {"keys": self._keys}
 
     def load_state_dict(self, state: dict[str, Any], step: int) -> None:
@@ -131,18 +131,18 @@ class CountingSampler:
 
 
 def shapes_of(noise: Noise, batch_size: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each draw of noise for one batch."""
+    """Return the shape of each draw of noise for one batch."""
     per_row = {name: (batch_size, *shape) for name, shape in (noise.normal | noise.uniform).items()}
     return per_row | noise.uniform_per_step
 
 
 def sizes_of(noise: Noise, batch_size: int) -> list[int]:
-    """Words that a batch takes: for its indices and for each draw of noise, normal numbers being made in pairs."""
+    """Return the numbers of words for a batch: for indices and each draw of noise, normal numbers in pairs."""
     return [batch_size, *(size + size % 2 for size in map(math.prod, shapes_of(noise, batch_size).values()))]
 
 
 def counted(keys: Tensor, steps: Tensor, blocks: Tensor, rows: Tensor, batch_size: int, noise: Noise) -> Draws:
-    """Indices [n, K, B] below `rows` [K, 1] and noise in float32, of keys [K, 2] at steps [n, K].
+    """Draw indices [n, K, B] below `rows` [K, 1] and noise in float32, of keys [K, 2] at steps [n, K].
 
     `blocks` count from 0, four words each; they are given because torch.compile would count them in 32 bits.
     """
@@ -156,7 +156,7 @@ def counted(keys: Tensor, steps: Tensor, blocks: Tensor, rows: Tensor, batch_siz
 
 
 def _stacked(draws: Sequence[Draws]) -> Draws:
-    """Indices and noise side by side, in a new first dimension."""
+    """Stack indices and noise in a new first dimension."""
     return torch.stack([indices for indices, _ in draws]), {
         name: torch.stack([noise[name] for _, noise in draws]) for name in draws[0][1]
     }

@@ -1,154 +1,81 @@
-"""What a data set is made of: columns and the manifest.
+"""What a data set is made of: the files, and the manifest that says what is in them.
 
 A data set is a directory: `manifest.json`, `shard-00000.arrow …` (Arrow IPC files, uncompressed, one record batch
 each, no nulls) and `episodes.arrow` (one row per episode). Rows are transitions, in the order of their episodes.
 """
 
-import hashlib
 import json
-import math
 import os
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-import numpy as np
-import pyarrow as pa
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, FiniteFloat, ValidationError, model_validator
 
-from dr3_ray.data.spaces import Array, Frozen, SpaceSpec
-from dr3_ray.errors import UserError
+from dr3_ray.data import identity
+from dr3_ray.data.spaces import Frozen, SpaceSpec, first_wrong
+from dr3_ray.errors import UserError, first_line
+from dr3_ray.stores import safe_name
 
-Columns = dict[str, Array]
-
-FORMAT = 1  # of the manifest; another number is not read
+FORMAT: Literal[2] = 2  # of the manifests that are written
+FORMATS = (1, 2)  # of those that are read
 MANIFEST = "manifest.json"
+MANIFEST_BYTES = 8 * 2**20  # the largest manifest that is written or read
+SHARDS = 10_000  # the most shards of a data set
 EPISODES = "episodes.arrow"
 PARTIAL = ".partial"  # ending of a directory that is still being written
 
 
-@dataclass(frozen=True)
-class Column:
-    """How a column lies on disk: element type, and the shape of a row, flattened there (None: one plain value)."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...] | None = None
-
-    @property
-    def size(self) -> int:
-        """Elements of a row."""
-        return math.prod(self.shape or ())
-
-    @property
-    def packed(self) -> bool:
-        """Whether a row is a row of bits, padded to whole bytes."""
-        return self.dtype == np.bool_ and self.shape is not None
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """Shape of a row in memory as it is on disk: bit rows as packed bytes, others flat, plain values ()."""
-        return () if self.shape is None else ((self.size + 7) // 8,) if self.packed else (self.size,)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row in the writer's buffer."""
-        return math.prod(self.row_shape) * self.dtype.itemsize
-
-    @property
-    def arrow_type(self) -> pa.DataType:
-        element = pa.from_numpy_dtype(self.dtype)
-        if self.shape is None:
-            return element
-        size = 8 * self.row_shape[0] if self.packed else self.size
-        return pa.list_(pa.field("item", element, nullable=False), size)
-
-
-def part_column(column: str, part: str) -> str:
-    """The name on disk of a part of an observation column, `observations/image`; without a part that of the column."""
-    return f"{column}/{part}" if part else column
-
-
-def columns_of(observation_space: SpaceSpec, action_space: SpaceSpec) -> dict[str, Column]:
-    """The columns of every data set with these spaces, in their order on disk; one for each part of a dict."""
-
-    def observation(name: str) -> dict[str, Column]:
-        return {
-            part_column(name, part): Column(np.dtype(space.dtype), space.shape)
-            for part, space in observation_space.parts.items()
-        }
-
-    action = Column(np.dtype(action_space.dtype), None if action_space.kind == "discrete" else action_space.shape)
-    real, flag, number = Column(np.dtype(np.float32)), Column(np.dtype(np.bool_)), Column(np.dtype(np.int32))
-    return {
-        **observation("observations"),
-        "actions": action,
-        "rewards": real,
-        "terminateds": flag,
-        "truncateds": flag,
-        **observation("next_observations"),
-        "next_actions": action,
-        "next_actions_valid": flag,
-        "monte_carlo_returns": real,
-        "episode_ids": number,
-        "timesteps": number,
-    }
-
-
-EPISODE_SCHEMA = pa.schema(
-    [
-        pa.field(name, kind, nullable=False)
-        for name, kind in [
-            ("episode_ids", pa.int64()),
-            ("offsets", pa.int64()),
-            ("lengths", pa.int64()),
-            ("returns", pa.float64()),
-            ("terminated", pa.bool_()),
-        ]
-    ]
-)
-
-
-def arrow_schema(columns: dict[str, Column]) -> pa.Schema:
-    """The schema of every shard."""
-    return pa.schema([pa.field(name, column.arrow_type, nullable=False) for name, column in columns.items()])
+Text = Annotated[str, Field(max_length=100_000)]
+Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Amount = Annotated[int, Field(ge=0, le=2**53)]  # what any reader of JSON keeps exactly
+Some = Annotated[int, Field(ge=1, le=2**53)]
 
 
 class FileEntry(Frozen):
     """One Arrow file of the data set."""
 
-    file: str = Field(pattern=r"^[\w-]+\.arrow$")
-    rows: PositiveInt
-    bytes: PositiveInt
-    sha256: str
+    file: Annotated[str, AfterValidator(safe_name), Field(pattern=r"^[\w-]+\.arrow$", max_length=100)]
+    rows: Some
+    bytes: Some
+    sha256: Sha256
 
 
 class Counts(Frozen):
-    """How much there is."""
+    """Numbers of rows and episodes."""
 
-    rows: PositiveInt
-    episodes: PositiveInt
-    terminateds: NonNegativeInt
-    truncateds: NonNegativeInt
+    rows: Some
+    episodes: Some
+    terminateds: Amount
+    truncateds: Amount
 
 
 class Statistic(Frozen):
-    """Over all stored values of a column; `episode_returns` over all episodes the rows were drawn from."""
+    """Statistics over all stored values of a column; `episode_returns` over all episodes the rows were drawn from."""
 
-    min: float
-    max: float
-    mean: float
-    std: float
+    min: FiniteFloat
+    max: FiniteFloat
+    mean: FiniteFloat
+    std: FiniteFloat
+
+
+class Digests(Frozen):
+    """SHA-256 of the identity (`Manifest.fingerprint`) and of the whole manifest but this field."""
+
+    identity: Sha256
+    manifest: Sha256
 
 
 class Provenance(Frozen):
     """Where the data come from. `notes` are warnings that stay with the data, `details` whatever the source tells."""
 
-    source: str
-    version: str = ""
-    licence: str = "unknown"
-    command: str = ""
-    created: str = ""
-    details: dict[str, str] = Field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    source: Text
+    version: Text = ""
+    licence: Text = "unknown"
+    command: Text = ""
+    created: Text = ""
+    details: dict[Line, Text] = Field(default_factory=dict)
+    notes: tuple[Text, ...] = ()
 
 
 class Manifest(Frozen):
@@ -158,18 +85,28 @@ class Manifest(Frozen):
     whose returns cannot be computed again. `environment` names what to roll out in: "minatar:NAME", "gymnasium:ID".
     """
 
-    format: Literal[1] = 1
-    name: str
+    format: Literal[1, 2] = FORMAT
+    name: Line
     gamma: float = Field(ge=0, le=1)
     complete_episodes: bool
     observation_space: SpaceSpec
     action_space: SpaceSpec
     environment: str | None = None
     counts: Counts
-    shards: tuple[FileEntry, ...] = Field(min_length=1)
+    shards: tuple[FileEntry, ...] = Field(min_length=1, max_length=SHARDS)
     episodes: FileEntry
     statistics: dict[str, Statistic]
     provenance: Provenance
+    digests: Digests | None = None  # format 1 has none
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [entry.file for entry in self.files]
+        if len(set(names)) < len(names):
+            raise ValueError("a file is named twice")
+        if self.format == 1 and self.digests is not None:
+            raise ValueError("format 1 has no digests")
+        return self
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
@@ -178,31 +115,107 @@ class Manifest(Frozen):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the checksums of all files and the counts: the identity of the contents."""
-        identity = [[entry.sha256 for entry in self.files], self.counts.model_dump()]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        """The identity: SHA-256 over everything that changes what is learned (see `dr3_ray.data.identity`)."""
+        return identity.fingerprint(self.model_dump())
+
+    @property
+    def old_fingerprint(self) -> str:
+        """The identity by the rule of format 1, which left out spaces, bounds and gamma."""
+        return identity.old_fingerprint(self.model_dump())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that the manifest says, however it is written down, but its own `digests` and format.
+
+        What it does not say counts as little as in a version that could not say it.
+        """
+        return identity.digest(json.loads(self.model_dump_json(exclude={"format", "digests"}, exclude_none=True)))
+
+    @property
+    def note(self) -> str | None:
+        """What a reader should know about the manifest itself."""
+        if self.digests is None:
+            return (
+                f"its manifest is of format {self.format}: its fingerprint, which covers spaces and gamma since then, "
+                f"is {self.fingerprint[:16]} (was {self.old_fingerprint[:16]}); "
+                "`dr3-ray data verify DIR --seal` writes format 2"
+            )
+        if self.digests.manifest != self.digest:
+            return "its name, environment, statistics or provenance were edited since it was written"
+        return None
+
+    def sealed(self) -> Self:
+        """Return this manifest in today's format, with the digests of its content."""
+        digests = Digests(identity=self.fingerprint, manifest=self.digest)
+        return self.model_copy(update={"format": FORMAT, "digests": digests})
+
+    def text(self) -> str:
+        """Return the content of `manifest.json`."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the manifest in a folder of this machine.
+
+        Raises:
+            UserError: as `parse`.
+            OSError: there is none that can be read.
+        """
+        with open(folder / MANIFEST, "rb") as file:
+            return cls.parse(file.read(MANIFEST_BYTES + 1), folder)
 
     @classmethod
     def parse(cls, content: bytes, where: str | os.PathLike[str]) -> Self:
-        """The manifest of the data set at `where`; UserError if this version cannot read it."""
+        """Return the manifest of the data set at `where`.
+
+        Raises:
+            UserError: this version cannot read it.
+        """
+        if len(content) > MANIFEST_BYTES:
+            raise damaged(where, f"{MANIFEST} has more than {MANIFEST_BYTES >> 20} MiB")
         try:
-            document = json.loads(content)
-        except ValueError as error:
-            raise damaged(where, f"{MANIFEST} cannot be read ({error})") from None
+            document = strict_json(content)
+        except (ValueError, RecursionError) as error:
+            raise damaged(where, f"{MANIFEST} cannot be read ({first_line(error)})") from None
         found = document.get("format") if isinstance(document, dict) else None
-        if found != FORMAT:
+        if type(found) is not int or found not in FORMATS:
             raise UserError(
-                f"{where} has manifest format {found!r}, this version of dr3-ray reads {FORMAT}: "
+                f"{where} has manifest format {repr(found)[:40]}, this version of dr3-ray reads {_either(FORMATS)}: "
                 "import the data again, or install the version that wrote them"
             )
+        if found != 1 and "digests" not in document:
+            raise damaged(where, f"{MANIFEST} is wrong at digests (missing)")
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise damaged(where, f"{MANIFEST} is wrong at {name or 'the top'} ({first['msg']})") from None
+            name, what = first_wrong(error)
+            raise damaged(where, f"{MANIFEST} is wrong at {name or 'the top'} ({what})") from None
+
+
+def strict_json(content: bytes) -> Any:
+    """Return the JSON document in `content`.
+
+    Raises:
+        ValueError: it is none, a key stands twice, or a number is NaN or infinite.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)[:80]!r} stands there twice")
+        return found
+
+    def refuse(number: str) -> None:
+        raise ValueError(f"{number} is no number")
+
+    return json.loads(content, object_pairs_hook=unique, parse_constant=refuse)
+
+
+def _either(numbers: tuple[int, ...]) -> str:
+    return " or ".join(map(str, numbers))
 
 
 def damaged(where: str | os.PathLike[str], what: str) -> UserError:
-    """The one line about a data set that is not as it was written."""
+    """Return the error that a data set is not as it was written."""
     return UserError(f"{os.fspath(where)} is damaged: {what}; copy or import it again")

@@ -1,48 +1,40 @@
 """Writing a data set: shard by shard into a sibling directory, which gets its name only when everything is on disk."""
 
 import datetime
-import hashlib
-import math
 import os
-import shutil
-import uuid
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
 
-from dr3_ray.data.episodes import checked
-from dr3_ray.data.schema import (
-    EPISODE_SCHEMA,
-    EPISODES,
-    MANIFEST,
-    PARTIAL,
-    Column,
-    Columns,
-    Counts,
-    FileEntry,
-    Manifest,
-    Provenance,
-    Statistic,
-    arrow_schema,
-    columns_of,
-    part_column,
-)
-from dr3_ray.data.spaces import Array, SpaceSpec
+from dr3_ray.data.actions import check_actions
+from dr3_ray.data.columns import EPISODE_SCHEMA, Columns
+from dr3_ray.data.number_types import Array
+from dr3_ray.data.schema import EPISODES, MANIFEST, MANIFEST_BYTES, SHARDS, FileEntry, Line, Manifest, Provenance
+from dr3_ray.data.shard_files import SHARD_BYTES, ShardFiles, row_bytes, rows_of, write_batch
+from dr3_ray.data.spaces import Frozen, SpaceSpec
+from dr3_ray.data.tally import Tally
+from dr3_ray.data.targets import Target, check_target
 from dr3_ray.errors import UserError
+from dr3_ray.stores import replace_file
 
-SHARD_BYTES = 256 * 2**20  # the writer's memory: one shard
+LINE: TypeAdapter[str] = TypeAdapter(Line)
 
 
 class ShardWriter:
-    """Context manager that writes a data set to the directory `path`, one complete episode at a time.
+    """A context manager that writes a data set to the directory `path`, one complete episode at a time.
 
     `gamma` is the discount of the Monte-Carlo returns in the columns. Nothing appears at `path` before the context
-    ends without an exception. UserError: the target exists and is not empty, an episode is not acceptable (see
-    `episodes.checked`), or nothing was written.
+    ends without an exception. Numbers that float32 does not hold are named by a warning, and in the manifest's
+    provenance.
+
+    Raises:
+        UserError: the target cannot be written (see `targets.check_target`), the spaces have no columns, an episode is
+            not acceptable (see `episodes.checked`), or nothing was written.
     """
 
     manifest: Manifest
@@ -58,42 +50,26 @@ class ShardWriter:
         provenance: Provenance,
         environment: str | None = None,
         rows_per_shard: int | None = None,
+        expected_rows: int = 0,
     ) -> None:
-        _check_spaces(observation_space, action_space)
-        if not 0 <= gamma <= 1:
-            raise UserError(f"gamma is {gamma}: choose a discount between 0 and 1")
-        self._path = Path(os.path.abspath(path))
-        check_target(self._path)
-        self._about: dict[str, Any] = {
-            "name": name,
-            "gamma": gamma,
-            "observation_space": observation_space,
-            "action_space": action_space,
-            "environment": environment,
-            "provenance": provenance,
-        }
-        self._action_space = action_space
-        self._layout = columns_of(observation_space, action_space)
-        bytes_per_row = sum(column.row_bytes for column in self._layout.values())
-        self._rows_per_shard = rows_per_shard or max(1, SHARD_BYTES // bytes_per_row)
-        self._fill = self._rows = self._terminateds = self._truncateds = 0
-        self._complete = True
-        self._shards: list[FileEntry] = []
-        self._episodes: list[tuple[int, int, int, float, bool]] = []
-        self._moments = {name: _Moments() for name in ("rewards", "monte_carlo_returns", "episode_returns")}
-        for part, space in observation_space.parts.items():
-            if space.dtype == "float32":
-                self._moments[part_column("observations", part)] = _Moments()
+        """With `expected_rows`, the room is looked at before."""
+        self._about = described(
+            observation_space=observation_space,
+            action_space=action_space,
+            gamma=gamma,
+            name=name,
+            provenance=provenance,
+            environment=environment,
+        )
+        self._spaces = observation_space, self._about["action_space"]
+        check_target(path, expected_rows * row_bytes(*self._spaces))
+        self._target = Target(path)
+        self._rows_per_shard = rows_per_shard or rows_of(SHARD_BYTES, *self._spaces)
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
-        self._partial.mkdir()
-        # Reserved, not yet touched: memory is used as the rows come in.
-        self._buffers = {
-            name: np.empty((self._rows_per_shard, *column.row_shape), np.uint8 if column.packed else column.dtype)
-            for name, column in self._layout.items()
-        }
+        self._target.open()
+        gamma = self._about["gamma"]
+        self._files = ShardFiles(self._target.partial, "shard-", *self._spaces, gamma, self._rows_per_shard)
         return self
 
     def write(self, columns: Columns, keep: Array | None = None) -> None:
@@ -101,76 +77,100 @@ class ShardWriter:
 
         `columns` are those of `episode_columns`, actions as stored. Episode ids have to grow from call to call.
         """
-        columns = checked(columns, self._layout, self._action_space)
-        episode = int(columns["episode_ids"][0])
-        if self._episodes and episode <= self._episodes[-1][0]:
-            raise UserError(f"episode {episode} comes after episode {self._episodes[-1][0]}: number episodes upwards")
-        steps, episode_return = len(columns["rewards"]), float(columns["rewards"].sum(dtype=np.float64))
-        terminated = bool(columns["terminateds"][-1])
-        if keep is not None:
-            columns = {name: values[keep] for name, values in columns.items()}
-        rows = len(columns["rewards"])
-        self._complete &= rows == steps
-        self._episodes.append((episode, self._rows, rows, episode_return, terminated))
-        self._rows += rows
-        self._terminateds += int(columns["terminateds"].sum())
-        self._truncateds += int(columns["truncateds"].sum())
-        for name, moments in self._moments.items():
-            moments.add(np.asarray(episode_return) if name == "episode_returns" else columns[name])
-        stored = {name: _as_stored(column, columns[name]) for name, column in self._layout.items()}
-        start = 0
-        while start < rows:
-            count = min(rows - start, self._rows_per_shard - self._fill)
-            for name, values in stored.items():
-                self._buffers[name][self._fill : self._fill + count] = values[start : start + count]
-            start += count
-            self._fill += count
-            if self._fill == self._rows_per_shard:
-                self._flush()
+        self._files.write(columns, keep)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if kind is None:
-                self._commit()
+                self._files.flush()
+                self.manifest, lost = finish(self._target.partial, self._about, self._files.tally, self._files.entries)
+                for note in lost:
+                    warnings.warn(note, stacklevel=2)
+                self._target.commit()
         finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self._target.close()
 
-    def _flush(self) -> None:
-        arrays = [_to_arrow(column, self._buffers[name][: self._fill]) for name, column in self._layout.items()]
-        batch = pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(self._layout))
-        self._shards.append(_write_file(self._partial / f"shard-{len(self._shards):05d}.arrow", batch))
-        self._fill = 0
 
-    def _commit(self) -> None:
-        if self._rows == 0:
-            raise UserError("there are no rows to write: an empty data set is of no use, check the source")
-        if self._fill:
-            self._flush()
-        table = [np.asarray(values) for values in zip(*self._episodes, strict=True)]
-        episodes = pa.RecordBatch.from_arrays([pa.array(values) for values in table], schema=EPISODE_SCHEMA)
-        self.manifest = Manifest(
-            **self._about,
-            complete_episodes=self._complete,
-            counts=Counts(
-                rows=self._rows,
-                episodes=len(self._episodes),
-                terminateds=self._terminateds,
-                truncateds=self._truncateds,
-            ),
-            shards=tuple(self._shards),
-            episodes=_write_file(self._partial / EPISODES, episodes),
-            statistics={name: moments.result() for name, moments in self._moments.items()},
-        )
-        with open(self._partial / MANIFEST, "w", encoding="utf-8") as file:
-            file.write(self.manifest.model_dump_json(indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_directory(self._partial)
-        check_target(self._path)
-        self._partial.rename(self._path)
-        _sync_directory(self._path.parent)
+def described(
+    *,
+    observation_space: SpaceSpec,
+    action_space: SpaceSpec,
+    gamma: float,
+    name: str,
+    provenance: Provenance,
+    **more: Any,
+) -> dict[str, Any]:
+    """Return what a manifest says of rows before any is written, the action space as it is on disk.
+
+    Raises:
+        UserError: the spaces have no columns, gamma is no discount, or the manifest would be too long.
+    """
+    if observation_space.kind == "discrete":
+        raise UserError("observations of a Discrete space have no columns: encode them one-hot in the source")
+    check_actions(action_space)
+    if action_space.kind == "box":  # whatever its type, on disk it is float32
+        played = str(action_space.played_dtype)
+        action_space = SpaceSpec.box(*action_space.bounds(), action_space.shape, env_dtype=played)
+    if not 0 <= gamma <= 1:
+        raise UserError(f"gamma is {gamma}: choose a discount between 0 and 1")
+    _check_length(name, observation_space, action_space, provenance)
+    return {
+        "observation_space": observation_space,
+        "action_space": action_space,
+        "gamma": gamma,
+        "name": name,
+        "provenance": provenance,
+        **more,
+    }
+
+
+def finish(
+    folder: Path,
+    about: Mapping[str, Any],
+    tally: Tally,
+    shards: Sequence[FileEntry],
+    notes: Sequence[str] = (),
+    strict: bool = False,
+) -> tuple[Manifest, list[str]]:
+    """Write the table of episodes and the manifest of the shards in a folder.
+
+    Args:
+        folder: that of the files.
+        about: what `described` returned.
+        tally: of the rows.
+        shards: in their order.
+        notes: what an importer has to say, after the provenance's own notes.
+        strict: whether a note is an error.
+
+    Returns:
+        The manifest, and notes on what rounding lost, which are its last ones.
+
+    Raises:
+        UserError: there are no rows, too many shards, or notes with `strict`.
+    """
+    if not shards:
+        raise UserError("there are no rows to write: an empty data set is of no use, check the source")
+    if len(shards) > SHARDS:
+        raise UserError(f"these are more than {SHARDS:,} shards: raise rows_per_shard")
+    given: Provenance = about["provenance"]
+    lost = [note for note in (tally.used.note() if tally.used else "", tally.rounding.note()) if note]
+    rounded = {"rounded": text} if (text := tally.rounding.details()) else {}
+    said = (*given.notes, *notes, *lost)
+    if strict and said:
+        raise UserError(f"{'; '.join(said)}: mend that in the source, or import without --strict")
+    episodes = [pa.array(values) for values in tally.episodes().values()]
+    manifest = Manifest(
+        **{**about, "provenance": given.model_copy(update={"details": given.details | rounded, "notes": said})},
+        complete_episodes=tally.complete,
+        counts=tally.counts(),
+        shards=tuple(shards),
+        episodes=write_batch(folder / EPISODES, pa.RecordBatch.from_arrays(episodes, schema=EPISODE_SCHEMA)),
+        statistics=tally.statistics(),
+    ).sealed()
+    replace_file(folder / MANIFEST, manifest.text().encode())
+    return manifest, lost
 
 
 def write_dataset(path: str | os.PathLike[str], episodes: Iterable[Columns], **about: Any) -> Manifest:
@@ -181,82 +181,22 @@ def write_dataset(path: str | os.PathLike[str], episodes: Iterable[Columns], **a
     return writer.manifest
 
 
-def check_target(path: str | os.PathLike[str]) -> None:
-    """UserError unless a data set can be written to `path`: nothing is there, or an empty directory."""
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path} exists and is not an empty directory: choose another one, or remove it first")
-
-
 def now() -> str:
-    """This moment in UTC, as provenance records it."""
+    """Return this moment in UTC, as provenance records it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-class _Moments:
-    """Minimum, maximum, mean and variance of a stream, merged chunk by chunk (Chan, Golub and LeVeque 1979)."""
-
-    def __init__(self) -> None:
-        self._count, self._mean, self._squares = 0, 0.0, 0.0
-        self._min, self._max = math.inf, -math.inf
-
-    def add(self, values: Array) -> None:
-        if values.size == 0:
-            return
-        count, mean = values.size, float(values.mean(dtype=np.float64))
-        total, shift = self._count + count, mean - self._mean
-        self._squares += float(values.var(dtype=np.float64)) * count + shift**2 * self._count * count / total
-        self._mean += shift * count / total
-        self._count = total
-        self._min, self._max = min(self._min, float(values.min())), max(self._max, float(values.max()))
-
-    def result(self) -> Statistic:
-        return Statistic(min=self._min, max=self._max, mean=self._mean, std=math.sqrt(self._squares / self._count))
-
-
-def _check_spaces(observation_space: SpaceSpec, action_space: SpaceSpec) -> None:
-    """UserError unless observations are boxes, and actions discrete or a float box with finite bounds, low < high."""
-    if observation_space.kind == "discrete":
-        raise UserError("observations of a Discrete space have no columns: encode them one-hot in the source")
-    if action_space.kind == "dict":
-        raise UserError("actions of a Dict space have no columns: use a Box or a Discrete space in the source")
-    if action_space.kind == "discrete":
-        return
-    low, high = action_space.bounds()
-    if action_space.dtype != "float32" or not np.isfinite([low, high]).all() or not (low < high).all():
-        raise UserError(
-            "a Box action space needs float actions and finite bounds, low < high: correct it in the source"
-        )
-
-
-def _as_stored(column: Column, values: Array) -> Array:
-    if column.shape is None:
-        return values
-    flat = values.reshape(len(values), column.size)
-    return np.packbits(flat, axis=1, bitorder="little") if column.packed else flat
-
-
-def _to_arrow(column: Column, values: Array) -> pa.Array:
-    if column.dtype == np.bool_ and not column.packed:
-        return pa.array(values)
-    element = pa.from_numpy_dtype(column.dtype)
-    count = values.size * 8 if column.packed else values.size
-    flat = pa.Array.from_buffers(element, count, [None, pa.py_buffer(values)])
-    return flat if column.shape is None else pa.FixedSizeListArray.from_arrays(flat, type=column.arrow_type)
-
-
-def _write_file(path: Path, batch: pa.RecordBatch) -> FileEntry:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(file=path.name, rows=batch.num_rows, bytes=path.stat().st_size, sha256=digest)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _check_length(name: str, *parts: Frozen) -> None:
+    """Refuse a manifest, or a name in it, that is longer than a reader takes."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        LINE.validate_python(name)
+    except ValidationError:
+        raise UserError(
+            f"the name {name[:40]!r} is too long or has control characters: take one line of up to 500 characters"
+        ) from None
+    entries = 300 * SHARDS
+    if sum(len(part.model_dump_json(indent=1)) for part in parts) + entries > MANIFEST_BYTES:
+        raise UserError(
+            f"spaces and provenance do not fit into a manifest of {MANIFEST_BYTES >> 20} MiB: shorten the provenance, "
+            "or give a Box one bound for all its elements"
+        )

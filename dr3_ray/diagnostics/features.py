@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from dr3_ray.losses.features import feature_dot
 from dr3_ray.losses.td import masked_mean
-from dr3_ray.regularizers.dr3 import feature_dot
 
 
 def feature_statistics(
@@ -13,7 +13,7 @@ def feature_statistics(
     next_phi: Float[Tensor, "member critic batch feature"],
     mask: Float[Tensor, "member batch"],
 ) -> dict[str, Float[Tensor, "member"]]:
-    """Means over the rows of `mask` and over critics: φ·φ', |φ·φ'|, cos(φ, φ') and ‖φ‖."""
+    """Return means over the rows of `mask` and over critics: φ·φ', |φ·φ'|, cos(φ, φ') and ‖φ‖."""
     dots = feature_dot(phi, next_phi)
     rows = {
         "dot_product": dots,

@@ -34,7 +34,7 @@ from dr3_ray.observations import Observations, each_part
 from dr3_ray.options import Number, per_row
 from dr3_ray.types import Backup, Transition
 
-Layers = Literal["last", "all"]
+GradientLayers = Literal["last", "all"]
 Pairs = tuple[Observations, Tensor, Observations, Tensor]  # (s, a, s', a'), each [K, B, …]
 BLOCK = 2**22  # floats of per-sample gradients at a time, 16 MiB
 LARGEST_BLOCK = 256  # rows: what is below the last layer takes memory, too
@@ -47,22 +47,24 @@ def implicit_regularizer(
     batch: Transition,
     backup: Backup,
     gamma: Number,
-    layers: Layers = "last",
+    layers: GradientLayers = "last",
     step_size: Number | None = None,
     negligible: float = NEGLIGIBLE,
 ) -> dict[str, Float[Tensor, "member"]]:
-    """The two terms of R_TD / (η N) and their difference, averaged over the critics, each on its own parameters.
+    """Return the two terms of R_TD / (η N) and their difference, averaged over the critics, each on its own parameters.
 
     `first_term` is the mean of tr[Σ* ∇Q ∇Qᵀ] over the rows that are trained on, `second_term` that of
     γ_i tr[Σ* ∇Q ∇Q'ᵀ], 0 where a row stands in no backup; `r_td` is the first minus the second.
 
     `layers` "last": gradients of the last linear layer alone. With one output ∇Q·∇Q' = φ·φ' + 1, the 1 being the
-    bias's; with one an action 1[a = a'] (φ·φ' + 1); with H of which Q is the mean, that divided by H. "all": of every
+    bias's; with one an action 1[a = a'] (φ·φ' + 1); with a mean over H outputs, that divided by H. "all": of every
     parameter of the critic, a few rows at a time.
 
     `step_size` None: Σ* = I. A number, or one a member: Σ* is the fixed point at that η, with the M of `label_noise`,
-    on all directions but the `negligible` ones (see `fixed_point`). UserError: there is no fixed point, or the layers
-    have more than 1,024 parameters.
+    on all directions but the `negligible` ones (see `fixed_point`).
+
+    Raises:
+        UserError: there is no fixed point, or the layers have more than 1,024 parameters.
     """
     assert batch.next_observations is not None and batch.terminateds is not None
     trained = torch.maximum(backup.in_backup, batch.terminateds)  # on the others a' is unknown
@@ -85,7 +87,7 @@ def product(
     right: Float[Tensor, "*member batch parameter"],
     sigma: Float[Tensor, "*member parameter parameter"] | None = None,
 ) -> Float[Tensor, "*member batch"]:
-    """tr[Σ left rightᵀ] = leftᵀ Σ right of every row, Σ symmetric; None: the identity."""
+    """Return tr[Σ left rightᵀ] = leftᵀ Σ right of every row, Σ symmetric; None: the identity."""
     return ((left if sigma is None else left @ sigma) * right).sum(-1)
 
 
@@ -95,14 +97,14 @@ def semi_gradient_jacobian(
     discounts: Float[Tensor, "*#member batch"],
     weights: Float[Tensor, "*#member batch"],
 ) -> Float[Tensor, "*member parameter parameter"]:
-    """G = Σ_i w_i ∇Q_i (∇Q_i − γ_i ∇Q'_i)ᵀ, w_i = 1 / N for a mean: the Jacobian of TD(0)'s expected step."""
+    """Return G = Σ_i w_i ∇Q_i (∇Q_i − γ_i ∇Q'_i)ᵀ, w_i = 1 / N for a mean: the Jacobian of TD(0)'s expected step."""
     return (weights.unsqueeze(-1) * gradients).mT @ (gradients - discounts.unsqueeze(-1) * next_gradients)
 
 
 def label_noise(
     gradients: Float[Tensor, "*member batch parameter"], weights: Float[Tensor, "*#member batch"]
 ) -> Float[Tensor, "*member parameter parameter"]:
-    """M = Σ_i w_i ∇Q_i ∇Q_iᵀ: of a step on one row, drawn by w, whose label has noise of variance 1.
+    """Return M = Σ_i w_i ∇Q_i ∇Q_iᵀ: of a step on one row, drawn by w, with noise of variance 1 in its label.
 
     Σ* is proportional to M: divide it by b for minibatches of b rows, multiply it by the variance of the labels.
     """
@@ -115,13 +117,15 @@ def fixed_point(
     step_size: float,
     negligible: float = NEGLIGIBLE,
 ) -> Float[Tensor, "parameter parameter"]:
-    """Σ* = (I − ηG) Σ* (I − ηG)ᵀ + η² M, the limit of the recursion from Σ = 0: a discrete Lyapunov equation.
+    """Return Σ* = (I − ηG) Σ* (I − ηG)ᵀ + η² M, the limit from Σ = 0: a discrete Lyapunov equation.
 
-    What neither G nor M reaches (dead units; most directions of a network with more parameters than rows) stays at
-    Σ = 0 and is left out: directions with no more than `negligible` of the largest singular value of [G, M]. NaN where
-    an entry is not finite. UserError: I − ηG is no contraction of the rest, that is, one of its eigenvalues has a
-    modulus of 1 or more. On a trained critic directions of hardly any variance are often unstable, though so slowly
-    that it does not show: `negligible` = 1e-5 leaves them out and changes little else.
+    Directions that neither G nor M reaches (dead units; most directions of a network with more parameters than rows)
+    stay at Σ = 0 and are left out: those with no more than `negligible` of the largest singular value of [G, M]. NaN
+    where an entry is not finite. On a trained critic directions of hardly any variance are often unstable, though so
+    slowly that it does not show: `negligible` = 1e-5 leaves them out and changes little else.
+
+    Raises:
+        UserError: I − ηG is no contraction of the rest: one of its eigenvalues has a modulus of 1 or more.
     """
     g, m = (matrix.double().numpy(force=True) for matrix in (jacobian, noise))
     if not (np.isfinite(g).all() and np.isfinite(m).all()):
@@ -147,11 +151,11 @@ def covariance(
     pairs: Pairs,
     discounts: Float[Tensor, "member 1 batch"],
     weights: Float[Tensor, "member 1 batch"],
-    layers: Layers,
+    layers: GradientLayers,
     step_size: Number,
     negligible: float = NEGLIGIBLE,
 ) -> Float[Tensor, "member critic parameter parameter"]:
-    """Σ* of every member's every critic, from the rows (s, a, s', a') and label noise."""
+    """Return Σ* of every member's every critic, from the rows (s, a, s', a') and label noise."""
     first = next(iter(parameters_of(critic, layers).values()))
     members, critics = first.shape[:2]
     n = sum(parameter[0, 0].numel() for parameter in parameters_of(critic, layers).values())
@@ -174,8 +178,8 @@ def covariance(
     return sigma.to(first)
 
 
-def gradient_blocks(critic: nn.Module, pairs: Pairs, layers: Layers) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """∇Q(s, a) and ∇Q(s', a') of some rows at a time, and which, so that memory does not grow with their number."""
+def gradient_blocks(critic: nn.Module, pairs: Pairs, layers: GradientLayers) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield a slice of rows with its ∇Q(s, a) and ∇Q(s', a'), so that memory does not grow with the number of rows."""
     size = sum(parameter.numel() for parameter in parameters_of(critic, layers).values())
     at_once = min(LARGEST_BLOCK, max(1, BLOCK // size))
     for start in range(0, pairs[1].shape[1], at_once):
@@ -189,9 +193,9 @@ def gradient_blocks(critic: nn.Module, pairs: Pairs, layers: Layers) -> Iterator
 
 @torch.no_grad()
 def sample_gradients(
-    critic: Any, observations: Observations, actions: Tensor, layers: Layers
+    critic: Any, observations: Observations, actions: Tensor, layers: GradientLayers
 ) -> Float[Tensor, "member critic batch parameter"]:
-    """∇Q(s, a) of every row with respect to the parameters of its own member and critic.
+    """Return ∇Q(s, a) of every row with respect to the parameters of its own member and critic.
 
     `observations` [K, B, *observation], or the parts of a dict observation by name; `actions` [K, B] or [K, B, A].
     Dropout and the like are off.
@@ -211,7 +215,7 @@ def sample_gradients(
 
 @contextmanager
 def evaluated(module: nn.Module) -> Iterator[None]:
-    """The module as it is when it is not trained."""
+    """Put a module into evaluation, and back to how it was."""
     training = module.training
     module.eval()
     try:
@@ -221,9 +225,9 @@ def evaluated(module: nn.Module) -> Iterator[None]:
 
 
 def q_value(
-    critic: nn.Module, layers: Layers, parameters: dict[str, Tensor], inputs: Any, actions: Tensor
+    critic: nn.Module, layers: GradientLayers, parameters: dict[str, Tensor], inputs: Any, actions: Tensor
 ) -> Float[Tensor, "member critic batch"]:
-    """Q(s, a) with these parameters; of several heads or quantiles an action, their mean.
+    """Return Q(s, a) with these parameters; of several heads or quantiles an action, their mean.
 
     `inputs` are observations where the parameters are all, φ [K, B, C, F] where they are the last layer's.
     """
@@ -242,12 +246,12 @@ def q_value(
     return value_of(values, actions.unsqueeze(1))
 
 
-def parameters_of(critic: nn.Module, layers: Layers) -> dict[str, Tensor]:
-    """The parameters of the critic or of its last linear layer, by name, each [K, C, …]."""
+def parameters_of(critic: nn.Module, layers: GradientLayers) -> dict[str, Tensor]:
+    """Return the parameters of the critic or of its last linear layer, by name, each [K, C, …]."""
     module = critic if layers == "all" else head_of(critic)
     return {name: parameter.detach() for name, parameter in module.named_parameters()}
 
 
 def head_of(critic: Any) -> nn.Module:
-    """The last linear layer."""
+    """Return the last linear layer."""
     return (critic.critic if isinstance(critic, MultiHeadCritic) else critic).head

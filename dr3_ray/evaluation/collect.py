@@ -19,13 +19,13 @@ from torch import Tensor
 from dr3_ray import __version__
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import Manifest, Provenance, ShardWriter, SpaceSpec, episode_columns, to_env_actions
-from dr3_ray.data.schema import Columns
+from dr3_ray.data.columns import Columns
 from dr3_ray.data.shards import now
-from dr3_ray.errors import UserError
+from dr3_ray.errors import check_known
 from dr3_ray.evaluation.environments import make_environment
-from dr3_ray.member import Member
 from dr3_ray.networks.actors import squashed_sample
-from dr3_ray.population import Population
+from dr3_ray.training.member import Member
+from dr3_ray.training.population import Population
 from dr3_ray.types import Spaces
 
 GAMMA = 0.99
@@ -33,7 +33,7 @@ GAMMA = 0.99
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to collect one data set: the replay of `steps` of learning, or what the policy plays after it.
+    """A way to collect one data set: the replay of `steps` of learning, or what the policy plays after it.
 
     `keep` is the share of the rows that is written, drawn uniformly. With `policy_steps`, only that many steps of the
     learned policy are written, played with the noise it explores with.
@@ -117,7 +117,7 @@ class Replay:
         self.rows += 1
 
     def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Tensor]:
-        """Columns at `indices` [K, B], each [K, B, ...]."""
+        """Return columns at `indices` [K, B], each [K, B, ...]."""
         rows = {name: self._tensors[name].index_select(0, indices.flatten()) for name in columns}
         return {
             name: (row.float() if row.dtype == torch.bool else row).reshape(*indices.shape, *row.shape[1:])
@@ -127,14 +127,13 @@ class Replay:
 
 def collect(name: str, out: Path, *, steps: int | None = None, command: str = "") -> Manifest:
     """Play the recipe `name` and write its data set to the directory `out`. `steps` shortens it."""
-    if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}")
+    check_known("recipe", [name], RECIPES)
     recipe = RECIPES[name]
     if steps:
         recipe = replace(recipe, steps=steps, policy_steps=min(steps, recipe.policy_steps))
     environment = make_environment(recipe.environment)
     observation_space = SpaceSpec.from_gymnasium(environment.observation_space)
-    action_space = SpaceSpec.from_gymnasium(environment.action_space)
+    action_space = SpaceSpec.of_actions(environment.action_space)
     writer = ShardWriter(
         out,
         observation_space=observation_space,
@@ -160,7 +159,7 @@ def collect(name: str, out: Path, *, steps: int | None = None, command: str = ""
 
 
 def source_of(recipe: Recipe) -> str:
-    """Where the rows come from, in words."""
+    """Say where the rows come from."""
     learner = f"an online {recipe.algorithm} on {recipe.environment}, {recipe.steps} steps"
     return f"{recipe.policy_steps} steps of the policy of {learner}" if recipe.policy_steps else f"replay of {learner}"
 
@@ -173,16 +172,18 @@ def play(environment: gym.Env[Any, Any], recipe: Recipe, action_space: SpaceSpec
     spec = find(recipe.algorithm, "discrete" if action_space.kind == "discrete" else "continuous")
     member = Member.from_dict(spec, recipe.options | {"gamma": GAMMA, "seed": recipe.seed})
     n_actions = action_space.n or action_space.size
-    observation, _ = environment.reset(seed=recipe.seed)
+    dtype = environment.observation_space.dtype  # which the first observation may not have
+    observation = environment.reset(seed=recipe.seed)[0].astype(dtype)
     spaces = Spaces(observation.shape, spec.action_kind, n_actions)
     rng = np.random.default_rng(recipe.seed)
     total = recipe.steps + recipe.policy_steps
-    replay = Replay(total, observation, np.zeros(action_space.shape, action_space.dtype))
+    replay = Replay(total, observation, np.zeros(() if action_space.n else (n_actions,), action_space.dtype))
     population: Population | None = None
     start, resets = 0, 0
     for step in range(total):
         action = act(population, spec.action_kind, observation, n_actions, rng, epsilon(recipe, step / recipe.steps))
-        next_observation, reward, terminated, truncated, _ = environment.step(to_env_actions(action_space, action))
+        given, reward, terminated, truncated, _ = environment.step(to_env_actions(action_space, action))
+        next_observation = given.astype(dtype)
         replay.append(
             observations=observation,
             actions=action,
@@ -194,7 +195,7 @@ def play(environment: gym.Env[Any, Any], recipe: Recipe, action_space: SpaceSpec
         if step + 1 == recipe.warm_up:
             population = Population.of(spec, [member], replay, spaces)
         elif population is not None and step < recipe.steps:
-            population.batches.sampler.rows = [len(replay)]
+            population.steps.batches.sampler.rows = [len(replay)]
             population.update(1)
         if terminated or truncated or step + 1 in (recipe.steps, total):
             rows = slice(start, step + 1)
@@ -209,11 +210,11 @@ def play(environment: gym.Env[Any, Any], recipe: Recipe, action_space: SpaceSpec
                     gamma=GAMMA,
                 )
             start, resets = step + 1, resets + 1
-            observation, _ = environment.reset(seed=recipe.seed + resets)
+            observation = environment.reset(seed=recipe.seed + resets)[0].astype(dtype)
 
 
 def epsilon(recipe: Recipe, progress: float) -> float:
-    """The share of random actions, falling linearly."""
+    """Return the share of random actions, falling linearly."""
     first, last, by = recipe.exploration
     return last + (first - last) * max(0.0, 1.0 - progress / by)
 
@@ -226,7 +227,7 @@ def act(
     rng: np.random.Generator,
     eps: float,
 ) -> Any:
-    """ε-greedy on discrete actions, a sample of the policy on continuous ones; uniform before training starts."""
+    """Choose an action: ε-greedy of discrete ones, a sample of a policy on continuous ones; uniform before training."""
     if kind == "discrete":
         if population is None or rng.random() < eps:
             return np.int64(rng.integers(n_actions))

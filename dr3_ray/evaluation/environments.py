@@ -4,8 +4,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
-from dr3_ray.errors import UserError, first_line
+from dr3_ray.errors import UserError, check_known, first_line
 
 MINATAR = "minatar:"
 GYMNASIUM = "gymnasium:"
@@ -20,8 +21,7 @@ class MinAtar(gym.Env[np.ndarray, np.int64]):
     """
 
     def __init__(self, game: str):
-        if game not in MINATAR_GAMES:
-            raise UserError(f"MinAtar has no game {game!r}: choose one of {', '.join(MINATAR_GAMES)}")
+        check_known("game of MinAtar", [game], MINATAR_GAMES)
         try:
             from minatar import Environment
         except ImportError:
@@ -37,7 +37,7 @@ class MinAtar(gym.Env[np.ndarray, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """A new game; with a seed, the same game for the same actions."""
+        """Begin a new game; with a seed, the same game for the same actions."""
         self.game.seed(seed)
         self.game.reset()
         self.game.last_action = 0
@@ -45,7 +45,7 @@ class MinAtar(gym.Env[np.ndarray, np.int64]):
         return self.game.state(), {}
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One frame; `action` counts within the minimal action set."""
+        """Play one frame; `action` counts within the minimal action set."""
         reward, terminated = self.game.act(self.actions[int(action)])
         self.steps += 1
         truncated = not terminated and self.steps >= MINATAR_MAX_STEPS
@@ -53,17 +53,42 @@ class MinAtar(gym.Env[np.ndarray, np.int64]):
 
 
 def is_ours(name: object) -> bool:
-    """Whether the name is of this module's and not `gymnasium.make`'s."""
+    """Return whether the name is of this module's and not `gymnasium.make`'s."""
     return isinstance(name, str) and name.startswith((MINATAR, GYMNASIUM))
 
 
-def make_environment(name: str) -> gym.Env[Any, Any]:
-    """The environment called `name`."""
+def module_of(name: object) -> str | None:
+    """Return the module that is imported, and so run, for an environment of this name; None: only installed ones.
+
+    As in `gymnasium:MODULE:ID`. Such a name has to come from the user, not from a file that may be another's.
+    """
+    if not isinstance(name, str) or name.startswith(MINATAR):
+        return None
+    module, colon, _ = name.removeprefix(GYMNASIUM).rpartition(":")
+    return module if colon else None
+
+
+def make_environment(name: str, spec: EnvSpec | None = None, **options: Any) -> gym.Env[Any, Any]:
+    """Make the environment called `name`, with `options` of its own.
+
+    `spec`: what Gymnasium knew of the name in another process, in place of what it knows in this one.
+
+    Raises:
+        UserError: there is none of that name, or it cannot be made so.
+    """
     if name.startswith(MINATAR):
+        if options:
+            raise UserError(f"environment {name!r} takes no options, not {', '.join(options)}: leave them out")
         return MinAtar(name.removeprefix(MINATAR))
     try:
-        return gym.make(name.removeprefix(GYMNASIUM))
+        return gym.make(spec or name.removeprefix(GYMNASIUM), **options)
+    except TypeError as error:
+        if not options:
+            raise
+        raise UserError(f"environment {name!r} cannot be made with {options}: {first_line(error)}") from error
     except gym.error.Error as error:
         raise UserError(f"environment {name!r} cannot be made: {first_line(error)}") from error
     except ImportError as error:
         raise UserError(f"environment {name!r} needs a package that is not installed: {error}") from error
+    except Exception as error:  # of whoever wrote it
+        raise UserError(f"environment {name!r} cannot be made: {type(error).__name__}: {first_line(error)}") from error

@@ -17,15 +17,15 @@ from dr3_ray.algorithms.sarsa import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.errors import UserError
 from dr3_ray.losses import td
-from dr3_ray.member import Member
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic, MultiHeadCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
-from dr3_ray.normalization import normalized
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.options import per_row
-from dr3_ray.population import Population
+from dr3_ray.training.member import Member
+from dr3_ray.training.normalization import normalized
+from dr3_ray.training.population import Population
 from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
 
 BLOCK = 256  # start states at a time
@@ -46,13 +46,16 @@ class Policies(NamedTuple):
 def fitted_q_evaluation(
     policies: Policies, data: Any, options: FQEOptions, steps: int, execution: Any = "auto"
 ) -> Tensor:
-    """V(π_k) of K policies, [K]: the mean of Q_k(s, π_k(s)) at the data's start states; NaN where Q_k diverged.
+    """Estimate V(π_k) of K policies, [K]: the mean of Q_k(s, π_k(s)) at the data's start states.
 
     All critics have the same first weights and see the same minibatches, so that policies are compared on equal draws.
-    `options.normalize_observations` has to be that of the policies. UserError: the data have no start states.
+    `options.normalize_observations` has to be that of the policies. NaN where Q_k diverged.
+
+    Raises:
+        UserError: the data have no start states.
     """
     spec = _evaluation_of(policies)
-    members = [Member(options, None, seed=0) for _ in range(n_members(policies))]
+    members = [Member(options, 0) for _ in range(n_members(policies))]
     device = next(policies.networks.parameters()).device
     population = Population.of(spec, members, data, data.spaces, execution, device)
     population.update(steps)
@@ -60,17 +63,19 @@ def fitted_q_evaluation(
 
     def values(seen: Observations) -> Tensor:
         actions = policies.spec.act(networks.target_policy, seen)  # type: ignore[misc]
-        return q_at(networks.critic, seen, actions).amin(1)  # type: ignore[arg-type]
+        return played_value(networks.critic, seen, actions).amin(1)
 
     found = _at_starts(data, networks, len(members), values)
     return torch.where(population.diverged, torch.nan, found)
 
 
 def own_start_value(policies: Policies, data: Any) -> Tensor:
-    """What the policies' own critics promise, [K]: the mean of Q_k(s, π_k(s)) at the data's start states.
+    """Return what the policies' own critics promise, [K]: the mean of Q_k(s, π_k(s)) at the data's start states.
 
-    The least of several critics, the mean of heads or quantiles; NaN for an algorithm without a critic. UserError:
-    the data have no start states.
+    The least of several critics, the mean of heads or quantiles; NaN for an algorithm without a critic.
+
+    Raises:
+        UserError: the data have no start states.
     """
     count = n_members(policies)
     if not policies.spec.has_critic:
@@ -79,20 +84,37 @@ def own_start_value(policies: Policies, data: Any) -> Tensor:
 
     def values(seen: Observations) -> Tensor:
         actions = policies.spec.act(policies.networks, seen)  # type: ignore[misc]
-        if isinstance(critic, MultiHeadCritic):
-            return td.value_of(critic(seen)[0].mean(-1), actions)
-        return q_at(critic, seen, actions).amin(1)  # type: ignore[arg-type]
+        return played_value(critic, seen, actions).amin(1)
 
     return _at_starts(data, policies.networks, count, values)
 
 
+def played_value(critic: Any, observations: Observations, actions: Tensor) -> Tensor:
+    """Return Q(s, π(s)) [K, C, B], of heads or quantiles the mean (C = 1); NaN where the policy gave no action."""
+    chosen = some_action(actions)
+    if isinstance(critic, MultiHeadCritic):
+        values = td.value_of(critic(observations)[0].mean(-1), chosen).unsqueeze(1)
+    else:
+        values = q_at(critic, observations, chosen)
+    return values if chosen is actions else values.masked_fill((actions < 0).unsqueeze(1), torch.nan)
+
+
+def some_action(actions: Tensor) -> Tensor:
+    """Return the actions, with the first choice for −1, which is none."""
+    return actions if actions.is_floating_point() else actions.clamp(min=0)
+
+
 def n_members(policies: Policies) -> int:
-    """K."""
+    """Return the number K of policies."""
     return len(next(policies.networks.parameters()))
 
 
 def start_rows(data: Any) -> Tensor:
-    """The rows that begin an episode. UserError: there is none, in a subsample that has lost them all."""
+    """Return the rows that begin an episode.
+
+    Raises:
+        UserError: there is none, in a subsample that has lost them all.
+    """
     lengths = torch.as_tensor(data.episodes["lengths"])
     first = torch.as_tensor(data.episodes["offsets"])[lengths > 0]
     starts = first[data.gather(first, ("timesteps",))["timesteps"] == 0]
@@ -103,7 +125,7 @@ def start_rows(data: Any) -> Tensor:
 
 @torch.no_grad()
 def _at_starts(data: Any, networks: nn.Module, members: int, values: Any) -> Tensor:
-    """The mean over start states of `values`, [K, B] of normalised observations [K, B, *observation]."""
+    """Return the mean over start states of `values`, [K, B] of normalised observations [K, B, *observation]."""
     device = next(networks.parameters()).device
     found = []
     for rows in torch.split(start_rows(data), BLOCK):
@@ -114,12 +136,13 @@ def _at_starts(data: Any, networks: nn.Module, members: int, values: Any) -> Ten
 
 
 def _evaluation_of(policies: Policies) -> AlgorithmSpec:
-    """FQE as an algorithm. The policy stands among the networks as a target that nothing moves."""
+    """Return FQE as an algorithm, with the policy among the networks as a target that nothing moves."""
     act = policies.spec.act
     if act is None:
         raise UserError(f"{policies.spec.name} on {policies.spec.action_kind} actions has no policy to evaluate")
 
     def build(options: FQEOptions, spaces: Spaces, generators: Generators) -> nn.Module:
+        """Build a critic with its target, and put the frozen policies beside them as `target_policy`."""
         architecture = Architecture.of(options, spaces)
         if spaces.action_kind == "discrete":
             critic: nn.Module = DiscreteCritic(generators, architecture, spaces.n_actions)
@@ -130,13 +153,16 @@ def _evaluation_of(policies: Policies) -> AlgorithmSpec:
         return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic), "target_policy": policy})
 
     def objective(options: FQEOptions) -> Objective:
+        """Return the objective of fitted Q evaluation for these options."""
+
         def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup | None]:
+            """Regress Q(s, a) on r + γ Q̄(s', π(s'))."""
             assert batch.rewards is not None and batch.terminateds is not None and batch.next_observations is not None
             with torch.no_grad():
                 next_actions = act(networks.target_policy, batch.next_observations)
-                next_values = q_at(networks.target_critic, batch.next_observations, next_actions).amin(1)
+                next_values = played_value(networks.target_critic, batch.next_observations, next_actions).amin(1)
             targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-            q, phi, next_phi = networks.critic.along(batch, next_actions)
+            q, phi, next_phi = networks.critic.along(batch, some_action(next_actions))
             terms = regression(of_actions(q, batch.actions), targets)
             return terms, Backup(phi, next_actions, 1.0 - batch.terminateds, next_phi)
 

@@ -6,43 +6,40 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
-import numpy.typing as npt
 
-from dr3_ray.evaluation.rollout import Act, Make, Returns, Rollout
-
-Played = tuple[Returns, npt.NDArray[np.int64]]
+from dr3_ray.evaluation.contract import Recorded
+from dr3_ray.evaluation.rollout import Act, Make, Played, Rollout, Watch
 
 
 class Rollouts:
     """Environments for K members and E episodes each, in `processes` of their own, or in this one if that is one."""
 
-    def __init__(self, make: Make, members: int, episodes: int, processes: int = 1):
+    def __init__(self, make: Make, recorded: Recorded, members: int, episodes: int, processes: int = 1):
         self.episodes = episodes
         bounds = np.linspace(0, members, max(1, min(processes, members)) + 1).astype(int).tolist()
         self._shares = [range(*ends) for ends in itertools.pairwise(bounds)]
         alone = len(self._shares) == 1
-        self._here = Rollout(make, members, episodes) if alone else None
-        self._others = [] if alone else [Process(make, len(share), episodes) for share in self._shares]
+        self.here = Rollout(make, recorded, members, episodes) if alone else None
+        self._others = [] if alone else [Process(make, recorded, len(share), episodes) for share in self._shares]
 
-    def play(self, policy: Callable[[range], Act], seeds: Sequence[int]) -> Played:
-        """As `Rollout.play`, by the `policy` of some of the members."""
-        if self._here:
-            return self._here.play(policy(self._shares[0]), seeds)
+    def play(self, policy: Callable[[range], Act], seeds: Sequence[int], watch: Watch | None = None) -> Played:
+        """Play as `Rollout.play`, by the `policy` of some of the members; `watch` sees nothing of other processes."""
+        if self.here:
+            return self.here.play(policy(self._shares[0]), seeds, watch)
         for process, share in zip(self._others, self._shares, strict=True):
             process.begin(policy(share), seeds)
-        returns, lengths = zip(*[process.end() for process in self._others], strict=True)
-        return np.concatenate(returns), np.concatenate(lengths)
+        return Played(*map(np.concatenate, zip(*[process.end() for process in self._others], strict=True)))
 
     def close(self) -> None:
         """Close all environments, and end the processes."""
-        if self._here:
-            self._here.close()
+        if self.here:
+            self.here.close()
         for process in self._others:
             process.close()
 
@@ -50,7 +47,7 @@ class Rollouts:
 class Process:
     """A `Rollout` in a process of its own, which ends with this one, whatever ends it."""
 
-    def __init__(self, make: Make, members: int, episodes: int):
+    def __init__(self, make: Make, recorded: Recorded, members: int, episodes: int):
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -61,14 +58,14 @@ class Process:
                 start_new_session=True,  # Ctrl-C is for the process that it plays for
             )
         self._connection = Connection(ours.detach())
-        self._send((make, members, episodes))
+        self._send((make, recorded, members, episodes))
 
     def begin(self, act: Act, seeds: Sequence[int]) -> None:
-        """Have it play; `end` waits for it."""
+        """Have the process play; `end` waits for it."""
         self._send((act, list(seeds)))
 
     def end(self) -> Played:
-        """What was played. What was raised there is raised here.
+        """Return the played episodes; an exception of the process is raised here.
 
         Raises:
             RuntimeError: the process has ended, for want of memory, say.
@@ -83,7 +80,7 @@ class Process:
         return found  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._connection.close()
         self._process.wait()
 
@@ -93,20 +90,25 @@ class Process:
 
 
 def serve(descriptor: int) -> None:
-    """What the other process does until its connection ends."""
+    """Play in the other process whenever this one asks, until the connection at the file `descriptor` ends."""
     connection = Connection(descriptor)
 
     def received() -> Any:
         return cloudpickle.loads(connection.recv_bytes())
 
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError), closing(Rollout(*received())) as rollout:
+    rollout: Rollout | Exception | None = None
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        rollout = _attempt(Rollout, *received())
         while True:
             act, seeds = received()
-            connection.send(_played(rollout, act, seeds))
+            connection.send(rollout if isinstance(rollout, Exception) else _attempt(rollout.play, act, seeds))
+    if isinstance(rollout, Rollout):
+        rollout.close()
 
 
-def _played(rollout: Rollout, act: Act, seeds: Sequence[int]) -> Played | Exception:
+def _attempt(work: Callable[..., Any], *args: Any) -> Any:
+    """Return the result of `work`, or the exception that it raised."""
     try:
-        return rollout.play(act, seeds)
+        return work(*args)
     except Exception as error:
         return error

@@ -1,7 +1,8 @@
 """Rollouts: every member of a population plays its episodes at the same time, one forward pass for all."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -9,56 +10,112 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dr3_ray.data.spaces import named_parts
+from dr3_ray.evaluation.contract import Recorded, contract_in
 from dr3_ray.observations import Observations
 
 Returns = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 Make = Callable[[], gym.Env[Any, Any]]
 Act = Callable[[Observations], Tensor]
 
 
+class Played(NamedTuple):
+    """The results of the episodes of K members, E each."""
+
+    returns: Returns
+    """Undiscounted, [K, E]; NaN of an episode that could not be played to its end."""
+    lengths: npt.NDArray[np.int64]
+    """[K, E]."""
+    no_action: Flags
+    """Members whose policy gave NaN or infinity for an action, [K]: none of their episodes counts."""
+    broken: Flags
+    """Episodes in which the environment gave NaN or infinity for an observation or a reward, [K, E]."""
+
+
+class Watch(Protocol):
+    """An observer of played episodes: episode `episode` of member `member`, step by step."""
+
+    def created(self, member: int, episode: int) -> None:
+        """Note that an episode is about to begin; its environment is not reset yet."""
+
+    def started(self, member: int, episode: int, observation: Any, info: dict[str, Any]) -> None:
+        """Take the first observation of an episode."""
+
+    def stepped(self, member: int, episode: int, action: Any, step: tuple[Any, ...]) -> None:
+        """Take a step: the policy's action, and what the environment returned."""
+
+
 class Rollout:
-    """Environments for K members and E episodes each, made once and played as often as wanted."""
+    """Environments for K members and E episodes each, made once and played as often as wanted.
 
-    def __init__(self, make: Make, members: int, episodes: int):
+    Policies were trained on what was `recorded`, and its contract with the environments says what is converted.
+
+    Raises:
+        UserError: the environments do not fit what was recorded.
+    """
+
+    def __init__(self, make: Make, recorded: Recorded, members: int, episodes: int):
         self.environments = [[make() for _ in range(episodes)] for _ in range(members)]
-        space = self.environments[0][0].action_space
-        if isinstance(space, gym.spaces.Box):
-            self.to_environment: Callable[[npt.NDArray[Any]], Any] = lambda a: (
-                space.low + (np.clip(a, -1.0, 1.0) + 1.0) * 0.5 * (space.high - space.low)
-            ).astype(space.dtype)
-        else:
-            assert isinstance(space, gym.spaces.Discrete)
-            self.to_environment = lambda a: a + space.start
+        self.contract = contract_in(self.environments[0][0], recorded)
 
-    def play(self, act: Act, seeds: Sequence[int]) -> tuple[Returns, npt.NDArray[np.int64]]:
-        """Undiscounted returns and lengths [K, E] of one episode an environment.
+    def play(self, act: Act, seeds: Sequence[int], watch: Watch | None = None) -> Played:
+        """Play one episode in each environment.
 
         `act` maps observations [K, N, *observation], of a Dict space its parts by name, to actions [K, N] or [K, N, A]
         in [−1, 1]. Episode e starts from `seeds[e]` for every member, so that members are compared on equal draws.
+
+        Raises:
+            UserError: an observation is none of the environment's own space.
         """
-        members, episodes = len(self.environments), len(self.environments[0])
-        first = [
-            [named_parts(env.reset(seed=seed)[0]) for env, seed in zip(row, seeds, strict=True)]
-            for row in self.environments
-        ]
-        parts = {name: np.stack([[start[name] for start in row] for row in first]) for name in first[0][0]}
-        returns, lengths = np.zeros((members, episodes)), np.zeros((members, episodes), dtype=np.int64)
-        running = np.ones((members, episodes), dtype=bool)
+        shape = len(self.environments), len(self.environments[0])
+        parts = {name: np.zeros((*shape, *part.shape), part.trained) for name, part in self.contract.parts.items()}
+        returns, lengths = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        no_action, broken, running = np.zeros(shape[0], bool), np.zeros(shape, bool), np.ones(shape, bool)
+
+        def observe(place: tuple[int, int], observation: Any) -> bool:
+            seen = self.contract.observe(observation) or {}
+            for name, part in seen.items():
+                parts[name][place] = part
+            return bool(seen)
+
+        for member in range(shape[0]):
+            for episode, seed in zip(range(shape[1]), seeds, strict=True):
+                broken[member, episode] = not observe((member, episode), self._reset(member, episode, seed, watch))
+        running &= ~broken
         while running.any():
             columns = np.flatnonzero(running.any(0))  # episodes that some member still plays
             seen = {name: torch.from_numpy(part[:, columns]) for name, part in parts.items()}
             actions = act(seen.get("", seen)).cpu().numpy()  # the part without a name is a plain observation
-            for member, column in zip(*np.nonzero(running[:, columns]), strict=True):
-                episode = columns[column]
-                action = self.to_environment(actions[member, column])
-                observation, reward, terminated, truncated, _ = self.environments[member][episode].step(action)
-                for name, part in named_parts(observation).items():
-                    parts[name][member, episode] = part
-                returns[member, episode] += float(reward)
-                lengths[member, episode] += 1
-                running[member, episode] = not (terminated or truncated)
-        return returns, lengths
+            no_action |= (running[:, columns] & ~self.contract.playable(actions)).any(1)
+            running[no_action] = False
+            rows, places = np.nonzero(running[:, columns])
+            chosen = actions[rows, places]
+            sent = self.contract.actions(chosen)
+            for member, episode, choice, action in zip(
+                rows.tolist(), columns[places].tolist(), chosen, sent, strict=True
+            ):
+                place = member, episode
+                step = self.environments[member][episode].step(action)
+                observation, reward, terminated, truncated, _ = step
+                if watch:
+                    watch.stepped(member, episode, choice, step)
+                returns[place] += float(reward)
+                lengths[place] += 1
+                running[place] = not (terminated or truncated)
+                fine = not running[place] or observe(place, observation)  # the last observation is not acted on
+                if not (fine and math.isfinite(returns[place])):
+                    broken[place], running[place] = True, False
+        broken &= ~no_action[:, None]
+        returns[broken | no_action[:, None]] = np.nan
+        return Played(returns, lengths, no_action, broken)
+
+    def _reset(self, member: int, episode: int, seed: int, watch: Watch | None) -> Any:
+        if watch:
+            watch.created(member, episode)
+        observation, info = self.environments[member][episode].reset(seed=seed)
+        if watch:
+            watch.started(member, episode, observation, info)
+        return observation
 
     def close(self) -> None:
         """Close all environments."""

@@ -12,7 +12,7 @@ from dr3_ray.losses.bc import discrete_nll
 def discrete_gap(
     q_values: Float[Tensor, "*member batch action"], actions: Int[Tensor, "*#member batch"]
 ) -> Float[Tensor, "*member batch"]:
-    """log Σ_a exp Q(s, a) − Q(s, a_data): behaviour cloning's loss of the policy softmax(Q(s, ·))."""
+    """Return log Σ_a exp Q(s, a) − Q(s, a_data): behaviour cloning's loss of the policy softmax(Q(s, ·))."""
     return discrete_nll(q_values, actions)
 
 
@@ -22,7 +22,7 @@ def continuous_gap(
     data_q: Float[Tensor, "*member batch"],
     temperature: float | Tensor,
 ) -> Float[Tensor, "*member batch"]:
-    """T log Σ_n exp((Q(s, a_n) − log μ(a_n)) / T) − Q(s, a_data): importance-weighted, a_n ~ μ.
+    """Return T log Σ_n exp((Q(s, a_n) − log μ(a_n)) / T) − Q(s, a_data): importance-weighted, a_n ~ μ.
 
     The densities are detached, and the sum is not divided by the number of samples, as in the authors' code; both
     leave the gradient in Q as in the paper. `temperature` is a number or broadcasts against [..., batch, 1].
@@ -33,7 +33,7 @@ def continuous_gap(
 
 
 def uniform_log_density(action_dim: int) -> float:
-    """log μ of the uniform distribution on [−1, 1]^A: A log ½."""
+    """Return log μ of the uniform distribution on [−1, 1]^A: A log ½."""
     return action_dim * math.log(0.5)
 
 
@@ -42,7 +42,7 @@ def rho_gap(
     data_q: Float[Tensor, "*member batch"],
     temperature: float | Tensor,
 ) -> Float[Tensor, "*member batch"]:
-    """Σ_n w_n Q(s, a_n) − Q(s, a_data), w = softmax(Q / T), a_n ~ ρ: CQL(ρ) of the paper's appendix A.
+    """Return Σ_n w_n Q(s, a_n) − Q(s, a_data), w = softmax(Q / T), a_n ~ ρ: CQL(ρ) of the paper's appendix A.
 
     w is the maximiser of the inner problem and stands without gradient, so that ∇ = Σ w ∇Q (Danskin's theorem).
     """
@@ -53,7 +53,7 @@ def rho_gap(
 def max_then_min(
     q: Float[Tensor, "*member critic batch sample"],
 ) -> tuple[Float[Tensor, "*member batch"], Int[Tensor, "*member batch"]]:
-    """min_c max_n Q_c(s', a_n), and its n: the authors' order of max-backup."""
+    """Return min_c max_n Q_c(s', a_n), and its n: the authors' order of max-backup."""
     best, index = q.max(-1)
     values, critic = best.min(-2)
     return values, index.gather(-2, critic.unsqueeze(-2)).squeeze(-2)
@@ -62,6 +62,6 @@ def max_then_min(
 def min_then_max(
     q: Float[Tensor, "*member critic batch sample"],
 ) -> tuple[Float[Tensor, "*member batch"], Int[Tensor, "*member batch"]]:
-    """max_n min_c Q_c(s', a_n), and its n: the order of JaxCQL, CORL and d3rlpy."""
+    """Return max_n min_c Q_c(s', a_n), and its n: the order of JaxCQL, CORL and d3rlpy."""
     values, index = q.amin(-3).max(-1)
     return values, index

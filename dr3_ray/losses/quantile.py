@@ -11,7 +11,7 @@ def quantile_target(
     next_quantiles: Float[Tensor, "*member batch target"],
     gamma: float | Tensor,
 ) -> Float[Tensor, "*member batch target"]:
-    """y_j = r + γ (1 − terminated) θ_j(s', a'), without gradient: the samples of the paper's algorithm 1."""
+    """Return y_j = r + γ (1 − terminated) θ_j(s', a'), without gradient: the samples of the paper's algorithm 1."""
     return (rewards.unsqueeze(-1) + (gamma * (1.0 - terminateds)).unsqueeze(-1) * next_quantiles).detach()
 
 
@@ -20,7 +20,7 @@ def quantile_huber(
     targets: Float[Tensor, "*member batch target"],
     kappa: float | Tensor,
 ) -> Float[Tensor, "*member batch"]:
-    """Σ_i mean_j |τ̂_i − 1[u_ij < 0]| L_κ(u_ij), u_ij = y_j − θ_i, τ̂_i = (i − ½) / N (eqs. 9 and 10).
+    """Return Σ_i mean_j |τ̂_i − 1[u_ij < 0]| L_κ(u_ij), u_ij = y_j − θ_i, τ̂_i = (i − ½) / N (eqs. 9 and 10).
 
     L_κ(u) = ½u² for |u| ≤ κ, κ(|u| − ½κ) beyond. The sum over quantiles and the mean over targets are those of the
     paper, Dopamine and d3rlpy; L_κ is not divided by κ, as in Dopamine's QR-DQN (its IQN does). `kappa` is a number or

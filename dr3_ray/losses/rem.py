@@ -10,7 +10,7 @@ Law = Literal["uniform", "dirichlet", "one_hot"]
 
 
 def mixture(uniform: Float[Tensor, "*member head"], law: Law) -> Float[Tensor, "*member head"]:
-    """Weights α ≥ 0 with Σ_h α_h = 1, from u in [0, 1).
+    """Return weights α ≥ 0 with Σ_h α_h = 1, from u in [0, 1).
 
     `uniform`: u_h / Σ u, the paper's and the authors' code. `dirichlet`: −log(1 − u_h) normalised, every point of the
     simplex alike. `one_hot`: all on the head of the largest u, a bootstrapped head.
@@ -24,5 +24,5 @@ def mixture(uniform: Float[Tensor, "*member head"], law: Law) -> Float[Tensor, "
 def mix(
     heads: Float[Tensor, "*member batch action head"], weights: Float[Tensor, "*member head"]
 ) -> Float[Tensor, "*member batch action"]:
-    """Σ_h α_h Q_h(s, a)."""
+    """Return Σ_h α_h Q_h(s, a)."""
     return (heads * weights.unsqueeze(-2).unsqueeze(-2)).sum(-1)

@@ -12,9 +12,9 @@ def bellman_target(
     next_values: Float[Tensor, "*member batch"],
     gamma: float | Tensor,
 ) -> Float[Tensor, "*member batch"]:
-    """y = r + γ (1 − terminated) V(s'), without gradient. A truncated episode bootstraps, a terminated one does not.
+    """Return y = r + γ (1 − terminated) V(s'), without gradient: Sutton & Barto (2018), eq. 6.1.
 
-    Sutton & Barto (2018), eq. 6.1.
+    A truncated episode bootstraps, a terminated one does not.
     """
     return (rewards + gamma * (1.0 - terminateds) * next_values).detach()
 
@@ -22,7 +22,7 @@ def bellman_target(
 def n_step_return(
     rewards: Float[Tensor, "*member batch step"], gamma: float | Tensor
 ) -> Float[Tensor, "*member batch"]:
-    """Σ_i γ^i r_{t+i}, without correction for the policy: Sutton & Barto (2018), eq. 7.1, without its last term.
+    """Return Σ_i γ^i r_{t+i}, without correction for the policy: Sutton & Barto (2018), eq. 7.1, without its last term.
 
     `gamma` is a number or broadcasts against [..., batch].
     """
@@ -34,7 +34,7 @@ def n_step_return(
 def value_of(
     q_values: Float[Tensor, "*member batch action"], actions: Int[Tensor, "*#member batch"]
 ) -> Float[Tensor, "*member batch"]:
-    """Q(s, a) from the values of all actions at s. Leading dimensions of `actions` broadcast."""
+    """Return Q(s, a) from the values of all actions at s; leading dimensions of `actions` broadcast."""
     indices = actions.expand(q_values.shape[:-1]).unsqueeze(-1)
     return q_values.gather(-1, indices).squeeze(-1)
 
@@ -42,26 +42,26 @@ def value_of(
 def expected_value(
     q_values: Float[Tensor, "*member batch action"], probabilities: Float[Tensor, "*member batch action"]
 ) -> Float[Tensor, "*member batch"]:
-    """V(s) = Σ_a π(a|s) Q(s, a), as in expected SARSA (Sutton & Barto 2018, eq. 6.9)."""
+    """Return V(s) = Σ_a π(a|s) Q(s, a), as in expected SARSA (Sutton & Barto 2018, eq. 6.9)."""
     return (probabilities * q_values).sum(-1)
 
 
 def squared_error(
     values: Float[Tensor, "*member batch"], targets: Float[Tensor, "*#member batch"]
 ) -> Float[Tensor, "*member batch"]:
-    """(Q − y)², without the factor ½, as CQL's authors and CORL have it."""
+    """Return (Q − y)², without the factor ½, as CQL's authors and CORL have it."""
     return (values - targets).square()
 
 
 def huber(
     values: Float[Tensor, "*member batch"], targets: Float[Tensor, "*#member batch"]
 ) -> Float[Tensor, "*member batch"]:
-    """½e² for |e| ≤ 1, |e| − ½ beyond, with e = Q − y: the loss of DQN (Mnih et al. 2015, Methods)."""
+    """Return ½e² for |e| ≤ 1, |e| − ½ beyond, with e = Q − y: the loss of DQN (Mnih et al. 2015, Methods)."""
     return functional.smooth_l1_loss(values, targets.expand_as(values), reduction="none")
 
 
 def mean_over_batch(rows: Float[Tensor, "*member batch"]) -> Float[Tensor, "*member"]:
-    """The mean over the batch, never over members."""
+    """Return the mean over the batch, never over members."""
     return rows.mean(-1)
 
 
@@ -69,7 +69,7 @@ def masked_mean(
     rows: Float[Tensor, "*member batch"],
     mask: Float[Tensor, "*#member batch"] | Bool[Tensor, "*#member batch"] | None,
 ) -> Float[Tensor, "*member"]:
-    """Σ m x / Σ m over the batch; 0 where the mask is empty. Without a mask, the mean."""
+    """Return Σ m x / Σ m over the batch; 0 where the mask is empty. Without a mask, the mean."""
     if mask is None:
         return mean_over_batch(rows)
     weights = mask.to(rows.dtype).expand_as(rows)

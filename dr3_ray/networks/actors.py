@@ -15,8 +15,13 @@ LOG_STD_RANGE = (-20.0, 2.0)  # as in the SAC authors' code and CORL
 ACTION_EPSILON = 1e-6  # data actions are kept this far from ±1 before atanh: float32's atanh(1 − 1e-7) is inf
 
 
+def greedy(values: Float[Tensor, "*batch action"]) -> Int[Tensor, "*batch"]:
+    """Return the action of the largest value, the first of equal ones; −1, which is no action, where a value is NaN."""
+    return values.argmax(-1).masked_fill(values.isnan().any(-1), -1)
+
+
 class SquashedGaussianActor(nn.Module):
-    """a = tanh(u), u ~ N(mean(s), std(s)²), components independent."""
+    """A squashed Gaussian policy: a = tanh(u), u ~ N(mean(s), std(s)²), components independent."""
 
     def __init__(self, generators: Generators, architecture: Architecture, action_dim: int):
         super().__init__()
@@ -27,18 +32,25 @@ class SquashedGaussianActor(nn.Module):
     def forward(
         self, observations: Observations
     ) -> tuple[Float[Tensor, "member batch dim"], Float[Tensor, "member batch dim"]]:
-        """Mean and log standard deviation of u."""
+        """Return mean and log standard deviation of u."""
         hidden = self.encoder(self.observe(observations, self.head.weight.dtype))
         mean, log_std = self.head(hidden).squeeze(1).chunk(2, dim=-1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
     def mode(self, observations: Observations) -> Float[Tensor, "member batch dim"]:
-        """tanh(mean): the action of deterministic evaluation."""
+        """Return tanh(mean): the action of deterministic evaluation."""
         return torch.tanh(self(observations)[0])
+
+    def sample(
+        self, observations: Observations, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "member batch dim"]:
+        """Draw an action of each row."""
+        mean, log_std = self(observations)
+        return squashed_sample(mean, log_std, torch.randn(mean.shape, generator=generator))[0]
 
 
 class GaussianActor(nn.Module):
-    """a ~ N(mean(s), std²) with mean in (−1, 1) by a tanh and std the same in every state; a itself is not squashed."""
+    """A policy a ~ N(mean(s), std²), not squashed, with mean in (−1, 1) by a tanh and one std for all states."""
 
     def __init__(self, generators: Generators, architecture: Architecture, action_dim: int):
         super().__init__()
@@ -50,18 +62,26 @@ class GaussianActor(nn.Module):
     def forward(
         self, observations: Observations
     ) -> tuple[Float[Tensor, "member batch dim"], Float[Tensor, "member 1 dim"]]:
-        """Mean and log standard deviation of a."""
+        """Return mean and log standard deviation of a."""
         hidden = self.encoder(self.observe(observations, self.head.weight.dtype))
         return torch.tanh(self.head(hidden).squeeze(1)), self.log_std.clamp(*LOG_STD_RANGE)
 
     def mode(self, observations: Observations) -> Float[Tensor, "member batch dim"]:
-        """The mean."""
+        """Return the mean."""
         mean: Tensor = self(observations)[0]
         return mean
 
+    def sample(
+        self, observations: Observations, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "member batch dim"]:
+        """Draw an action of each row, moved into [−1, 1]."""
+        mean, log_std = self(observations)
+        drawn: Tensor = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
+        return drawn.clamp(-1.0, 1.0)
+
 
 class DeterministicActor(nn.Module):
-    """a = tanh(net(s))."""
+    """A deterministic policy: a = tanh(net(s))."""
 
     def __init__(self, generators: Generators, architecture: Architecture, action_dim: int, layer_norm: bool = False):
         super().__init__()
@@ -70,12 +90,12 @@ class DeterministicActor(nn.Module):
         self.head = StackedLinear(generators, self.encoder.n_out, action_dim)
 
     def forward(self, observations: Observations) -> Float[Tensor, "member batch dim"]:
-        """The action."""
+        """Return the action."""
         hidden = self.encoder(self.observe(observations, self.head.weight.dtype))
         return torch.tanh(self.head(hidden).squeeze(1))
 
     def mode(self, observations: Observations) -> Float[Tensor, "member batch dim"]:
-        """The action."""
+        """Return the action."""
         actions: Tensor = self(observations)
         return actions
 
@@ -90,20 +110,26 @@ class CategoricalActor(nn.Module):
         self.head = StackedLinear(generators, self.encoder.n_out, n_actions)
 
     def forward(self, observations: Observations) -> Float[Tensor, "member batch action"]:
-        """The logits."""
+        """Return the logits."""
         logits: Tensor = self.head(self.encoder(self.observe(observations, self.head.weight.dtype)))
         return logits.squeeze(1)
 
     def mode(self, observations: Observations) -> Tensor:
-        """The most likely action, [K, B] integers."""
+        """Return the most likely action, [K, B] integers."""
         logits: Tensor = self(observations)
-        return logits.argmax(-1)
+        return greedy(logits)
+
+    def sample(self, observations: Observations, generator: torch.Generator | None = None) -> Tensor:
+        """Draw an action of each row, [K, B] integers; −1, which is no action, where a logit is NaN."""
+        logits: Tensor = self(observations)
+        drawn = categorical_sample(logits, torch.rand(logits.shape[:-1], generator=generator))
+        return drawn.masked_fill(logits.isnan().any(-1), -1)
 
 
 def categorical_sample(
     logits: Float[Tensor, "*batch action"], uniform: Float[Tensor, "*batch"]
 ) -> Int[Tensor, "*batch"]:
-    """The first action whose cumulated probability exceeds u in [0, 1)."""
+    """Return the first action whose cumulated probability exceeds u in [0, 1)."""
     cumulated = logits.softmax(-1).cumsum(-1)
     below = (cumulated <= uniform.unsqueeze(-1)).sum(-1)
     return below.clamp(max=logits.shape[-1] - 1)  # the last sum may round to less than 1
@@ -112,7 +138,7 @@ def categorical_sample(
 def squashed_sample(
     mean: Float[Tensor, "*#batch dim"], log_std: Float[Tensor, "*#batch dim"], noise: Float[Tensor, "*batch dim"]
 ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch"]]:
-    """a = tanh(mean + std · noise) and log π(a|s), differentiable in mean and log_std."""
+    """Return a = tanh(mean + std · noise) and log π(a|s), differentiable in mean and log_std."""
     u = mean + log_std.exp() * noise
     log_probs = gaussian_log_prob(noise, log_std) - tanh_log_det(u)
     return torch.tanh(u), log_probs
@@ -121,7 +147,7 @@ def squashed_sample(
 def squashed_log_prob(
     mean: Float[Tensor, "*#batch dim"], log_std: Float[Tensor, "*#batch dim"], actions: Float[Tensor, "*batch dim"]
 ) -> Float[Tensor, "*batch"]:
-    """log π(a|s) of given actions in [−1, 1]."""
+    """Return log π(a|s) of given actions in [−1, 1]."""
     u = torch.atanh(actions.clamp(-1.0 + ACTION_EPSILON, 1.0 - ACTION_EPSILON))
     return gaussian_log_prob((u - mean) * (-log_std).exp(), log_std) - tanh_log_det(u)
 
@@ -129,22 +155,22 @@ def squashed_log_prob(
 def gaussian_log_prob(
     noise: Float[Tensor, "*batch dim"], log_std: Float[Tensor, "*#batch dim"]
 ) -> Float[Tensor, "*batch"]:
-    """log N(u; mean, std²) with noise = (u − mean) / std."""
+    """Return log N(u; mean, std²) with noise = (u − mean) / std."""
     return (-0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
 
 
 def tanh_log_det(u: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
-    """Σ log(1 − tanh²u) = Σ 2 (log 2 − u − softplus(−2u)): exact where 1 − tanh² rounds to 0."""
+    """Return Σ log(1 − tanh²u) = Σ 2 (log 2 − u − softplus(−2u)): exact where 1 − tanh² rounds to 0."""
     return (2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))).sum(-1)
 
 
 class LogTemperature(nn.Module):
-    """log α, one a member: a parameter of the module, so that checkpoints hold it."""
+    """A parameter log α, one a member, so that checkpoints hold it."""
 
     def __init__(self, members: int, initial: float = 0.0):
         super().__init__()
         self.log_alpha = nn.Parameter(torch.full((members,), initial))
 
     def forward(self) -> Float[Tensor, "member"]:
-        """log α, [K]."""
+        """Return log α, [K]."""
         return self.log_alpha

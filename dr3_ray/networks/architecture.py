@@ -23,8 +23,10 @@ class Architecture:
     """The shape of an observation, its encoder, and the widths of the ReLU layers behind it.
 
     `encoder` goes to every image of the observation, everything else is flattened; or it is a mapping from the names of
-    a dict observation's parts to encoders, and parts that it does not name are flattened. UserError: there is no such
-    image, or it is too small.
+    a dict observation's parts to encoders, and parts that it does not name are flattened.
+
+    Raises:
+        UserError: there is no such image, or it is too small.
     """
 
     observation_shape: Shape
@@ -51,11 +53,11 @@ class Architecture:
 
     @classmethod
     def of(cls, options: Any, spaces: Spaces) -> "Architecture":
-        """The architecture that an algorithm's options ask for."""
+        """Return the architecture that an algorithm's options ask for."""
         return cls(spaces.observation_shape, options.hidden_sizes, options.encoder)
 
     def encoders(self) -> dict[str, str]:
-        """The encoder of every part of an observation."""
+        """Return the encoder of every part of an observation."""
         named = self.encoder
         return {
             name: named.get(name, FLAT) if isinstance(named, dict) else named if is_image(shape) else FLAT
@@ -63,12 +65,12 @@ class Architecture:
         }
 
     def observation_encoder(self, generators: Generators, copies: int = 1) -> "ObservationEncoder":
-        """A network from observations to vectors, once for each member and copy."""
+        """Return a network from observations to vectors, once for each member and copy."""
         return ObservationEncoder(self, generators, copies)
 
 
 class ObservationEncoder(nn.Module):
-    """Images through their convolutional networks, everything else flattened, side by side."""
+    """A network of images by their convolutional networks, and everything else flattened, side by side."""
 
     def __init__(self, architecture: Architecture, generators: Generators, copies: int):
         super().__init__()
@@ -84,7 +86,7 @@ class ObservationEncoder(nn.Module):
         self.n_out = size_of(flat) + sum(each.n_out for each in self.pixels)  # type: ignore[misc]
 
     def forward(self, observations: Observations, dtype: torch.dtype) -> Float[Tensor, "member copy batch n_out"]:
-        """[K, C, B, n] from observations [K, B, …]; C is 1 where every copy sees the same."""
+        """Return [K, C, B, n] from observations [K, B, …]; C is 1 where every copy sees the same."""
         if not isinstance(observations, dict):
             return self.pixels[0](observations, dtype) if self.names else flat_observations(observations, dtype)
         vectors = [

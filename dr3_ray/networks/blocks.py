@@ -10,21 +10,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dr3_ray.compat import torch as compat
+from dr3_ray.networks.precision import rounded
+from dr3_ray.networks.products import differentiable_gradients
 from dr3_ray.networks.stochastic import passive
 from dr3_ray.observations import Observations, each_part
-from dr3_ray.precision import rounded
 
 # Bytes of the widest layer of a block, as they are multiplied: three quarters of the L2 cache of a server's core. With
 # all of it a process is a fifth slower or not, by where its memory happens to lie.
 CACHED = 3 * 2**19
 ON_A_GPU = 2**28  # the same of all members, which bounds the memory that a pack takes
-Columns = Sequence[Observations]  # each [K, B, …]
+BlockColumns = Sequence[Observations]  # each [K, B, …]
 
 
 def mean_in_blocks(
-    values: Callable[..., Float[Tensor, "member critic batch"]], critic: Any, columns: Columns, evaluated: int
+    values: Callable[..., Float[Tensor, "member critic batch"]], critic: Any, columns: BlockColumns, evaluated: int
 ) -> Float[Tensor, "member critic"]:
-    """The mean over rows of `values(*columns)`, which evaluates the critic `evaluated` times at each row.
+    """Return the mean over rows of `values(*columns)`, which evaluates the critic `evaluated` times at each row.
 
     A row's value depends on no other row, and on nothing that needs a gradient but the critic, whose parameters
     [K, C, …] each belong to one member and copy.
@@ -37,7 +39,7 @@ def mean_in_blocks(
 
 
 def rows_in_cache(critic: Any, evaluated: int, rows: int) -> int | None:
-    """How many of the rows, evaluated so many times each, pass one member's critics without leaving the cache.
+    """Return how many of the rows, evaluated so many times each, pass one member's critics without leaving the cache.
 
     On a GPU, all members' critics with 1 GiB a layer. None, all of them, where a GPU has room for that, and where a
     pass changes the critic's state or draws noise.
@@ -52,40 +54,43 @@ def rows_in_cache(critic: Any, evaluated: int, rows: int) -> int | None:
     return block if weights[0].device.type == "cpu" or block < rows else None
 
 
-def _in_blocks(values: Any, columns: Columns, block: int, parameters: list[nn.Parameter]) -> Tensor:
+def _in_blocks(values: Any, columns: BlockColumns, block: int, parameters: list[nn.Parameter]) -> Tensor:
     mean: Tensor = _MeanInBlocks.apply(values, columns, block, *parameters)  # type: ignore[no-untyped-call]
     return mean
 
 
-def rows_of(columns: Columns) -> int:
-    """Their number."""
+def rows_of(columns: BlockColumns) -> int:
+    """Count the rows of columns."""
     return next(column for column in columns if isinstance(column, Tensor)).shape[1]
 
 
 class _MeanInBlocks(torch.autograd.Function):
-    """The gradient of a block is found with its value, so that no block's activations outlive it."""
+    """A mean whose gradient is found block by block with its value, so that no block's activations outlive it."""
 
     @staticmethod
-    def forward(ctx: Any, values: Any, columns: Columns, block: int, *parameters: nn.Parameter) -> Tensor:
+    def forward(ctx: Any, values: Any, columns: BlockColumns, block: int, *parameters: nn.Parameter) -> Tensor:
         sums, gradients, rows = [], [torch.zeros_like(each) for each in parameters], 0
         for some in _blocks(columns, block):
             with torch.enable_grad():
                 found = values(*some)
                 rows += found.shape[-1]
                 sums.append(found.detach().sum(-1))
-                torch._foreach_add_(gradients, torch.autograd.grad(found.sum(), parameters))
+                compat.add_each(gradients, torch.autograd.grad(found.sum(), parameters))
         ctx.save_for_backward(*gradients)
-        ctx.rows = rows
+        ctx.rows, ctx.whole, ctx.parameters = rows, lambda *_: values(*columns).mean(-1), parameters
         return torch.stack(sums).sum(0) / rows
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
+        if torch.is_grad_enabled():  # of all rows at once: these gradients are differentiated themselves
+            needs = ctx.needs_input_grad[3:]
+            return None, None, None, *differentiable_gradients(ctx.whole, ctx.parameters, needs, upstream[0])
         scale = upstream[0] / ctx.rows  # [K, C]
         scaled = [each * scale.view(*scale.shape, *[1] * (each.ndim - 2)) for each in ctx.saved_tensors]
         return None, None, None, *scaled
 
 
-def _blocks(columns: Columns, block: int) -> Iterator[list[Observations]]:
-    """The columns of so many rows after the other."""
+def _blocks(columns: BlockColumns, block: int) -> Iterator[list[Observations]]:
+    """Yield the columns of so many rows after the other."""
     for start in range(0, rows_of(columns), block):
         yield [each_part(lambda part, at=start: part[:, at : at + block], column) for column in columns]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dr3_ray.compat import torch as compat
 from dr3_ray.networks.encoders import Generators, first_weights
-from dr3_ray.networks.products import through_relu
-from dr3_ray.precision import rounded
+from dr3_ray.networks.precision import may_be_fast, rounded
+from dr3_ray.networks.products import differentiable_gradients, through_relu
 
 UNFOLDED = 8.0  # a GPU multiplies windows where this bounds the memory that they take, by that of the images
 
@@ -40,41 +42,41 @@ class StackedConv2d(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch group n_in height width"], scale: float = 1.0
     ) -> Float[Tensor, "batch group n_out h w"]:
-        """Of x · scale, with a group for every member and copy: K · C."""
+        """Apply the convolutions to x · scale, with a group for every member and copy: K · C."""
         if self.groups > 1 and x.device.type == "cuda" and self.overlap(x) < UNFOLDED:
             return self._of_windows(x, scale)
         y = functional.conv2d(
             self.flat(x), *self.factors(kept(x), scale), self.stride, self.padding, groups=self.groups
         )
-        return y.view(len(y), self.groups, -1, *y.shape[2:])
+        return y.view(y.shape[0], self.groups, -1, *y.shape[2:])
 
     @property
     def groups(self) -> int:
-        """K · C."""
+        """The number of groups, K · C."""
         return self.weight.shape[0] * self.weight.shape[1]
 
     def flat(self, x: Tensor) -> Tensor:
-        """x as it is convolved, [B, G · in, height, width]."""
+        """Return x with its groups side by side, [B, G · in, height, width]."""
         return laid_out(self.groups, x.flatten(1, 2).to(kept(x)))
 
     def factors(self, dtype: torch.dtype, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-        """W · scale [G · out, in, size, size] and b [G · out], as x of this type is convolved with them."""
+        """Return W · scale [G · out, in, size, size] and b [G · out] for an x of this type."""
         return laid_out(self.groups, self._scaled(scale).to(dtype).flatten(0, 2)), self.bias.to(dtype).flatten()
 
     def _scaled(self, scale: float) -> Tensor:
-        """W · scale, which are fewer numbers than x · scale."""
+        """Return W · scale, fewer numbers than x · scale."""
         return self.weight if scale == 1.0 else self.weight * scale
 
     def overlap(self, x: Tensor) -> float:
-        """How often a number of x stands in a window, on average."""
+        """Return how often a number of x stands in a window, on average."""
         *_, size, _ = self.weight.shape
         outputs = [(n + 2 * self.padding - size) // self.stride + 1 for n in x.shape[3:]]
         return math.prod(outputs) * size**2 / math.prod(x.shape[3:])
 
     def _of_windows(self, x: Tensor, scale: float) -> Tensor:
-        """The same as products of matrices: cuDNN took 1.8 times as long for 64 groups, in bfloat16 2.5 times.
+        """Compute convolutions as products of matrices: cuDNN took 1.8 times as long for 64 groups, 2.5 in bfloat16.
 
-        Neighbours in memory are the channels of a pixel, here and in what is returned.
+        Neighbours in memory are the channels of a pixel, in x and in the result.
         """
         size = self.weight.shape[-1]
         images = functional.pad(x.to(kept(x)), [self.padding] * 4).permute(1, 0, 3, 4, 2).contiguous()
@@ -86,12 +88,12 @@ class StackedConv2d(nn.Module):
 
 
 def kept(x: Tensor) -> torch.dtype:
-    """Of what a layer hands on: what the next one would round is rounded at once."""
+    """Return the type of a layer's output: bfloat16 where the next layer would round to it, else that of x."""
     return torch.bfloat16 if rounded(x) else x.dtype
 
 
 def channels_together(groups: int, x: Tensor) -> bool:
-    """Whether the channels of a pixel should be neighbours in memory: for one group on a CPU.
+    """Return whether the channels of a pixel should be neighbours in memory: for one group on a CPU.
 
     oneDNN's gradient of the weights of Nature-CNN's first layer then takes 4 ms instead of 12, for 64 images.
     """
@@ -99,7 +101,7 @@ def channels_together(groups: int, x: Tensor) -> bool:
 
 
 def laid_out(groups: int, x: Tensor) -> Tensor:
-    """Images or weights, with the channels of a pixel together where that is faster."""
+    """Return images or weights with the channels of a pixel together where that is faster."""
     return x.contiguous(memory_format=torch.channels_last) if channels_together(groups, x) else x
 
 
@@ -109,7 +111,7 @@ class Convolutions(nn.ModuleList):
     def forward(
         self, x: Float[Tensor, "batch group n_in height width"], scale: float = 1.0
     ) -> Float[Tensor, "batch group n_out h w"]:
-        """Of x · scale, with a group for every member and copy: K · C."""
+        """Apply the convolutions to x · scale, with a group for every member and copy: K · C."""
         first, *others = self
         if by_onednn(first.groups, x):  # type: ignore[arg-type]
             geometry = [(layer.stride, layer.padding) for layer in self]
@@ -125,14 +127,13 @@ class Convolutions(nn.ModuleList):
 
 
 def by_onednn(groups: int, x: Tensor) -> bool:
-    """Whether oneDNN convolves here, and takes ReLUs with it."""
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    """Return whether oneDNN convolves here, and takes ReLUs with it."""
     return (
-        available
+        may_be_fast()
         and channels_together(groups, x)
         and x.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-        and not torch._C._are_functorch_transforms_active()
+        and compat.by_onednn(compat.convolution)
     )
 
 
@@ -144,18 +145,23 @@ class _ByOneDNN(torch.autograd.Function):
         passed = [x]
         for weight, bias, (stride, padding) in zip(parameters[::2], parameters[1::2], geometry, strict=True):
             activation = "relu" if len(passed) < len(geometry) else "none"
-            convolved = torch.ops.mkldnn._convolution_pointwise(
+            convolved = compat.convolution(
                 passed[-1], weight, bias, [padding] * 2, [stride] * 2, [1, 1], 1, activation, [], ""
             )
             passed.append(convolved)
         ctx.geometry = geometry
-        ctx.save_for_backward(*parameters[::2], *passed[:-1])
+        ctx.save_for_backward(*parameters, *passed[:-1])
         return passed[-1]
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         depth, (needs_x, _, *needs) = len(ctx.geometry), ctx.needs_input_grad
-        weights, passed = ctx.saved_tensors[:depth], ctx.saved_tensors[depth:]
+        parameters, passed = ctx.saved_tensors[: 2 * depth], ctx.saved_tensors[2 * depth :]
+        if torch.is_grad_enabled():
+            plain, given = partial(_by_torch, geometry=ctx.geometry), (passed[0], *parameters)
+            of_x, *others = differentiable_gradients(plain, given, [needs_x, *needs], upstream[0])
+            return of_x, None, *others
+        weights = parameters[::2]
         gradient, found = upstream[0], list[Tensor]()
         for layer in reversed(range(depth)):
             if layer < depth - 1:  # it is ours, and nobody else's to read
@@ -168,3 +174,11 @@ class _ByOneDNN(torch.autograd.Function):
             )  # fmt: skip
             found = [*of_layer, *found]
         return gradient, None, *found
+
+
+def _by_torch(x: Tensor, *parameters: Tensor, geometry: Sequence[tuple[int, int]]) -> Tensor:
+    """Compute convolutions by operations that torch can differentiate any number of times."""
+    for layer, (stride, padding) in enumerate(geometry):
+        x = functional.conv2d(x, parameters[2 * layer], parameters[2 * layer + 1], stride, padding)
+        x = torch.relu(x) if layer < len(geometry) - 1 else x
+    return x

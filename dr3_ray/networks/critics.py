@@ -13,23 +13,27 @@ from dr3_ray.types import Backup, Transition
 
 
 class Critic(Protocol):
-    """What a regulariser may ask of a critic."""
+    """The methods of a critic that a regulariser may use."""
 
     def features(self, observations: Observations, actions: Tensor) -> Float[Tensor, "member critic batch feature"]:
-        """φ(s, a)."""
+        """Return φ(s, a)."""
         ...
 
     def posterior(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of φ(s, a), where the encoder ends in a bottleneck; each as φ."""
+        """Return mean and log standard deviation of φ(s, a), each as φ, where the encoder ends in a bottleneck."""
         ...
 
     def along(self, batch: Transition, next_actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Q, φ(s, a) and φ(s', a') of a batch and its backup's actions; the last None where it `looks_ahead` not."""
+        """Evaluate (s, a) and, if the critic `looks_ahead`, (s', a') in one pass.
+
+        Returns q [K, C, B], or [K, C, B, n] of discrete actions, φ(s, a) [K, C, B, F], and φ(s', a') like it or None.
+        `next_actions` is a' of the backup: [K, B] or [K, B, A].
+        """
         ...
 
 
 def next_features(critic: Any, batch: Transition, backup: Backup) -> Float[Tensor, "member critic batch feature"]:
-    """φ(s', a'): what the objective found along with φ(s, a), or else in a pass of its own."""
+    """Return φ(s', a'): from the backup where `along` found it, or else in a pass of its own."""
     if backup.next_phi is not None:
         return backup.next_phi
     phi: Tensor = critic.features(batch.next_observations, backup.next_actions)
@@ -37,14 +41,18 @@ def next_features(critic: Any, batch: Transition, backup: Backup) -> Float[Tenso
 
 
 def side_by_side(one: Observations, other: Observations) -> Observations:
-    """Rows [K, B, …] and behind them other rows [K, B', …]."""
+    """Return rows [K, B, …] and behind them other rows [K, B', …]."""
     return each_part(lambda *parts: torch.cat(parts, dim=1), one, other)  # type: ignore[no-any-return]
 
 
-class DiscreteCritic(nn.Module):
-    """C networks with one output an action. φ depends on the state alone."""
+class LooksAhead(nn.Module):
+    """A critic whose `along` also finds φ(s', a') in its one pass, while it `looks_ahead`."""
 
-    looks_ahead = True  # whether `along` finds φ(s', a'): something asks for it
+    looks_ahead = True
+
+
+class DiscreteCritic(LooksAhead):
+    """C networks with one output an action; φ depends on the state alone."""
 
     def __init__(self, generators: Generators, architecture: Architecture, n_actions: int, n_critics: int = 1):
         super().__init__()
@@ -55,17 +63,17 @@ class DiscreteCritic(nn.Module):
     def forward(
         self, observations: Observations
     ) -> tuple[Float[Tensor, "member critic batch action"], Float[Tensor, "member critic batch feature"]]:
-        """(Q(s, ·), φ(s)) for observations [K, B, *observation]."""
+        """Return (Q(s, ·), φ(s)) for observations [K, B, *observation]."""
         phi = self.encoder(self.observe(observations, self.head.weight.dtype))
         return self.q_of(phi), phi
 
     def q_of(self, phi: Float[Tensor, "member critic batch feature"]) -> Float[Tensor, "member critic batch action"]:
-        """Q(s, ·) by φ(s)."""
+        """Return Q(s, ·) from φ(s)."""
         q: Tensor = self.head(phi)
         return q
 
     def along(self, batch: Transition, next_actions: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(Q(s, ·), φ(s), φ(s')) in one pass through both states, whatever the actions."""
+        """Return (Q(s, ·), φ(s), φ(s')) in one pass through both states, whatever the actions."""
         if not self.looks_ahead or batch.next_observations is None:
             return *self(batch.observations), None
         rows = side_by_side(batch.observations, batch.next_observations)
@@ -75,12 +83,12 @@ class DiscreteCritic(nn.Module):
     def features(
         self, observations: Observations, actions: Int[Tensor, "member _"]
     ) -> Float[Tensor, "member critic batch feature"]:
-        """φ(s), whatever the action."""
+        """Return φ(s), whatever the action."""
         phi: Tensor = self.encoder(self.observe(observations, self.head.weight.dtype))
         return phi
 
     def posterior(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of φ(s), where the encoder ends in a bottleneck; each as φ."""
+        """Return mean and log standard deviation of φ(s), each as φ, where the encoder ends in a bottleneck."""
         return self.encoder.posterior(self.observe(observations, self.head.weight.dtype))
 
 
@@ -95,16 +103,16 @@ class MultiHeadCritic(nn.Module):
     def forward(
         self, observations: Observations
     ) -> tuple[Float[Tensor, "member batch action head"], Float[Tensor, "member critic batch feature"]]:
-        """(Q_h(s, ·), φ(s)) for observations [K, B, *observation]."""
+        """Return (Q_h(s, ·), φ(s)) for observations [K, B, *observation]."""
         values, phi = self.critic(observations)
         return self._by_head(values), phi
 
     def q_of(self, phi: Float[Tensor, "member critic batch feature"]) -> Float[Tensor, "member batch action head"]:
-        """Q_h(s, ·) by φ(s)."""
+        """Return Q_h(s, ·) from φ(s)."""
         return self._by_head(self.critic.q_of(phi))
 
     def along(self, batch: Transition, next_actions: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(Q_h(s, ·), φ(s), φ(s')) in one pass through both states, whatever the actions."""
+        """Return (Q_h(s, ·), φ(s), φ(s')) in one pass through both states, whatever the actions."""
         values, phi, next_phi = self.critic.along(batch, next_actions)
         return self._by_head(values), phi, next_phi
 
@@ -114,18 +122,16 @@ class MultiHeadCritic(nn.Module):
     def features(
         self, observations: Observations, actions: Int[Tensor, "member batch"]
     ) -> Float[Tensor, "member critic batch feature"]:
-        """φ(s), whatever the action."""
+        """Return φ(s), whatever the action."""
         return self.critic.features(observations, actions)
 
     def posterior(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of φ(s), where the encoder ends in a bottleneck; each as φ."""
+        """Return mean and log standard deviation of φ(s), each as φ, where the encoder ends in a bottleneck."""
         return self.critic.posterior(observations, actions)
 
 
-class ContinuousCritic(nn.Module):
+class ContinuousCritic(LooksAhead):
     """C networks on [s, a] with one output each."""
-
-    looks_ahead = True  # whether `along` finds φ(s', a'): something asks for it
 
     def __init__(
         self,
@@ -144,7 +150,7 @@ class ContinuousCritic(nn.Module):
     def forward(
         self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"]
     ) -> tuple[Float[Tensor, "member critic batch *sample"], Float[Tensor, "member critic batch *sample feature"]]:
-        """(Q(s, a), φ(s, a)) for observations [K, B, *observation] and one or N actions at each of them."""
+        """Return (Q(s, a), φ(s, a)) for observations [K, B, *observation] and one or N actions at each of them."""
         phi = self.features(observations, actions)
         rows = phi.flatten(2, -2)
         return self.head(rows).squeeze(-1).unflatten(-1, phi.shape[2:-1]), phi
@@ -152,14 +158,14 @@ class ContinuousCritic(nn.Module):
     def values(
         self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"], critics: int | None = None
     ) -> Float[Tensor, "member critic batch *sample"]:
-        """Q(s, a) alone, of all or of the first critics: faster, for φ is not kept."""
+        """Return Q(s, a) alone, of all or of the first critics: faster, for φ is not kept."""
         q: Tensor = self.encoder.column(self._pairs(observations, actions), self.head, critics)
         return q.view(*q.shape[:2], *actions.shape[1:-1])
 
     def along(
         self, batch: Transition, next_actions: Float[Tensor, "member batch dim"]
     ) -> tuple[Float[Tensor, "member critic batch"], Float[Tensor, "member critic batch feature"], Tensor | None]:
-        """(Q(s, a), φ(s, a), φ(s', a')) in one pass through both pairs."""
+        """Return (Q(s, a), φ(s, a), φ(s', a')) in one pass through both pairs."""
         if not self.looks_ahead or batch.next_observations is None:
             return *self(batch.observations, batch.actions), None
         rows = side_by_side(batch.observations, batch.next_observations)
@@ -169,18 +175,18 @@ class ContinuousCritic(nn.Module):
     def features(
         self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"]
     ) -> Float[Tensor, "member critic batch *sample feature"]:
-        """φ(s, a)."""
+        """Return φ(s, a)."""
         phi: Tensor = self.encoder(self._pairs(observations, actions))
         return phi.view(*phi.shape[:2], *actions.shape[1:-1], -1)
 
     def posterior(
         self, observations: Observations, actions: Float[Tensor, "member batch dim"]
     ) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of φ(s, a), where the encoder ends in a bottleneck; each as φ."""
+        """Return mean and log standard deviation of φ(s, a), each as φ, where the encoder ends in a bottleneck."""
         return self.encoder.posterior(self._pairs(observations, actions))
 
     def _pairs(self, observations: Observations, actions: Tensor) -> Float[Tensor, "member #critic row n_in"]:
-        """[s, a], a row for every action."""
+        """Return [s, a], a row for every action."""
         states = self.observe(observations, self.head.weight.dtype)
         if actions.ndim == 4:  # N actions at each state
             states = states.repeat_interleave(actions.shape[2], dim=2)
@@ -189,7 +195,7 @@ class ContinuousCritic(nn.Module):
 
 
 class ValueNetwork(nn.Module):
-    """V(s), one network a member."""
+    """A network of V(s), one a member."""
 
     def __init__(self, generators: Generators, architecture: Architecture):
         super().__init__()
@@ -198,6 +204,6 @@ class ValueNetwork(nn.Module):
         self.head = StackedLinear(generators, self.encoder.n_out, 1)
 
     def forward(self, observations: Observations) -> Float[Tensor, "member batch"]:
-        """V(s) for observations [K, B, *observation]."""
+        """Return V(s) for observations [K, B, *observation]."""
         values: Tensor = self.head(self.encoder(self.observe(observations, self.head.weight.dtype)))
         return values.squeeze(-1).squeeze(1)

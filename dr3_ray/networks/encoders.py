@@ -15,7 +15,7 @@ Generators = Sequence[torch.Generator]  # one a member: a member's first weights
 
 
 def first_weights(generators: Generators, fan_in: int, shape: Sequence[int]) -> nn.Parameter:
-    """[K, *shape], uniform in ±1/√fan_in, each member's from its own generator."""
+    """Draw [K, *shape], uniform in ±1/√fan_in, each member's from its own generator."""
     bound = 1.0 / math.sqrt(fan_in)
     return nn.Parameter(torch.stack([torch.empty(*shape).uniform_(-bound, bound, generator=one) for one in generators]))
 
@@ -37,11 +37,11 @@ class StackedLinear(nn.Module):
         return affine(x.flatten(0, 1), *self.flat()).view(*x.shape[:3], -1)
 
     def flat(self, copies: int | None = None) -> tuple[Tensor, Tensor]:
-        """W [K·C, in, out] and b [K·C, 1, out]; of the first `copies` only, with so many for C."""
+        """Return W [K·C, in, out] and b [K·C, 1, out]; of the first `copies` only, with so many for C."""
         return self.matrix()[:, :copies].flatten(0, 1), self.bias[:, :copies].flatten(0, 1)
 
     def matrix(self) -> Tensor:
-        """W, [K, C, in, out]."""
+        """Return W, [K, C, in, out]."""
         return self.weight
 
 
@@ -77,7 +77,7 @@ class SpectralLinear(StackedLinear):
         self.register_buffer("right", torch.linalg.svd(layer.weight.detach())[2][..., 0, :].clone())
 
     def matrix(self) -> Tensor:
-        """W / σ(W)."""
+        """Return W / σ(W)."""
         with torch.no_grad():
             left = functional.normalize((self.weight @ self.right.unsqueeze(-1)).squeeze(-1), dim=-1)
             right = functional.normalize((left.unsqueeze(-2) @ self.weight).squeeze(-2), dim=-1)
@@ -88,10 +88,10 @@ class SpectralLinear(StackedLinear):
 
 
 class UnitLength(nn.Module):
-    """x / ‖x‖."""
+    """A layer that divides each row by its length: x / ‖x‖."""
 
     def forward(self, x: Float[Tensor, "member critic batch n"]) -> Float[Tensor, "member critic batch n"]:
-        """Each row of length 1."""
+        """Divide each row by its length."""
         return functional.normalize(x, dim=-1)
 
 
@@ -122,14 +122,14 @@ class MLP(nn.Module):
         self.n_out, self.copies, self.hidden_sizes = sizes[-1], copies, tuple(hidden_sizes)
 
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
-        """The activations of the last layer; without layers, x itself for every copy."""
+        """Return the activations of the last layer; without layers, x itself for every copy."""
         hidden = self.hidden(x)
         return hidden if self.output is None else self.output(hidden)
 
     def column(
         self, x: Float[Tensor, "member #critic batch n_in"], head: StackedLinear, copies: int | None = None
     ) -> Float[Tensor, "member chosen batch 1"]:
-        """head(self(x)) for a head with one output, of the first `copies` only; activations are not kept for others."""
+        """Return head(self(x)) for a head with one output, of the first `copies` only, without keeping activations."""
         if not self._plain or self.output is not None:
             return head(self(x))[:, :copies]  # type: ignore[no-any-return]
         x = x.expand(-1, self.copies, -1, -1)[:, :copies]
@@ -144,7 +144,7 @@ class MLP(nn.Module):
         return [layer.flat(copies) for layer in self.layers if isinstance(layer, StackedLinear)]
 
     def hidden(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
-        """What stands in front of `output`."""
+        """Return the input of `output`."""
         x = x.expand(-1, self.copies, -1, -1)
         if self._plain:
             return relu_layers(x.flatten(0, 1), self._flat()).view(*x.shape[:3], -1)
@@ -164,11 +164,11 @@ class MLP(nn.Module):
         return bool(self.norms) or not self.layers
 
     def posterior(self, x: Float[Tensor, "member #critic batch n_in"]) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of what a variational `output` draws."""
+        """Return mean and log standard deviation of the noise that a variational `output` draws."""
         return self.output.posterior(self.hidden(x))  # type: ignore[union-attr, operator, no-any-return]
 
 
 def flat_observations(observations: Tensor, dtype: torch.dtype) -> Float[Tensor, "member 1 batch n_in"]:
-    """[K, B, *observation] as [K, 1, B, n]; bytes are divided by 255."""
-    flat = observations.flatten(2).unsqueeze(1)
+    """Return [K, B, *observation] as [K, 1, B, n]; bytes are divided by 255."""
+    flat = observations.reshape(*observations.shape[:2], -1).unsqueeze(1)
     return flat.to(dtype) / 255.0 if flat.dtype == torch.uint8 else flat.to(dtype)

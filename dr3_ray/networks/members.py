@@ -26,12 +26,12 @@ def flatten_parameters(module: nn.Module) -> Tensor:
 
 
 def parameters_with_members(module: nn.Module) -> list[Tensor]:
-    """The parameters, each at least [K, 1]."""
+    """Return the parameters, each at least [K, 1]."""
     return [parameter.unsqueeze(-1) if parameter.ndim == 1 else parameter for parameter in module.parameters()]
 
 
 def member_view(module: Module, rows: slice | list[int]) -> Module:
-    """A module of only these members, whose parameters are views of the whole module's; of a list of rows, copies.
+    """Return a module of only these members, whose parameters are views of the whole module's, or copies for a list.
 
     So are the buffers of its children; those of the module itself are everybody's.
     """
@@ -44,7 +44,7 @@ def member_view(module: Module, rows: slice | list[int]) -> Module:
 
 
 class frozen:  # noqa: N801 - reads as a verb phrase in a with statement
-    """`with frozen(critic):` a forward pass builds no graph to the critic's parameters, only to its inputs."""
+    """A context in which a forward pass builds no graph to the critic's parameters, only to its inputs."""
 
     def __init__(self, module: nn.Module):
         self.module = module

@@ -1,10 +1,12 @@
 """Adam over flat parameters, every member with its own step size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from dr3_ray.compat import torch as compat
 
 BETAS = (0.9, 0.999)
 LONG = 2**22  # parameters of a pack, beyond which torch's fused kernel is faster on a GPU
@@ -30,7 +32,7 @@ def adam(
     epsilon: Tensor,
     weight_decay: Tensor,
 ) -> None:
-    """One update in place of parameters [K, P], the one of number `steps` [K], with settings [K, 1].
+    """Update parameters [K, P] in place, the update of number `steps` [K], with settings [K, 1].
 
     m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← (1 − lr λ) θ − lr · m̂ / (√v̂ + ε).
     """
@@ -53,9 +55,15 @@ def fused_adam(
     *,
     settings: tuple[float, float, float],
 ) -> None:
-    """The same for pieces of equal settings, by torch's kernel, in the fewest passes over memory."""
+    """Update pieces of equal settings by torch's kernel, in the fewest passes over memory."""
+    if compat.fused_adamw is None:
+        columns = [torch.tensor([[each]], dtype=values[0].dtype, device=values[0].device) for each in settings]
+        for *pieces, step in zip(values, gradients, exp_avgs, exp_avg_sqs, steps, strict=True):
+            value, gradient, exp_avg, exp_avg_sq = (each.view(1, -1) for each in pieces)
+            adam(value, gradient, exp_avg, exp_avg_sq, step.view(1), *columns)
+        return
     lr, epsilon, weight_decay = settings
-    torch._fused_adamw_(
+    compat.fused_adamw(
         values, gradients, exp_avgs, exp_avg_sqs, [], steps,
         lr=lr, beta1=BETAS[0], beta2=BETAS[1], weight_decay=weight_decay, eps=epsilon, amsgrad=False, maximize=False,
     )  # fmt: skip
@@ -75,8 +83,9 @@ class StackedAdam:
         lrs: Sequence[float],
         epsilons: Sequence[float],
         weight_decays: Sequence[float] | None = None,
+        update: Callable[..., None] = adam,
     ):
-        self.together, self.update = values.device.type != "cpu", adam
+        self.together, self._update = values.device.type != "cpu", update
         self._in_step = True  # all members have made equally many steps
         self.exp_avg = torch.zeros_like(values)
         self.exp_avg_sq = torch.zeros_like(values)
@@ -88,7 +97,7 @@ class StackedAdam:
 
     @torch.no_grad()
     def step(self, members: range, gradients: Sequence[Tensor]) -> None:
-        """One update of these members from the gradients of each parameter, [len(members), ...]."""
+        """Update these members once from the gradients of each parameter, [len(members), ...]."""
         rows = slice(members.start, members.stop)
         self.steps[rows] += 1
         if self.together:
@@ -99,7 +108,7 @@ class StackedAdam:
                 whole = [[each] for each in (*state, self.steps[members.start])]
                 fused_adam(*whole, settings=self._settings[members.start])
             else:
-                self.update(*state, self.steps[rows], *settings)
+                self._update(*state, self.steps[rows], *settings)
             return
         if members not in self._groups:
             self._groups[members] = self._grouped(members)
@@ -110,11 +119,11 @@ class StackedAdam:
             fused_adam(group.values, pieces, *moments, group.steps, settings=each)
 
     def _alike(self, members: range) -> bool:
-        """Whether one kernel with one step size and one step count may serve them all."""
+        """Return whether one kernel with one step size and one step count may serve them all."""
         return self._in_step and len({self._settings[member] for member in members}) == 1
 
     def _grouped(self, members: range) -> dict[tuple[float, float, float], _Group]:
-        """The members by (step size, ε, weight decay)."""
+        """Return the members by (step size, ε, weight decay)."""
         groups: dict[tuple[float, float, float], _Group] = {}
         for row, member in enumerate(members):
             group = groups.setdefault(self._settings[member], _Group([], [], [], [], []))
@@ -130,7 +139,7 @@ class StackedAdam:
         return groups
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The moments [K, P] and step counts [K]."""
+        """Return the moments [K, P] and step counts [K]."""
         return {"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

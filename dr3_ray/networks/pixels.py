@@ -12,28 +12,31 @@ from dr3_ray.observations import Observations, each_part, is_image
 
 
 class MaxPool(nn.MaxPool2d):
-    """Of the images of every group: [B, G, n, height, width]."""
+    """The largest of 3×3 pixels of the images of every group: [B, G, n, height, width]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of each channel."""
+        """Apply the pooling to each channel."""
         y: Tensor = super().forward(x.flatten(1, 2))
         return y.view(*x.shape[:3], *y.shape[2:])
 
 
 class Residual(nn.Module):
-    """x + conv(relu(conv(relu(x))))."""
+    """A residual block: x + conv(relu(conv(relu(x))))."""
 
     def __init__(self, generators: Generators, n: int, copies: int):
         super().__init__()
         self.layers = Convolutions(StackedConv2d(generators, n, n, 3, padding=1, copies=copies) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the shape of x."""
+        """Return a tensor of the shape of x."""
         return x + self.layers(torch.relu(x))  # type: ignore[no-any-return]
 
 
 def nature_cnn(generators: Generators, n_in: int, copies: int) -> nn.Sequential:
-    """Mnih et al. 2015: 32 filters of 8×8 at stride 4, 64 of 4×4 at 2, 64 of 3×3 at 1; then `hidden_sizes` (512)."""
+    """Build 32 filters of 8×8 at stride 4, 64 of 4×4 at 2, 64 of 3×3 at 1; then `hidden_sizes` (512).
+
+    Mnih et al. 2015.
+    """
     layers = [
         StackedConv2d(generators, n_in, 32, 8, stride=4, copies=copies),
         StackedConv2d(generators, 32, 64, 4, stride=2, copies=copies),
@@ -43,7 +46,7 @@ def nature_cnn(generators: Generators, n_in: int, copies: int) -> nn.Sequential:
 
 
 def impala_cnn(generators: Generators, n_in: int, copies: int) -> nn.Sequential:
-    """Espeholt et al. 2018, the large one: stages of 16, 32, 32 filters; then `hidden_sizes` (256).
+    """Build the large network of Espeholt et al. 2018: stages of 16, 32, 32 filters; then `hidden_sizes` (256).
 
     A stage is a convolution, a pooling and two residual blocks.
     """
@@ -60,7 +63,7 @@ def impala_cnn(generators: Generators, n_in: int, copies: int) -> nn.Sequential:
 
 
 def cog_cnn(generators: Generators, n_in: int, copies: int) -> nn.Sequential:
-    """COG (Singh et al. 2020): three times 16 filters of 3×3, pooled by 2, 2 and 1.
+    """Build three times 16 filters of 3×3, pooled by 2, 2 and 1, as COG (Singh et al. 2020).
 
     Then come `hidden_sizes` (1024, 512, 256), to which a critic joins the action. COG itself starts from other weights:
     Xavier's, and ±10⁻⁴ in the linear layers.
@@ -81,7 +84,7 @@ SMALLEST = {"nature_cnn": 36, "impala": 1, "cog": 4}  # height and width in pixe
 
 
 def channels_first(shape: tuple[int, int, int]) -> bool:
-    """Whether the channels of an image of this shape come first: they are fewer than rows or columns of pixels."""
+    """Return whether the channels of an image come first: they are fewer than rows or columns of pixels."""
     return shape[0] < shape[2]
 
 
@@ -100,7 +103,7 @@ class PixelEncoder(nn.Module):
     def forward(
         self, images: Shaped[Tensor, "member batch _ _ _"], dtype: torch.dtype
     ) -> Float[Tensor, "member critic batch n_out"]:
-        """Images [K, B, height, width, channel] or [K, B, channel, height, width]; bytes are divided by 255."""
+        """Encode images [K, B, height, width, channel] or [K, B, channel, height, width]; bytes are divided by 255."""
         pixels = images if self.channels_first else images.movedim(-1, 2)
         members, rows = pixels.shape[:2]
         copied = pixels.transpose(0, 1).unsqueeze(2).expand(-1, -1, self.copies, -1, -1, -1)  # [B, K, C, channel, …]
@@ -119,7 +122,7 @@ class PixelEncoder(nn.Module):
 def random_crop(
     images: Shaped[Tensor, "*batch _ _ _"], uniform: Float[Tensor, "*batch 2"], padding: int
 ) -> Shaped[Tensor, "*batch _ _ _"]:
-    """Each image moved by up to `padding` pixels up or down and left or right, zeros coming in (COG: 4).
+    """Move each image by up to `padding` pixels up or down and left or right, zeros coming in (COG: 4).
 
     `uniform` in [−1, 1) chooses among the 2 · padding + 1 offsets of either direction with equal probability.
     """
@@ -137,7 +140,7 @@ def random_crop(
 
 
 def crop_images(observations: Observations, uniform: Float[Tensor, "*batch 2"], padding: int) -> Observations:
-    """`random_crop` of every image of an observation [*batch, *shape], all moved alike."""
+    """Apply `random_crop` to every image of an observation [*batch, *shape], all moved alike."""
     lead = uniform.ndim - 1
     return each_part(  # type: ignore[no-any-return]
         lambda part: random_crop(part, uniform, padding) if is_image(part.shape[lead:]) else part, observations

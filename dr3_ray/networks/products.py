@@ -6,23 +6,23 @@ slowly in a batch than one by one. What is taken follows from the machine and th
 measurement: a run that goes on has to end as if it had not been interrupted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dr3_ray.precision import rounded
+from dr3_ray.compat import torch as compat
+from dr3_ray.networks.precision import may_be_fast, rounded
 
 LEAST = 2**21  # multiplications of a layer, on average, below which starting oneDNN costs more than it saves
 LONG = 2**14  # numbers in one network's input, beyond which one column is not for a batch
 
 
 def onednn_is_faster() -> bool:
-    """Than MKL with float32, on this machine."""
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not available or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+    """Return whether oneDNN is faster than MKL with float32, on this machine."""
+    if not compat.by_onednn(compat.linear) or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     try:
         return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
@@ -35,32 +35,28 @@ Layers = Sequence[tuple[Tensor, Tensor]]  # (W [N, in, out], b [N, 1, out]) of e
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W + b of N networks: [N, B, in] to [N, B, out], with W [N, in, out] and b [N, 1, out]."""
+    """Return x W + b of N networks: [N, B, in] to [N, B, out], with W [N, in, out] and b [N, 1, out]."""
     if by_onednn(x, [(weight, bias)]):
         return _by_onednn(x, [(weight, bias)], activated=0)
-    if len(weight) > 1 and weight.shape[2] == 1 and x.device.type == "cpu" and x[0].numel() >= LONG:
+    if len(weight) > 1 and weight.shape[2] == 1 and x.device.type == "cpu" and may_be_fast() and x[0].numel() >= LONG:
         return torch.stack([torch.addmm(*each) for each in zip(bias, x, weight, strict=True)])
     return torch.baddbmm(bias, x, weight)
 
 
 def relu_layers(x: Tensor, layers: Layers, column: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """max(0, x W + b), layer after layer, of N networks: [N, B, in] to [N, B, out].
+    """Return max(0, x W + b), layer after layer, of N networks: [N, B, in] to [N, B, out].
 
     With a `column` (W [N, in, 1], b [N, 1, 1]) the linear layer behind them, [N, B, 1]: the last activations are then
     nobody else's, and are not stacked.
     """
     if by_onednn(x, layers):
         return _by_onednn(x, [*layers, column] if column else layers, activated=len(layers))
-    if x.device.type == "cuda":
-        x = _relu_layers_of_a_gpu(x, layers)
-    else:
-        for weight, bias in layers:
-            x = torch.relu(torch.baddbmm(bias, x, weight))
+    x = _relu_layers_of_a_gpu(x, layers) if x.device.type == "cuda" else _by_torch(x, layers, activated=len(layers))
     return affine(x, *column) if column else x
 
 
 def _relu_layers_of_a_gpu(x: Tensor, layers: Layers) -> Tensor:
-    """With factors in bfloat16, what stands between two layers is what the next one would round."""
+    """Apply layers on a GPU; with factors in bfloat16, outputs are rounded as the next layer would."""
     kept = torch.bfloat16 if rounded(x) else x.dtype
     y = x.to(kept)
     for weight, bias in layers:
@@ -70,13 +66,14 @@ def _relu_layers_of_a_gpu(x: Tensor, layers: Layers) -> Tensor:
 
 
 def by_onednn(x: Tensor, layers: Layers) -> bool:
-    """Whether oneDNN multiplies here."""
+    """Return whether oneDNN multiplies here."""
     return (
-        x.shape[1] * sum(weight[0].numel() for weight, _ in layers) >= LEAST * len(layers)
+        may_be_fast()
+        and x.shape[1] * sum(weight[0].numel() for weight, _ in layers) >= LEAST * len(layers)
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and (rounded(x) or ONEDNN_IS_FASTER)
-        and not torch._C._are_functorch_transforms_active()
+        and compat.by_onednn(compat.linear)
     )
 
 
@@ -87,14 +84,14 @@ def _by_onednn(x: Tensor, layers: Layers, activated: int) -> Tensor:
 
 
 class _Layers(torch.autograd.Function):
-    """Layers, of which the first `activated` have a ReLU behind them.
+    """Layers as one operation; the first `activated` have a ReLU behind them.
 
     With factors in bfloat16, what is kept between two layers is what the next product would round it to.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, activated: int, *parameters: Tensor) -> Tensor:
-        kept = torch.bfloat16 if rounded(x) else torch.float32
+        kept, given = torch.bfloat16 if rounded(x) else torch.float32, (x, *parameters)
         x, *flat = (each if each.shape[2] == 1 else each.to(kept) for each in (x, *parameters))
         layers = list(zip(flat[::2], flat[1::2], strict=True))
         outputs: list[list[Tensor]] = []  # of each network, layer by layer
@@ -106,13 +103,20 @@ class _Layers(torch.autograd.Function):
                 ]
             )
         ctx.activated, ctx.depth = activated, len(layers)
-        ctx.save_for_backward(x, *flat[::2], *(each for network in outputs for each in network))
+        ctx.save_for_backward(*given, x, *flat[::2], *(each for network in outputs for each in network))
         return _stack([network[-1] for network in outputs])
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        x, *saved = ctx.saved_tensors
         depth, (needs_x, _, *needs) = ctx.depth, ctx.needs_input_grad
+        given, (x, *saved) = ctx.saved_tensors[: 1 + 2 * depth], ctx.saved_tensors[1 + 2 * depth :]
+        if torch.is_grad_enabled():
+
+            def plain(x: Tensor, *parameters: Tensor) -> Tensor:
+                return _by_torch(x, list(zip(parameters[::2], parameters[1::2], strict=True)), ctx.activated)
+
+            of_x_again, *others = differentiable_gradients(plain, given, [needs_x, *needs], upstream[0])
+            return of_x_again, None, *others
         weights, outputs = saved[:depth], saved[depth:]
         of_x: list[Tensor] = []
         of_layers: list[list[Tensor]] = [[] for _ in needs]  # W, b, W, b, …, each network by network
@@ -133,26 +137,46 @@ class _Layers(torch.autograd.Function):
         return (_stack(of_x) if needs_x else None, None, *(_stack(each) if each else None for each in of_layers))
 
 
+def _by_torch(x: Tensor, layers: Layers, activated: int) -> Tensor:
+    """Apply layers, the first `activated` with a ReLU, by operations that torch differentiates any number of times."""
+    for layer, (weight, bias) in enumerate(layers):
+        x = torch.baddbmm(bias, x, weight)
+        x = torch.relu(x) if layer < activated else x
+    return x
+
+
+def differentiable_gradients(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], needs: Sequence[bool], upstream: Tensor
+) -> list[Tensor | None]:
+    """Return gradients of `function(*inputs)` that can be differentiated themselves; None for what `needs` none.
+
+    For the backward pass of a function whose fast gradient cannot: gradients are on there if `create_graph` is.
+    """
+    wanted = [each for each, need in zip(inputs, needs, strict=True) if need]
+    found = iter(torch.autograd.grad(function(*inputs), wanted, upstream, create_graph=True))
+    return [next(found) if need else None for need in needs]
+
+
 def through_relu(gradient: Tensor, y: Tensor, out: Tensor | None) -> Tensor:
-    """The gradient in what a ReLU made y of."""
+    """Return the gradient in the input of a ReLU with the output y."""
     if out is None:
         return torch.ops.aten.threshold_backward(gradient, y, 0.0)  # type: ignore[no-any-return]
     return torch.ops.aten.threshold_backward.grad_input(gradient, y, 0.0, grad_input=out)  # type: ignore[no-any-return]
 
 
 def _product(x: Tensor, transposed: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """x Wᵀ + b from W [out, in], or its ReLU: the operator that compiled linear layers use.
+    """Return x Wᵀ + b from W [out, in], or its ReLU, by the operator that compiled linear layers use.
 
-    With vectors, which are not for it, by torch and unrounded.
+    Vectors, which it does not take, go through torch, unrounded.
     """
     if 1 in transposed.shape:
         x, weight = x.float(), transposed.float().t()
         y = x @ weight if bias is None else torch.addmm(bias.float(), x, weight)
         return y.relu_() if relu else y
     x, activation = x.to(transposed.dtype), "relu" if relu else "none"
-    return torch.ops.mkldnn._linear_pointwise(x, transposed, bias, activation, [], "")  # type: ignore[no-any-return]
+    return compat.linear(x, transposed, bias, activation, [], "")  # type: ignore[no-any-return]
 
 
 def _stack(networks: list[Tensor]) -> Tensor:
-    """[N, …] in float32; of one network without a copy."""
+    """Stack [N, …] in float32; of one network without a copy."""
     return (networks[0].unsqueeze(0) if len(networks) == 1 else torch.stack(networks)).float()

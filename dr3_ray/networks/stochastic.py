@@ -12,7 +12,7 @@ LOG_STD_RANGE = (-10.0, 2.0)
 
 
 class Stochastic(nn.Module):
-    """Noise is drawn where a training step builds a graph: not for targets, not for probes, not for acting."""
+    """A layer with noise in training steps alone, where a graph is built: targets, probes and acting have none."""
 
     generators: Sequence[torch.Generator] = ()  # one a member, given by whoever trains; not part of a checkpoint
 
@@ -22,12 +22,15 @@ class Stochastic(nn.Module):
         return self.training and torch.is_grad_enabled()
 
     def rooms(self, x: Tensor) -> list[tuple[Tensor, torch.Generator]]:
-        """Room for the noise of x[k] and member k's generator; in float32, so that a float64 run sees equal numbers."""
+        """Return room for the noise of x[k] with member k's generator, in float32.
+
+        A float64 run then sees equal numbers.
+        """
         return [(torch.empty(x.shape[1:], dtype=torch.float32, device=x.device), each) for each in self.generators]
 
 
 class Dropout(Stochastic):
-    """x times 0 with probability p, times 1 / (1 − p) otherwise; p is each member's own."""
+    """Dropout: x times 0 with probability p, times 1 / (1 − p) otherwise; p is each member's own."""
 
     p: Tensor
 
@@ -36,7 +39,7 @@ class Dropout(Stochastic):
         self.register_buffer("p", p, persistent=False)  # an option, not a state
 
     def forward(self, x: Float[Tensor, "member critic batch n"]) -> Float[Tensor, "member critic batch n"]:
-        """Of the shape of x."""
+        """Return a tensor of the shape of x."""
         if not self.draws:
             return x
         uniform = torch.stack([room.uniform_(generator=source) for room, source in self.rooms(x)])
@@ -45,7 +48,7 @@ class Dropout(Stochastic):
 
 
 class Bottleneck(Stochastic):
-    """z = mean(x) + std(x) · ε with ε ~ N(0, 1) (Alemi et al., arXiv 1612.00410); the mean alone without noise."""
+    """A bottleneck z = mean(x) + std(x) · ε, ε ~ N(0, 1), without noise the mean (Alemi et al., arXiv 1612.00410)."""
 
     signed = True
 
@@ -54,12 +57,12 @@ class Bottleneck(Stochastic):
         self.linear = StackedLinear(generators, n, 2 * n, copies)
 
     def posterior(self, x: Float[Tensor, "member critic batch n"]) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of z, each of the shape of x."""
+        """Return mean and log standard deviation of z, each of the shape of x."""
         mean, log_std = self.linear(x).chunk(2, dim=-1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
     def forward(self, x: Float[Tensor, "member critic batch n"]) -> Float[Tensor, "member critic batch n"]:
-        """z."""
+        """Return z."""
         mean, log_std = self.posterior(x)
         if not self.draws:
             return mean
@@ -68,5 +71,5 @@ class Bottleneck(Stochastic):
 
 
 def passive(networks: nn.Module) -> bool:
-    """Whether a pass of training neither draws noise nor changes the networks' state."""
+    """Return whether a pass of training neither draws noise nor changes the networks' state."""
     return not any(isinstance(layer, Stochastic | SpectralLinear) for layer in networks.modules())

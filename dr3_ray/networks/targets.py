@@ -9,10 +9,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def target_of(module: Module) -> Module:
-    """A copy without gradients."""
+    """Copy a module without gradients."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
 def polyak_update(target: Tensor, online: Tensor, tau: Tensor) -> None:
-    """target ← (1 − τ) target + τ online, on flat parameters [K, P] with τ [K]; τ = 1 is a copy."""
+    """Update target ← (1 − τ) target + τ online, on flat parameters [K, P] with τ [K]; τ = 1 is a copy."""
     target.lerp_(online, tau.unsqueeze(-1))

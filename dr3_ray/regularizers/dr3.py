@@ -7,6 +7,8 @@ both sides, gradient flows through both, and rows whose s' ends the episode stan
 """
 
 import math
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dr3_ray.errors import UserError
+from dr3_ray.losses.features import feature_dot
 from dr3_ray.losses.td import masked_mean
 from dr3_ray.networks.critics import next_features
 from dr3_ray.options import Number, Options, choice, largest, number
+from dr3_ray.regularizers.spec import Regularizer, encoders_of
 from dr3_ray.types import Backup, Objective, Terms, Transition
 
 ADAPTIVE = ("dot_product", "cosine")
@@ -70,7 +74,7 @@ class DR3(Options):
 
 
 class LogMultiplier(nn.Module):
-    """ρ = log(c0 / dr3_coeff), one a member: a parameter of the networks, so that checkpoints hold it."""
+    """A parameter ρ = log(c0 / dr3_coeff), one a member, so that checkpoints hold it."""
 
     LIMIT = math.log(1e2)
 
@@ -79,11 +83,11 @@ class LogMultiplier(nn.Module):
         self.log_multiplier = nn.Parameter(torch.zeros(members))
 
     def forward(self) -> Float[Tensor, "member"]:
-        """ρ, [K]."""
+        """Return ρ, [K]."""
         return self.log_multiplier
 
     def loss(self, violation: Float[Tensor, "member"]) -> Float[Tensor, "member"]:
-        """−ρ · violation, violation without gradient: its descent is dual ascent.
+        """Return −ρ · violation, violation without gradient: its descent is dual ascent.
 
         Nothing drives |ρ| past LIMIT, so that c0 stays near a hundredth to a hundred times dr3_coeff and soon returns.
         """
@@ -92,42 +96,57 @@ class LogMultiplier(nn.Module):
         return -rho * violation.detach().masked_fill(outwards, 0.0)
 
 
-def feature_dot(
-    phi: Float[Tensor, "*member batch feature"], next_phi: Float[Tensor, "*member batch feature"]
-) -> Float[Tensor, "*member batch"]:
-    """φ(s, a) · φ(s', a'), row by row: no cosine, no norm, no γ."""
-    return (phi * next_phi).sum(-1)
-
-
 def dr3_penalty(
     phi: Float[Tensor, "member critic batch feature"],
     next_phi: Float[Tensor, "member critic batch feature"],
     mask: Float[Tensor, "member batch"],
     form: Literal["dot", "abs"] = "dot",
 ) -> Float[Tensor, "member"]:
-    """The mean of φ·φ' (or |φ·φ'|) over the rows of `mask`, then over the critics, each on its own features."""
+    """Return the mean of φ·φ' (or |φ·φ'|) over the rows of `mask`, then over the critics, each on its own features."""
     dots = feature_dot(phi, next_phi)
     return masked_mean(dots.abs() if form == "abs" else dots, mask.unsqueeze(1)).mean(-1)
 
 
 def schedule(warmup_steps: Number, step: int) -> Tensor:
-    """The share of c0 in gradient step `step` = 0, 1, …: min(1, (step + 1) / warm-up); 1 without a warm-up."""
+    """Return the share of c0 in gradient step `step` = 0, 1, …: min(1, (step + 1) / warm-up); 1 without a warm-up."""
     return ((step + 1) / torch.as_tensor(warmup_steps).clamp(min=1.0)).clamp(max=1.0)
 
 
 def multiplier_networks(options: DR3, members: int) -> dict[str, nn.Module]:
-    """What adaptive c0 adds to the networks: child `dr3_multiplier`, trained with the step size `dr3_multiplier_lr`."""
+    """Return the networks of adaptive c0: `dr3_multiplier`, trained with the step size `dr3_multiplier_lr`."""
     return {} if options.dr3_adaptive == "off" else {"dr3_multiplier": LogMultiplier(members)}
 
 
+def check(options: DR3, beside: Mapping[str, Any], action_kind: str) -> None:
+    """Check that the critic has the heads that an option asks for.
+
+    Raises:
+        UserError: it has not.
+    """
+    if options.dr3_match_actions and action_kind != "discrete":
+        raise UserError("dr3_match_actions compares the heads of a discrete critic: leave it out")
+
+
+def warn_of_unbounded_penalty(networks: nn.Module, options: DR3) -> None:
+    """Warn where DR3 minimises a dot product of features that can be negative: it has no lower bound."""
+    unbounded = options.penalizes and options.dr3_form == "dot"
+    if unbounded and any(encoder.signed for encoder in encoders_of(networks.get_submodule("critic"))):
+        warnings.warn(
+            "the features of this critic can be negative, so that their dot product has no lower bound and minimising "
+            "it can run away: use dr3_form='abs', or dr3_adaptive",
+            stacklevel=4,
+        )
+
+
 def with_dr3(objective: Objective, options: DR3) -> Objective:
-    """The objective plus `dr3_coeff` times the penalty on its critic's features."""
+    """Return the objective plus `dr3_coeff` times the penalty on its critic's features."""
     warmup = largest(options.dr3_warmup_steps)
     penalizes = options.penalizes
 
     def regularized(
         networks: Any, batch: Transition, noise: dict[str, Tensor], step: int
     ) -> tuple[Terms, Backup | None]:
+        """Add the weighted penalty to the terms, and the multiplier's loss if it is trained."""
         terms, backup = objective(networks, batch, noise, step)
         assert backup is not None and batch.next_observations is not None
         next_phi = next_features(networks.critic, batch, backup)
@@ -157,3 +176,14 @@ def with_dr3(objective: Objective, options: DR3) -> Objective:
         return Terms(losses, metrics), backup
 
     return regularized
+
+
+REGULARIZER = Regularizer(
+    "dr3",
+    DR3,
+    with_dr3,  # also with a weight of 0, so that the penalty is measured
+    networks=lambda options, members, generators: multiplier_networks(options, members),
+    check=check,
+    warn=warn_of_unbounded_penalty,
+    looks_ahead=lambda options: options.penalizes,
+)

@@ -13,7 +13,7 @@ from dr3_ray.stats import Estimate, iqm
 
 
 def told(estimate: Estimate, percent: bool = False) -> str:
-    """`4.51` above `[4.10, 4.92]`; without an interval the value alone, and a dash where there is none."""
+    """Format an estimate as `4.51` above `[4.10, 4.92]`; without an interval the value alone, else a dash."""
     if estimate.n == 0:
         return "\N{EN DASH}"
     if percent:
@@ -25,7 +25,7 @@ def told(estimate: Estimate, percent: bool = False) -> str:
 
 
 def answer_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table for the terminal: names to the left, numbers to the right."""
+    """Return a table for the terminal: names to the left, numbers to the right."""
     table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
         table.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
@@ -35,16 +35,16 @@ def answer_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str
 
 
 def best_setting(runs: pd.DataFrame, setting: str, outcome: str) -> Hashable | None:
-    """The value of the column `setting` whose runs have the highest interquartile mean of `outcome`."""
+    """Return the value of the column `setting` whose runs have the highest interquartile mean of `outcome`."""
     scores = runs.dropna(subset=[outcome]).groupby(setting, sort=False)[outcome].agg(iqm)
     return scores.idxmax() if len(scores) else None
 
 
 def chosen_by_other_seeds(runs: pd.DataFrame, setting: str, outcome: str) -> pd.DataFrame:
-    """One run a seed: that of the setting which is best by all the other seeds.
+    """Return one run a seed: that of the setting which is best by all the other seeds.
 
-    The runs by which a setting is chosen say too much for it; a seed that had no part in the choice does not. With
-    one seed there is nothing else to choose by, and the frame is empty.
+    The runs by which a setting is chosen favour it; a seed that had no part in the choice does not. With one seed there
+    is nothing else to choose by, and the frame is empty.
     """
     chosen = []
     for seed, own in runs.groupby("seed"):
@@ -54,5 +54,5 @@ def chosen_by_other_seeds(runs: pd.DataFrame, setting: str, outcome: str) -> pd.
 
 
 def by_seed(runs: pd.DataFrame, outcome: str) -> dict[int, float]:
-    """An outcome of each run, by its seed; NaN where it was not measured."""
+    """Return an outcome of each run, by its seed; NaN where it was not measured."""
     return dict(zip(runs["seed"], runs[outcome].astype(np.float64), strict=True))

@@ -8,17 +8,18 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from dr3_ray.report.reader import dataset_label
-from dr3_ray.sweep.directory import read_run, spec_of
-from dr3_ray.sweep.identity import configuration
-from dr3_ray.sweep.index import Record, read_index
-from dr3_ray.sweep.objective import Objective
-from dr3_ray.sweep.scores import Scores
+from dr3_ray.data.labels import dataset_labels
+from dr3_ray.runs.directory import asked_of, read_run
+from dr3_ray.runs.identity import configuration
+from dr3_ray.runs.index import Record, read_index
+from dr3_ray.sweep.search.scores import MemberScores
+from dr3_ray.sweep.spec.objective import Criterion
+from dr3_ray.sweep.spec.spec import SweepSpec
 
 SHOWN = 10
 
 
-class Found(NamedTuple):
+class Ranked(NamedTuple):
     """A configuration with its scores, over so many seeds."""
 
     config: dict[str, Any]
@@ -27,22 +28,25 @@ class Found(NamedTuple):
 
 
 def best_table(run: Path, most: int = SHOWN) -> Group:
-    """For each algorithm and data set the best configurations, or for several objectives those of the Pareto front.
+    """Return a table of the best configurations of each algorithm on each data set.
+
+    With several objectives, these are the ones of the Pareto front.
 
     Raises:
         UserError: not a run directory, or one of its files is damaged.
     """
-    objectives, records = spec_of(run).objective, read_index(run)
+    objectives, records = SweepSpec(**asked_of(run)).objective, read_index(run)
     names = [name for name in read_run(run)["axes"] if name not in ("algorithm", "dataset")]
-    scores = Scores(objectives, records, run)
+    scores = MemberScores(objectives, records, run)
     problems: dict[tuple[str, str], dict[str, list[Record]]] = {}
     for record in records:
         config = record["config"]
         problem = problems.setdefault((config["algorithm"], config["dataset"]), {})
         problem.setdefault(configuration(config), []).append(record)
+    labels = dataset_labels({dataset for _, dataset in problems})
     return Group(
         *(
-            _table(f"{algorithm} · {dataset_label(dataset)}", list(problem.values()), names, objectives, scores, most)
+            _table(f"{algorithm} · {labels[dataset]}", list(problem.values()), names, objectives, scores, most)
             for (algorithm, dataset), problem in problems.items()
         )
     )
@@ -52,8 +56,8 @@ def _table(
     title: str,
     configurations: list[list[Record]],
     names: list[str],
-    objectives: Sequence[Objective],
-    scores: Scores,
+    objectives: Sequence[Criterion],
+    scores: MemberScores,
     most: int,
 ) -> Table:
     found = []
@@ -61,7 +65,7 @@ def _table(
         members = [record["member"] for record in records]
         answer = scores.answer(members).scores if scores.ended(members) else None
         if answer is not None:
-            found.append(Found(records[0]["config"], answer, len(records)))
+            found.append(Ranked(records[0]["config"], answer, len(records)))
     front = pareto_front(found, objectives)
     shown = front if len(objectives) > 1 else sorted(found, key=lambda each: _key(each, objectives), reverse=True)
     what = "Pareto front" if len(objectives) > 1 else "best"
@@ -81,8 +85,8 @@ def _table(
     return table
 
 
-def pareto_front(found: Sequence[Found], objectives: Sequence[Objective]) -> list[Found]:
-    """Those that no other one is better than in one objective and at least equal to in all, best first."""
+def pareto_front(found: Sequence[Ranked], objectives: Sequence[Criterion]) -> list[Ranked]:
+    """Return the configurations that no other one beats in one objective and equals in the rest, best first."""
     keys = [_key(each, objectives) for each in found]
     best = [
         (key, number)
@@ -92,5 +96,5 @@ def pareto_front(found: Sequence[Found], objectives: Sequence[Objective]) -> lis
     return [found[number] for _, number in sorted(best, reverse=True)]
 
 
-def _key(found: Found, objectives: Sequence[Objective]) -> tuple[float, ...]:
+def _key(found: Ranked, objectives: Sequence[Criterion]) -> tuple[float, ...]:
     return tuple(each.better(found.scores[each.metric]) for each in objectives)

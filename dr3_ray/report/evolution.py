@@ -1,5 +1,6 @@
 """The schedule of a population: what every member trained with and when, and whom it was copied from."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +11,48 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
+from dr3_ray.evolution.schedule import known
+from dr3_ray.quantities import RETURN
 from dr3_ray.report.answers import answer_table
 from dr3_ray.report.tables import number
-from dr3_ray.sweep.schedule import SCHEDULE, entries
+from dr3_ray.stores import inside, replacing
 
-MEASURED = {"episode_return_mean": "return", "dot_product": "dot_product"}
+MEASURED = {RETURN: "return", "dot_product": "dot_product"}
 
 
-def read_schedule(run: Path) -> pd.DataFrame:
-    """One row for each member and interval, in order.
+def read_schedule(run: Path, numbers: list[str]) -> pd.DataFrame:
+    """Return one row for each member and interval, in order.
 
     `member`, `step` (updates), `return`, `dot_product`, `copied_from` (the member whose weights this interval began
-    with, or nothing) and the numbers it trained with. An interval that was trained again, after the run was killed,
-    counts as it was trained last.
+    with, or nothing) and the numbers it trained with; `numbers` are columns even where no row has them. An interval
+    that was trained again, after the run was killed, counts as it was trained last.
     """
     rows: list[dict[str, Any]] = []
-    for result in entries(run / SCHEDULE):
+    for result in known(run):
         measured = {name: result["measured"].get(column) for column, name in MEASURED.items()}
         rows.append({name: result[name] for name in ("member", "step", "copied_from")} | measured | result["numbers"])
     schedule = pd.DataFrame(rows)
+    schedule[[name for name in numbers if name not in schedule]] = np.nan
     return schedule.drop_duplicates(["member", "step"], keep="last").sort_values(["member", "step"], ignore_index=True)
 
 
 def write_schedule(run: Path, numbers: list[str]) -> list[Path]:
-    """`schedule.csv`, `schedule.parquet` and a picture of the `numbers` that changed; their paths."""
-    schedule = read_schedule(run)
-    files = [run / f"schedule.{kind}" for kind in ("csv", "parquet", "png")]
-    schedule.to_csv(files[0], index=False)
-    pq.write_table(pa.Table.from_pandas(schedule, preserve_index=False), files[1])
-    draw(schedule, numbers).savefig(files[2], dpi=150)
+    """Write `schedule.csv`, `schedule.parquet` and a picture of the `numbers` that changed; return their paths."""
+    schedule = read_schedule(run, numbers)
+    files = [inside(run, f"schedule.{kind}") for kind in ("csv", "parquet", "png")]
+    writers: list[Callable[[Path], object]] = [
+        lambda path: schedule.to_csv(path, index=False),
+        lambda path: pq.write_table(pa.Table.from_pandas(schedule, preserve_index=False), path),
+        lambda path: draw(schedule, numbers).savefig(path, dpi=150, format="png"),
+    ]
+    for file, write in zip(files, writers, strict=True):
+        with replacing(file) as partial:
+            write(partial)
     return files
 
 
 def draw(schedule: pd.DataFrame, numbers: list[str]) -> Figure:
-    """Returns, and each number below them, against updates: a line a member, a dotted one from whom it was copied."""
+    """Draw returns, and each number below them, against updates: a line a member, dotted from its source."""
     panels = ["return", *numbers]
     figure = Figure(figsize=(6.4, 1.9 * len(panels)), layout="constrained")
     each_axes = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
@@ -68,7 +77,7 @@ def draw(schedule: pd.DataFrame, numbers: list[str]) -> Figure:
 
 
 def schedule_table(schedule: pd.DataFrame, numbers: list[str]) -> Any:
-    """The members by their last return, each with the numbers that it ended with and its first ancestor."""
+    """Return the members by their last return, each with the numbers that it ended with and its first ancestor."""
     last = schedule.groupby("member").last().sort_values("return", ascending=False)
     copies = schedule[schedule["copied_from"] != ""].groupby("member").size()
     rows = [
@@ -85,7 +94,7 @@ def schedule_table(schedule: pd.DataFrame, numbers: list[str]) -> Any:
 
 
 def ancestor(schedule: pd.DataFrame, member: str) -> str:
-    """The member that a member's weights began with."""
+    """Return the member that a member's weights began with."""
     copied = schedule[schedule["copied_from"] != ""].set_index(["member", "step"])["copied_from"]
     for step in sorted(schedule["step"].unique(), reverse=True):
         member = str(copied.get((member, step), member))

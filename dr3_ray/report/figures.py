@@ -1,36 +1,36 @@
 """The figures of a sweep, drawn without a display: one picture per facet and quantity, as SVG and as PNG."""
 
+import base64
 import io
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from markupsafe import escape
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from dr3_ray.errors import UserError
+from dr3_ray.quantities import REPORTED, RETURN, Quantity
+from dr3_ray.report.files import write_whole
+from dr3_ray.report.lines import GRID, INK, MUTED, key, legend, line
 from dr3_ray.report.reader import COEFFICIENT
 from dr3_ray.stats import bootstrap_band
 
-CURVES = {
-    "episode_return_mean": ("return", "Return of evaluation episodes"),
-    "dot_product": ("dot-product", "Dot product φ(s, a)·φ(s\N{PRIME}, a\N{PRIME})"),
-    "effective_rank": ("effective-rank", "Effective rank of the features"),
-    "q_mean": ("mean-q", "Mean Q on the probe batch"),
-    "cosine": ("cosine", "Cosine of φ(s, a) and φ(s\N{PRIME}, a\N{PRIME})"),
-}
-"""Column of the histories: name of its picture, title."""
-
-INK, MUTED, GRID = "#1b1f27", "#68707d", "#e6e8ed"
+_DRAWN = ("finished", "running", "cut", "diverged")
 WIDTH, HEIGHT = 4.8, 3.3  # inches: text stays readable when the picture is scaled down to a phone
-_LEGEND_COLUMNS = 6
-_STYLE: dict[Any, Any] = {
+BELOW = 0.4  # inches of the heading above a key
+_DECADES, _LEAST = 1e-12, 1e-30  # coefficients that are smaller, of the largest or at all, are drawn at 0
+_NAMED = 12  # coefficients that an axis has room for; the others lie between them
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "svg.fonttype": "none",  # text stays text: it can be searched and takes the page's font
@@ -61,55 +61,94 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """`svg` is an element to put into a page, its colours variables of that page; `png` is a file on white."""
+    """A figure as SVG to put into a page, its colours variables of that page, and as PNG on white."""
 
     name: str
     title: str
     svg: str
     png: bytes
+    figure: Figure
+
+    def render(self, kind: str) -> bytes:
+        """Return the figure as a file of its own, `svg` or `pdf`, its text as text."""
+        file = io.BytesIO()
+        with mpl.rc_context(STYLE | {"pdf.fonttype": 42, "svg.hashsalt": self.name}):
+            metadata = {"Date": None} if kind == "svg" else {"CreationDate": None}
+            self.figure.savefig(file, format=kind, metadata=metadata)
+        return file.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        """Show it in a notebook."""
+        return self.png
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the PNG and return its path.
+
+        Raises:
+            UserError: it has another suffix, or cannot be written.
+        """
+        target = Path(path)
+        if target.suffix.lower() != ".png":
+            raise UserError(f"pictures are saved as PNG, not as '{target}': choose a name that ends with .png")
+        return write_whole(target, self.png)
 
 
-def palette(coefficients: list[float], dark: bool = False) -> dict[float, str]:
-    """Colour of every coefficient: 0 in ink, the others along plasma, which orders also without colour vision."""
-    low, high = (0.33, 0.95) if dark else (0.06, 0.76)
-    others = [c for c in coefficients if c != 0]
-    colours = mpl.colormaps["plasma"](np.linspace(low, high, len(others)) if len(others) > 1 else [(low + high) / 2])
-    return dict(zip(others, map(to_hex, colours), strict=False)) | ({0.0: INK} if 0 in coefficients else {})
+class Pictures(list[Picture]):
+    """Figures that a notebook shows one below the other."""
+
+    def _repr_html_(self) -> str:
+        shown = (base64.b64encode(each.png).decode() for each in self)
+        return "".join(f'<img style="max-width: 480px" src="data:image/png;base64,{png}">' for png in shown)
 
 
 def draw_facet(
     prefix: str, histories: pd.DataFrame, outcomes: pd.DataFrame, summary: pd.DataFrame, colours: dict[float, str]
 ) -> list[Picture]:
-    """The pictures of one facet from its rows of each table; a quantity that was not measured has none.
+    """Draw the pictures of one facet from its rows of each table; a quantity that was not measured has none.
 
     `prefix` begins their names, `colours` is the `palette` of the whole run. Settings that were cut short have curves
     that end there, and no place among final returns.
     """
     pictures = []
-    beside = outcomes.index[(outcomes["status"] == "cut") & ~outcomes["counted"]]
-    histories = histories[~histories["member"].isin(beside)]
-    summary = summary[~summary["cut_short"]]
-    with mpl.rc_context(_STYLE):
-        for column, (name, title) in CURVES.items():
-            measured = histories[np.isfinite(histories[column])] if column in histories else histories[:0]
-            if len(measured):
-                pictures.append(_curves(f"{prefix}-{name}", title, column, measured, colours))
-            if name == "return" and (summary["return_final_n"] > 0).sum() > 1:
-                runs = outcomes[outcomes["counted"] & (outcomes["status"] != "cut")]
-                pictures.append(_against_coefficient(f"{prefix}-return-by-coefficient", runs, summary, colours))
+    final = summary[~summary["cut_short"]]
+    for quantity in REPORTED:
+        pictures += draw_curves(prefix, quantity, histories, outcomes, colours)
+        if quantity.name == RETURN and (final["return_final_n"] > 0).sum() > 1:
+            runs = outcomes[outcomes["counted"] & (outcomes["status"] != "cut")]
+            with mpl.rc_context(STYLE):
+                pictures.append(_against_coefficient(f"{prefix}-return-by-coefficient", runs, final, colours))
     return pictures
 
 
+def draw_curves(
+    prefix: str, quantity: Quantity, histories: pd.DataFrame, outcomes: pd.DataFrame, colours: dict[float, str]
+) -> list[Picture]:
+    """Draw a quantity of one facet against gradient updates; nothing where it was not measured."""
+    if quantity.name not in histories:
+        return []
+    beside = outcomes.index[(outcomes["status"] == "cut") & ~outcomes["counted"]]
+    measured = histories[~histories["member"].isin(beside) & np.isfinite(histories[quantity.name])]
+    measured = measured[measured["status"].isin(_DRAWN)]
+    if measured.empty:
+        return []
+    with mpl.rc_context(STYLE):
+        return [_curves(f"{prefix}-{picture_name(quantity)}", quantity.label, quantity.name, measured, colours)]
+
+
+def picture_name(quantity: Quantity) -> str:
+    """Return the end of the names of a quantity's pictures."""
+    return (quantity.short or quantity.name).lower().replace(" ", "-")
+
+
 def _curves(name: str, title: str, column: str, measured: pd.DataFrame, colours: dict[float, str]) -> Picture:
-    """Interquartile mean with its interval against gradient updates, one curve per coefficient."""
+    """Draw the interquartile mean with its interval against gradient updates, one curve per coefficient."""
     figure, axes = _canvas()
-    curves = measured[measured["status"].isin(["finished", "running", "cut"])]
+    curves = measured[measured["status"] != "diverged"]
     ends, least, counts = [], np.inf, set()
     for coefficient, runs in curves.groupby(COEFFICIENT):
         table = runs.pivot(index="member", columns="step", values=column)
         band, colour = bootstrap_band(table), colours[coefficient]
-        points: dict[str, Any] = {"marker": "o", "markersize": 2.5} if table.shape[1] <= 30 else {}
-        axes.plot(table.columns, band.value, color=colour, **points, **_line(coefficient))
+        axes.plot(table.columns, band.value, **line(coefficient, colours, table.shape[1]))
         axes.fill_between(table.columns, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
         ends.append(abs(band.value[-1]))
         least = np.nanmin([least, *band.low, *band.value])
@@ -119,24 +158,23 @@ def _curves(name: str, title: str, column: str, measured: pd.DataFrame, colours:
         colour = colours[run[COEFFICIENT].iloc[0]]
         ends.append(abs(run[column].iloc[-1]))
         axes.plot(run["step"], run[column], color=colour, linewidth=0.8, marker="x", markevery=[-1], markersize=6)
-    if column != "episode_return_mean":
+    if column != RETURN:
         _scale(axes, ends, least)
     axes.set_xlabel("gradient updates")
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     subtitle = [f"interquartile mean and 95% interval over {_span(counts)}"] if counts else []
     subtitle += ["\N{MULTIPLICATION SIGN} a run diverged"] if len(diverged) else []
-    legend = {c: colours[c] for c in sorted(measured[COEFFICIENT].unique())}
-    handles = [Line2D([], [], color=colour, label=f"{c:g}", **_line(c)) for c, colour in legend.items()]
-    handles[0].set_label(f"c₀ = {handles[0].get_label()}")
-    return _finish(figure, name, title, "; ".join(subtitle), handles, colours)
+    _title(figure, title, "; ".join(subtitle))
+    return _finish(figure, name, title, key(figure, BELOW, sorted(measured[COEFFICIENT].unique()), colours), colours)
 
 
 def _against_coefficient(name: str, runs: pd.DataFrame, summary: pd.DataFrame, colours: dict[float, str]) -> Picture:
-    """Final and average return against the coefficient, on an axis that shows 0 and is logarithmic beyond it."""
+    """Draw final and average return against the coefficient, on an axis that shows 0 and is logarithmic beyond it."""
     figure, axes = _canvas()
     at = summary[COEFFICIENT].to_numpy()
-    axes.set_xscale("symlog", linthresh=np.abs(at[at != 0]).min(), linscale=0.7)
+    sizes = np.abs(at[at != 0])
+    axes.set_xscale("symlog", linthresh=max(sizes.min(), sizes.max() * _DECADES, _LEAST), linscale=0.7)
     handles = []
     for when, marker, points in (("final", "o", -3), ("average", "D", 3)):
         beside, further = (
@@ -162,15 +200,18 @@ def _against_coefficient(name: str, runs: pd.DataFrame, summary: pd.DataFrame, c
     axes.margins(x=0.06)
     axes.autoscale_view()
     axes.set_xlabel("DR3 coefficient c₀")
-    axes.set_xticks(at, [f"{c:g}" for c in at])
-    axes.tick_params(axis="x", rotation=45 if len(at) > 8 else 0)
+    named = _some(sorted(at))
+    axes.set_xticks(named, [f"{c:g}" for c in named])
+    axes.tick_params(axis="x", rotation=45 if len(named) > 8 else 0)
     axes.xaxis.set_minor_locator(NullLocator())
     subtitle = f"interquartile mean and 95% interval over {_span(set(summary['runs']) - {0})}"
-    return _finish(figure, name, "Return against coefficient", subtitle, handles, colours)
+    title = "Return against coefficient"
+    _title(figure, title, subtitle)
+    return _finish(figure, name, title, legend(figure, BELOW, handles), colours)
 
 
 def _scale(axes: Axes, ends: list[float], least: float) -> None:
-    """A logarithmic axis where one curve would press another flat, linear about 0 where values are not positive.
+    """Set a logarithmic axis where one curve would press another flat; linear about 0 if values are not positive.
 
     `ends` are the magnitudes that the curves end at, `least` is the least value of all.
     """
@@ -187,8 +228,11 @@ def _scale(axes: Axes, ends: list[float], least: float) -> None:
     )
 
 
-def _line(coefficient: float) -> dict[str, Any]:
-    return {"linestyle": (0, (3.5, 1.5)), "zorder": 3} if coefficient == 0 else {}
+def _some(coefficients: list[float]) -> list[float]:
+    """Return as many coefficients as there is room for, evenly spaced, with the first and the last."""
+    if len(coefficients) <= _NAMED:
+        return coefficients
+    return [coefficients[place] for place in np.linspace(0, len(coefficients) - 1, _NAMED).round().astype(int)]
 
 
 def _span(counts: set[int]) -> str:
@@ -201,26 +245,29 @@ def _canvas() -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _finish(
-    figure: Figure, name: str, title: str, subtitle: str, handles: list[Line2D], colours: dict[float, str]
-) -> Picture:
-    """Heading and legend above the axes, then both formats."""
-    rows = -(-len(handles) // _LEGEND_COLUMNS)
-    top = 1 - (0.50 + 0.18 * rows) / HEIGHT
-    figure.set_layout_engine("constrained", rect=(0.004, 0, 0.99, top), h_pad=0.03)
+def _title(figure: Figure, title: str, subtitle: str) -> None:
     figure.text(0.01, 1 - 0.05 / HEIGHT, title, fontsize=10.5, fontweight="bold", va="top")
     figure.text(0.01, 1 - 0.26 / HEIGHT, subtitle, fontsize=8, color=MUTED, va="top")
-    figure.legend(handles=handles, ncols=_LEGEND_COLUMNS, loc="upper left", bbox_to_anchor=(0.002, 1 - 0.4 / HEIGHT))
+
+
+def _finish(figure: Figure, name: str, title: str, keyed: float, colours: dict[float, str]) -> Picture:
+    """Leave room for the heading and for `keyed` inches of a key above the axes, then write both formats."""
+    figure.set_layout_engine("constrained", rect=(0.004, 0, 0.99, 1 - (BELOW + keyed) / HEIGHT), h_pad=0.03)
+    return picture_of(figure, name, title, colours)
+
+
+def picture_of(figure: Figure, name: str, title: str, colours: dict[float, str]) -> Picture:
+    """Return a figure in both formats; `colours` become the variables --c0, --c1 and so on of a page."""
     png, svg = io.BytesIO(), io.StringIO()
     figure.savefig(png, format="png", dpi=200)
     with mpl.rc_context({"svg.hashsalt": name}):
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(svg, format="svg", transparent=True, metadata=metadata)
-    return Picture(name, title, _for_page(svg.getvalue(), title, colours), png.getvalue())
+    return Picture(name, title, _for_page(svg.getvalue(), title, colours), png.getvalue(), figure)
 
 
 def _for_page(svg: str, title: str, colours: dict[float, str]) -> str:
-    """A stand-alone SVG file as an element that scales with the page and takes its colours."""
+    """Return a stand-alone SVG file as an element that scales with the page and takes its colours."""
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view
@@ -231,4 +278,4 @@ def _for_page(svg: str, title: str, colours: dict[float, str]) -> str:
     variables |= {colour: f"--c{place}" for place, colour in enumerate(colours.values()) if colour != INK}
     body = re.sub("|".join(variables), lambda found: f"var({variables[found[0]]})", body)
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {names} {view[0]} role="img" aria-label="{title}">{body}'
+    return f'<svg {names} {view[0]} role="img" aria-label="{escape(title)}">{body}'

@@ -1,8 +1,10 @@
 """The report of a sweep: one page that opens without a network, its figures as PNGs and its table as CSV beside it."""
 
+import hashlib
 import json
 import re
 import shlex
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +16,22 @@ from rich.console import Group
 
 from dr3_ray.data import load_dataset
 from dr3_ray.data.cache import find_cached
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, check_known
 from dr3_ray.report import tables
-from dr3_ray.report.figures import draw_facet, palette
-from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, load_run
-from dr3_ray.stores import is_uri, replace_file
+from dr3_ray.report.figures import draw_facet
+from dr3_ray.report.files import write_whole
+from dr3_ray.report.judging import Judged, judge_datasets, judge_tables
+from dr3_ray.report.lines import palette
+from dr3_ray.report.merged import read_merged
+from dr3_ray.report.overview import for_page, terminal
+from dr3_ray.report.papers import KINDS, captions, latex, markdown
+from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, read_tables
+from dr3_ray.runs.directory import moment
+from dr3_ray.stores import inside
+from dr3_ray.uris import is_uri
 
 DRAWN = 12  # tables come with their pictures, at most, which take seconds and half a megabyte each,
+LONGEST_NAME = 100  # characters, of the 255 bytes that a file system allows
 LISTED = 1000  # and so many runs stand on the page
 _TROUBLE = ("diverged", "failed", "pending", "running", "cut", "finished")  # what needs attention comes first
 
@@ -30,48 +41,63 @@ class Report(NamedTuple):
 
     page: Path
     table: Group
+    commands: list[str]
+    """What would tell more about each data set."""
 
 
-def write_report(run_dir: str | Path) -> Report:
-    """Write `report/` of a run directory, also of a sweep that is still running.
+def write_report(*runs: str | Path, out: Path | None = None, also: Collection[str] = ()) -> Report:
+    """Write the report of a run directory, also of a sweep that is still running; or of several, compared.
 
     Beside `report.html`: `summary.csv`, the table at full precision, `runs.csv` with a row for each member, and each
     figure as PNG. Files are replaced one by one and never half-written. Of a large sweep the page has the figures of
     the `DRAWN` tables with the highest returns, and `LISTED` runs.
 
+    Args:
+        *runs: Run directories. Those on the same data stand in one table; returns on other data are not compared.
+        out: Where to write; by default `report/` of the one run, or `comparison/` for several.
+        also: What to write for papers: `md` and `tex` are tables, `svg` and `pdf` figures.
+
     Raises:
-        UserError: it is not a run directory, one of its files is damaged, or the report cannot be written.
+        UserError: one is not a run directory, one of its files is damaged, or the report cannot be written.
     """
-    run = load_run(run_dir)
-    out = run.path / "report"
+    check_known("kind of file", also, KINDS)
+    run = read_tables(*runs) if len(runs) == 1 else read_merged(runs)
+    out = out or (inside(run.path, "report") if len(runs) == 1 else Path("comparison"))
     summary, outcomes = tables.summarize(run), tables.outcomes(run)
     colours = palette(run.coefficients)
     drawn = _drawn(run, summary)
     facets: list[dict[str, Any]] = []
     prefixes: set[str] = set()
-    for heading, rows in tables.facets_of(run, summary):
-        prefix = re.sub(r"[^a-z0-9.]+", "-", heading.lower()).strip("-")
+    drawings: list[tuple[str, str, str]] = []
+    datasets, judged = judge_datasets(run, summary, outcomes), judge_tables(run, summary, outcomes)
+    for each in judged:
+        rows, prefix = each.rows, file_name(each.heading)
         prefix += f"-{len(facets)}" * (prefix in prefixes)
         prefixes.add(prefix)
         pictures = []
         if tuple(rows[run.facets].iloc[0]) in drawn:
-            pictures = draw_facet(prefix, _of(rows, run, run.histories), _of(rows, run, outcomes), rows, colours)
+            pictures = draw_facet(prefix, rows_of_facet(run, rows, run.histories), each.members, rows, colours)
         for picture in pictures:
-            _replace(out / f"{picture.name}.png", picture.png)
+            write_whole(inside(out, f"{picture.name}.png"), picture.png)
+            for kind in {"svg", "pdf"} & set(also):
+                write_whole(inside(out, f"{picture.name}.{kind}"), picture.render(kind))
+        drawings += [(picture.name, each.heading, picture.title) for picture in pictures]
         figures = [{"svg": Markup(picture.svg), "file": f"{picture.name}.png"} for picture in pictures]
-        facets.append(
-            {"heading": heading, "finding": _finding(rows), "table": _table(rows, colours), "figures": figures}
-        )
-    _replace(out / "summary.csv", summary.to_csv(index=False).encode())
-    _replace(out / "runs.csv", outcomes.drop(columns="counted").to_csv().encode())
+        facets.append({"name": prefix, "judged": each, "table": _table(rows, colours), "figures": figures})
+    notes = tables.notes(run, summary)
+    for kind, text in _papers(datasets, drawings, notes, also).items():
+        write_whole(out / kind, text.encode())
+    write_whole(out / "summary.csv", summary.to_csv(index=False).encode())
+    write_whole(out / "runs.csv", outcomes.drop(columns="counted").to_csv().encode())
     ordered = outcomes.sort_values("status", key=lambda status: status.map(_TROUBLE.index), kind="stable")
-    finished = ordered["status"] == "finished"
-    page = _template().render(
+    finished = (ordered["status"] == "finished") & (ordered["error"] == "")
+    page = template("report.html.j2").render(
         run=run,
         facets=facets,
+        overview=for_page(datasets, {facet["name"]: facet["judged"] for facet in facets}),
         colours=_css_colours(run.coefficients),
         counts={status: int((run.members["status"] == status).sum()) for status in STATUSES},
-        notes=tables.notes(run, summary),
+        notes=notes,
         left_out=len(facets) - len(drawn),
         trouble=_listed(run, ordered[~finished]),
         finished=_listed(run, ordered[finished]),
@@ -83,27 +109,47 @@ def write_report(run_dir: str | Path) -> Report:
         created=_moment(run.info.get("created")),
         written=_moment(datetime.now(UTC).isoformat()),
     )
-    return Report(_replace(out / "report.html", page.encode()), tables.summary_table(run, summary))
+    shown = Group(*terminal(datasets), tables.notes_text(run, summary))
+    commands = [each.more for each in datasets if each.more]
+    return Report(write_whole(out / "report.html", page.encode()), shown, commands)
+
+
+def _papers(
+    judged: list[Judged], drawings: list[tuple[str, str, str]], notes: list[str], also: Collection[str]
+) -> dict[str, str]:
+    """Return the text files for papers by their names."""
+    found = {"summary.md": markdown(judged, notes)} if "md" in also else {}
+    found |= {"summary.tex": latex(judged)} if "tex" in also else {}
+    return found | ({"captions.txt": captions(drawings)} if {"svg", "pdf"} & set(also) else {})
+
+
+def file_name(heading: str) -> str:
+    """Return the beginning of the names of a facet's pictures, with a digest where the heading is cut."""
+    name = re.sub(r"[^a-z0-9.]+", "-", heading.lower()).strip("-.")
+    if len(name) <= LONGEST_NAME and name:
+        return name
+    return f"{name[:LONGEST_NAME].rstrip('-.')}-{hashlib.sha256(heading.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def _drawn(run: Run, summary: pd.DataFrame) -> set[tuple[Any, ...]]:
-    """The facets with pictures: those whose best setting comes first on its data set, from every data set alike."""
+    """Return the facets with pictures: those with the best settings on their data set, from every data set alike."""
     returns = summary["return_final"].where(~summary["cut_short"])
     best = returns.groupby([summary[facet] for facet in run.facets], sort=False).max()
     place = best.groupby(level="dataset").rank(method="first", ascending=False, na_option="bottom")
     return set(place.sort_values(kind="stable").index[:DRAWN])
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Return a page's template, which escapes what it is given and demands all of it."""
     loader = jinja2.PackageLoader("dr3_ray.report")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
-def _of(rows: pd.DataFrame, run: Run, table: pd.DataFrame) -> pd.DataFrame:
-    """The part of another table that belongs to the facet of these rows of the summary."""
+def rows_of_facet(run: Run, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the part of another table that belongs to the facet of these rows of the summary."""
     return table[(table[run.facets] == rows[run.facets].iloc[0]).all(axis=1)]
 
 
@@ -124,23 +170,6 @@ def _table(rows: pd.DataFrame, colours: dict[float, str]) -> dict[str, Any]:
     return {"titles": list(shown.values()), "body": body}
 
 
-def _finding(rows: pd.DataFrame) -> str:
-    """The best setting in words, with what has to be held against it."""
-    measured = rows[(rows["return_final_n"] > 0) & ~rows["cut_short"]]
-    if len(measured) < 2:
-        return ""
-    best = measured.loc[measured["return_final"].idxmax()]
-    base = measured[measured[COEFFICIENT] == 0]
-    text = "So far the highest" if rows["interim"].any() else "The highest"
-    text += f" final return is at c₀ = {best[COEFFICIENT]:g}: {' '.join(tables.cell(best, 'return_final'))}"
-    if len(base) and best[COEFFICIENT] != 0:
-        text += f", against {' '.join(tables.cell(base.iloc[0], 'return_final'))} at c₀ = 0"
-        if pairs := int(best["improvement_n"]):
-            text += f"; better in {best['improvement'] * pairs:g} of {pairs} pairs of equal seeds"
-    text += f". It was picked among {len(measured)} settings by these same runs: expect less from new seeds."
-    return text.replace("c₀ = ", "c₀\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
-
-
 def _listed(run: Run, outcomes: pd.DataFrame) -> dict[str, Any]:
     rows = [_member(run, row) for _, row in outcomes[:LISTED].iterrows()]
     return {"rows": rows, "count": len(outcomes), "more": len(outcomes) - len(rows)}
@@ -158,32 +187,38 @@ def _member(run: Run, row: pd.Series) -> dict[str, Any]:
 
 
 def _provenance(run: Run, source: str) -> dict[str, str]:
-    """What a data set is and where it comes from, if it is here and still the one that was trained on."""
+    """Describe a data set and its origin, if it is here and still the one that was trained on."""
     used = set(run.members.loc[run.members["dataset"] == source, "fingerprint"])
     facts = {"fingerprint": ", ".join(sorted(used))}
     try:
-        if is_uri(source) and not find_cached(min(used)):  # it may be far away, and large
+        if is_uri(source) and not find_cached(_pinned(source, used)):  # it may be far away, and large
             raise UserError("this machine has no copy")
-        dataset = load_dataset(f"{source}#{min(used)}" if is_uri(source) else source)
+        dataset = load_dataset(_pinned(source, used) if is_uri(source) else source)
     except UserError as error:
         return facts | {"origin": f"unknown, as the data set cannot be opened here: {error}"}
-    if used != {dataset.fingerprint}:
+    if used not in ({dataset.fingerprint}, {dataset.manifest.old_fingerprint}):
         return facts | {"origin": f"unknown, as other data lie there now, with fingerprint {dataset.fingerprint}"}
     manifest, origin = dataset.manifest, dataset.manifest.provenance
-    facts |= {"name": manifest.name, "size": f"{manifest.counts.rows:,} steps of {manifest.counts.episodes:,} episodes"}
+    facts |= {"name": manifest.name, "subset": str(dataset.subset or "")}
+    facts |= {"size": f"{manifest.counts.rows:,} steps of {manifest.counts.episodes:,} episodes"}
     facts |= {key: getattr(origin, key) for key in ("source", "version", "licence", "command", "created")}
     facts |= origin.details | {"notes": " ".join(origin.notes)}
     return {key: value for key, value in facts.items() if value}
 
 
+def _pinned(source: str, fingerprints: set[str]) -> str:
+    """Return the URI of the data that were trained on."""
+    return f"{source.partition('#')[0]}#{min(fingerprints)}"
+
+
 def _commands(info: dict[str, Any]) -> list[str]:
-    """Every command that worked on this run directory, in order and once."""
+    """Return every command that worked on this run directory, in order and once."""
     argvs = [entry["command"] for entry in info.get("history", [])] or [info.get("command", [])]
     return list(dict.fromkeys(map(shlex.join, argvs)))
 
 
 def _css_colours(coefficients: list[float]) -> dict[str, list[str]]:
-    """Definitions of the variables that the figures use, for a light and for a dark page."""
+    """Return the variables that the figures use, for a light and for a dark page."""
     return {
         scheme: [
             f"--c{place}: {colour}"
@@ -195,14 +230,5 @@ def _css_colours(coefficients: list[float]) -> dict[str, list[str]]:
 
 
 def _moment(iso: str | None) -> str:
-    return datetime.fromisoformat(iso).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if iso else "at an unknown time"
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    """Write a file as a whole or not at all; its path."""
-    try:
-        path.parent.mkdir(exist_ok=True)
-        replace_file(path, content)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): make room or get the permission") from error
-    return path
+    found = iso and moment(iso)
+    return found.strftime("%Y-%m-%d %H:%M UTC") if found else "at an unknown time"

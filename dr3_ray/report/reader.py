@@ -1,20 +1,22 @@
 """A run directory as two tables: its members and their histories."""
 
 import json
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
-from dr3_ray.errors import UserError, first_line
-from dr3_ray.sweep.directory import FORMAT
-from dr3_ray.sweep.histories import read_histories
-from dr3_ray.sweep.index import read_index
+from dr3_ray.errors import UserError
+from dr3_ray.quantities import REPORTED
+from dr3_ray.runs.directory import RUN, is_run, read_run
+from dr3_ray.runs.health import NEEDED, Coadaptation, Flag, Health, health_of
+from dr3_ray.runs.histories import histories_of, lacks_rows
+from dr3_ray.runs.index import FINAL, read_index
 
 COEFFICIENT = "dr3_coeff"
-MEASURED = ("episode_return_mean", "dot_product", "effective_rank", "q_mean", "cosine")
+MEASURED = tuple(dict.fromkeys([*(each.name for each in REPORTED), "episodes", *NEEDED]))
 STATUSES = ("finished", "running", "cut", "diverged", "failed", "pending")
 
 
@@ -24,8 +26,10 @@ class Run:
 
     `info` is `run.json`. `facets` are the axes that separate one set of curves from another: algorithm, data set, and
     every other axis but the coefficient. `members` has one row per member (index: its hash) with the facets,
-    `dr3_coeff`, `seed`, `status`, `error`, `fingerprint` of its data, and `last_step` (gradient updates, 0 without a
-    history). `histories` has one row per member and evaluation with what there is of `MEASURED`, in order of `member`
+    `dr3_coeff`, `seed`, `status`, `error`, `fingerprint` of its data, `last_step` (gradient updates, 0 without a
+    history), `health` (its flags as text, empty without one) and the fields of its `Coadaptation`: `coadapting`,
+    `settled_at`, `growth`, `q_change`. `histories` has one row per member and evaluation with what there is of
+    `MEASURED`, in order of `member`
     and `step`, with the members' columns joined.
     """
 
@@ -34,6 +38,12 @@ class Run:
     facets: list[str]
     members: pd.DataFrame
     histories: pd.DataFrame
+    rolled_out: frozenset[str] = frozenset()
+    """Members that are rolled out in an environment."""
+    lacking: int = 0
+    """Members that have ended without rows up to their end."""
+    flags: Mapping[str, list[Flag]] = field(default_factory=dict)
+    """What is wrong with members, by member."""
 
     @property
     def name(self) -> str:
@@ -49,8 +59,12 @@ class Run:
         return int(self.members["status"].isin(["pending", "running"]).sum())
 
 
-def load_run(run_dir: str | Path) -> Run:
+def read_tables(run_dir: str | Path, columns: Collection[str] | None = MEASURED) -> Run:
     """Read a run directory, also while the sweep is writing it.
+
+    Args:
+        run_dir: Its path.
+        columns: What of the measured columns the histories have; None: all.
 
     Raises:
         UserError: it is not a run directory, or one of its files is damaged.
@@ -66,64 +80,57 @@ def load_run(run_dir: str | Path) -> Run:
         members = pd.DataFrame([_member(record, facets) for record in records]).set_index("member")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}/index.jsonl has a record that is not a member's ({error!r})") from error
-    histories = _read_histories(path)
+    ended = any(record["status"] in FINAL for record in records)
+    table = histories_of(path, columns and ("member", "step", *columns), ended)
+    health = health_of(table, records, info.get("rewards", {}))
+    histories: pd.DataFrame = table.to_pandas()
     histories = histories[histories["member"].isin(members.index)]
     histories = histories.drop_duplicates(["member", "step"], keep="last").sort_values(["member", "step"])
-    members["last_step"] = histories.groupby("member")["step"].max().reindex(members.index).fillna(0).astype(int)
-    members = members.sort_values([*facets, COEFFICIENT, "seed"], key=_numbers_in_order)
-    return Run(path, info, facets, members, histories.join(members, on="member").reset_index(drop=True))
+    reached = histories.groupby("member")["step"].max()
+    members["last_step"] = reached.reindex(members.index).fillna(0).astype(int)
+    last = reached.to_dict()
+    lacking = sum(lacks_rows(record, last) for record in records)
+    members = members.sort_values([*facets, COEFFICIENT, "seed"], key=as_numbers)
+    rolled_out = frozenset(record["member"] for record in records if record["config"].get("environment"))
+    histories = histories.drop(columns=members.columns, errors="ignore")  # which the file has as the index had them
+    histories = histories.join(members, on="member").reset_index(drop=True)
+    flags = {member: found.flags for member, found in health.items()}
+    return Run(
+        path, info, facets, members.join(_health_columns(members, health)), histories, rolled_out, lacking, flags
+    )
 
 
-def dataset_label(dataset: str) -> str:
-    """Short name of a data set for headings: without its directory or scheme."""
-    return PurePath(dataset.partition("?")[0].rpartition(":")[2]).name or dataset
+def _health_columns(members: pd.DataFrame, health: Mapping[str, Health]) -> pd.DataFrame:
+    unknown = Health([], Coadaptation("not measured"))
+    each = [health.get(member, unknown) for member in members.index]
+    names = ("coadapting", "settled_at", "growth", "q_change")
+    columns = {name: [h.coadaptation[place] for h in each] for place, name in enumerate(names)}
+    return pd.DataFrame({"health": ["; ".join(map(str, h.flags)) for h in each], **columns}, index=members.index)
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    try:
-        info = json.loads((path / "run.json").read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{path} is not a run directory (no run.json): give the directory a sweep wrote") from error
-    except ValueError as error:
-        raise UserError(f"{path}/run.json is damaged ({error}): run the sweep's command again to renew it") from error
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
-        found = info.get("format") if isinstance(info, dict) else None
-        raise UserError(f"{path}/run.json has format {found!r}, this version reads {FORMAT}: use the one that wrote it")
-    return info
+    if not is_run(path):
+        raise UserError(f"{path} is not a run directory (no {RUN}): give the directory a sweep wrote")
+    return read_run(path)
 
 
 def _member(record: dict[str, Any], facets: list[str]) -> dict[str, Any]:
     config = record["config"]
     if record["status"] not in STATUSES:
         raise ValueError(f"status {record['status']}")
-    axes = {axis: _label(config.get(axis)) for axis in facets}
+    axes = {axis: as_label(config.get(axis)) for axis in facets}
     coefficient, seed = float(config[COEFFICIENT]), int(config["seed"])
     error = " ".join((record.get("error") or "").split())
     about = {"member": record["member"], "status": record["status"], "error": error}
     return {**about, **axes, COEFFICIENT: coefficient, "seed": seed, "fingerprint": config.get("data_fingerprint", "")}
 
 
-def _label(value: Any) -> str:
-    """Axes become text: lists, such as hidden layers, and missing values could not be grouped by."""
+def as_label(value: Any) -> str:
+    """Return a value of an axis as text: lists, such as hidden layers, and missing values could not be grouped by."""
     return value if isinstance(value, str) else "\N{EN DASH}" if value is None else json.dumps(value)
 
 
-def _numbers_in_order(column: pd.Series) -> pd.Series:
-    """Sort key: 2 before 10 where every value of an axis is a number."""
+def as_numbers(column: pd.Series) -> pd.Series:
+    """Return an axis as numbers where every value is one: 2 then comes before 10."""
     numbers = pd.to_numeric(column, errors="coerce")
     return column if numbers.isna().any() else numbers
-
-
-def _read_histories(path: Path) -> pd.DataFrame:
-    """All rows; none at all while no member was evaluated."""
-    file = path / "histories.parquet"
-    if not file.exists():
-        return pd.DataFrame({"member": pd.Series(dtype=str), "step": pd.Series(dtype="int64")})
-    try:
-        histories: pd.DataFrame = read_histories(path, ("member", "step", *MEASURED)).to_pandas()
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = first_line(error)
-        raise UserError(f"{file} is damaged ({reason}): move it away and run the sweep's command again") from error
-    if missing := {"member", "step"} - set(histories.columns):
-        raise UserError(f"{file} lacks the column {', '.join(sorted(missing))}: it was not written by a sweep")
-    return histories

@@ -1,6 +1,6 @@
 """The numbers of a sweep: one row per setting, for a file, the terminal and the page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,16 +11,21 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, dataset_label
+from dr3_ray.data.labels import dataset_labels
+from dr3_ray.quantities import RETURN, quantity
+from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run
+from dr3_ray.runs.histories import rows_are_lost
 from dr3_ray.stats import Estimate, bootstrap_band, mean, median, probability_of_improvement, training_average
 
 MEASURES = {
-    "return": "episode_return_mean",
+    "return": RETURN,
     "dot_product": "dot_product",
     "effective_rank": "effective_rank",
     "q_mean": "q_mean",
+    "td_error": "td_error",
 }
 """What the summary holds, and the column of the histories it is made from."""
+SHOWN = 10  # settings of a table for the terminal that is not of all of them
 _OUTCOMES = [f"{measure}_{when}" for measure in MEASURES for when in ("final", "average")]
 _NOTHING = {
     f"{key}{bound}": 0 if bound == "_n" else np.nan for key in _OUTCOMES for bound in ("", "_low", "_high", "_n")
@@ -35,7 +40,7 @@ class Cell(NamedTuple):
 
 
 def summarize(run: Run) -> pd.DataFrame:
-    """One row per facet and coefficient.
+    """Return one row per facet and coefficient.
 
     `members` are planned, counted again by status; `runs` of them make the numbers. These are the finished ones; while
     a setting has none, its running ones stand in with what they have measured so far (`interim`), and where halving cut
@@ -51,7 +56,7 @@ def summarize(run: Run) -> pd.DataFrame:
     members = outcomes(run)
     estimates = _estimates(members[members["counted"]], [*run.facets, COEFFICIENT])
     for facet, settings in members.groupby(run.facets, sort=False):
-        baseline = _pairable(settings[settings["counted"] & (settings[COEFFICIENT] == 0)])
+        baseline = pairable(settings[settings["counted"] & (settings[COEFFICIENT] == 0)])
         for coefficient, setting in settings.groupby(COEFFICIENT):
             runs = setting[setting["counted"]]
             row = dict(zip(run.facets, facet, strict=True)) | {COEFFICIENT: coefficient, "members": len(setting)}
@@ -62,13 +67,13 @@ def summarize(run: Run) -> pd.DataFrame:
             row |= estimates.get((*facet, coefficient), _NOTHING)
             finals = runs["return_final"][np.isfinite(runs["return_final"])]
             row |= {f"return_final_{f.__name__}": f(finals) if len(finals) else np.nan for f in (mean, median)}
-            better = probability_of_improvement(_pairable(runs), baseline if coefficient else {})
+            better = probability_of_improvement(pairable(runs), baseline if coefficient else {})
             rows.append(row | _flat("improvement", better))
     return pd.DataFrame(rows)
 
 
 def outcomes(run: Run) -> pd.DataFrame:
-    """The members with each measure's `_final` and `_average`, and whether they are `counted` in the summary.
+    """Return the members with each measure's `_final` and `_average`, and whether they are `counted` in the summary.
 
     A NaN in a history is "not measured"; a member without a measurement has NaN.
     """
@@ -96,7 +101,7 @@ def _last(curve: NDArray[np.float64]) -> float:
 
 
 def _estimates(runs: pd.DataFrame, setting: list[str]) -> dict[tuple[Any, ...], dict[str, float]]:
-    """Of each setting all outcomes over its runs: made together, which takes a fifth of the time."""
+    """Return all outcomes of each setting over its runs: made together, which takes a fifth of the time."""
     if runs.empty:
         return {}
     number, names = pd.factorize(pd.MultiIndex.from_frame(runs[setting]))
@@ -111,23 +116,23 @@ def _estimates(runs: pd.DataFrame, setting: list[str]) -> dict[tuple[Any, ...], 
 
 
 def columns(summary: pd.DataFrame) -> dict[str, str]:
-    """Which measures to show, with two-line titles: those about returns only where returns were measured."""
+    """Return which measures to show, with two-line titles: those about returns only where returns were measured."""
     returns = {
         "return_final": "IQM return\nfinal",
         "return_average": "IQM return\naverage",
         "improvement": "P(better)\nthan c₀ = 0",
     }
     features = {
-        "dot_product_final": "dot\nproduct",
-        "effective_rank_final": "effective\nrank",
-        "q_mean_final": "mean\nQ",
+        f"{measure}_final": quantity(column).short.replace(" ", "\n")
+        for measure, column in MEASURES.items()
+        if column != RETURN and quantity(column).short
     }
     shown = {key: title for key, title in returns.items() if (summary[f"{key}_n"] > 0).any()}
     return shown | features
 
 
 def cell(row: pd.Series, key: str) -> Cell:
-    """A measure of one row of the summary with its interval, both to the same number of decimals."""
+    """Return a measure of one row of the summary with its interval, both to the same number of decimals."""
     value, low, high, n = row[key], row[f"{key}_low"], row[f"{key}_high"], row[f"{key}_n"]
     if n == 0:
         return Cell("\N{EN DASH}")
@@ -138,26 +143,27 @@ def cell(row: pd.Series, key: str) -> Cell:
 
 
 def mark(row: pd.Series) -> str:
-    """What tells a setting whose numbers are not those of finished runs; `notes` says what it means."""
+    """Return the mark of a setting whose numbers are not those of finished runs; `notes` says what it means."""
     return "*" * int(row["interim"]) + "\N{DAGGER}" * int(row["cut_short"])
 
 
 def runs_cell(row: pd.Series) -> Cell:
-    """How many of the planned runs count, and what became of the others."""
+    """Return how many of the planned runs count, and how the others ended."""
     others = [f"{row[status]} {status}" for status in STATUSES[1:] if row[status]]
     return Cell(f"{row['runs']}/{row['members']}", ", ".join(others))
 
 
 def facets_of(run: Run, summary: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """`(heading, rows)` of every algorithm × data set × further axes."""
+    """Yield `(heading, rows)` of every algorithm × data set × further axes."""
+    labels = dataset_labels(run.members["dataset"].unique())
     for facet, rows in summary.groupby(run.facets, sort=False):
         algorithm, dataset, *values = facet
         further = [f"{axis} {value}" for axis, value in zip(run.facets[2:], values, strict=True)]
-        yield " · ".join([algorithm, dataset_label(dataset), *further]), rows
+        yield " · ".join([algorithm, labels[dataset], *further]), rows
 
 
 def notes(run: Run, summary: pd.DataFrame) -> list[str]:
-    """What has to be known to read the numbers, one sentence or two each."""
+    """Say what one has to know to read the numbers, in one sentence or two each."""
     counts = summary["runs"][summary["runs"] > 0]
     how_many = "\N{EN DASH}".join(dict.fromkeys([str(counts.min()), str(counts.max())])) if len(counts) else "0"
     said = [
@@ -168,8 +174,9 @@ def notes(run: Run, summary: pd.DataFrame) -> list[str]:
         said.append(
             "Up to three runs the interval is no more than their range and promises too much; one run has no interval."
         )
-    if without := [heading for heading, rows in facets_of(run, summary) if not (rows["return_final_n"] > 0).any()]:
-        said.append(f"No returns, for want of rollouts in an environment: {'; '.join(without)}.")
+    said += _without_returns(run, summary)
+    if run.lacking:
+        said.append(f"{rows_are_lost(run.lacking, run.path)}. Their numbers here are not those of their ends.")
     if lost := {status: int(summary[status].sum()) for status in ("diverged", "failed") if summary[status].any()}:
         parts = " and ".join(f"{count} {status}" for status, count in lost.items())
         said.append(f"{parts} of {len(run.members)} runs are left out, which flatters the settings that lost them.")
@@ -188,28 +195,73 @@ def notes(run: Run, summary: pd.DataFrame) -> list[str]:
     return said
 
 
+def _without_returns(run: Run, summary: pd.DataFrame) -> Iterator[str]:
+    """Say why facets have no return: nothing was evaluated, nothing was played, or no return is a number."""
+    why: dict[str, list[str]] = {}
+    for heading, rows in facets_of(run, summary):
+        if (rows["return_final_n"] > 0).any():
+            continue
+        members = run.members[(run.members[run.facets] == rows[run.facets].iloc[0]).all(axis=1)]
+        history = run.histories[run.histories["member"].isin(members.index)]
+        played = history["member"].isin(run.rolled_out)
+        if "episodes" in history:
+            played &= history["episodes"].fillna(0) > 0
+        if history.empty:
+            reason = "No returns, as no run was evaluated yet"
+        elif not played.any():
+            reason = "No returns, for want of rollouts in an environment"
+        elif not np.isfinite(history[RETURN][played]).any():
+            reason = f"No returns that are numbers, though episodes were played in {int(played.sum())} evaluations"
+        else:
+            reason = "No returns of runs that count, though episodes were played"
+        why.setdefault(reason, []).append(heading)
+    for reason, headings in why.items():
+        yield f"{reason}: {'; '.join(headings)}."
+
+
 def summary_table(run: Run, summary: pd.DataFrame) -> Group:
-    """The summary of a run for the terminal: a table per facet, and what has to be known to read them."""
+    """Return the summary of a run for the terminal: a table per facet, and notes on how to read them."""
     tables = [_terminal_table(heading, rows) for heading, rows in facets_of(run, summary)]
-    said = [Text(f"• {note}", style="dim") for note in notes(run, summary)]
-    return Group(*tables, *said)
+    return Group(*tables, notes_text(run, summary))
 
 
-def _terminal_table(heading: str, rows: pd.DataFrame) -> Table:
-    """Narrow enough for 80 characters: only returns come with their intervals."""
+def notes_text(run: Run, summary: pd.DataFrame) -> Group:
+    """Return the notes for the terminal."""
+    return Group(*(Text(f"• {note}", style="dim") for note in notes(run, summary)))
+
+
+def best_settings(rows: pd.DataFrame, most: int = SHOWN) -> pd.DataFrame:
+    """Return the settings with the highest final returns, the best first; those that were cut short come last."""
+    returns = rows["return_final"].where(~rows["cut_short"])
+    return rows.loc[returns.sort_values(ascending=False, kind="stable", na_position="last").index[:most]]
+
+
+def best_table(heading: str, rows: pd.DataFrame, axes: Sequence[str]) -> Table:
+    """Return the best settings of several tables on one data set for the terminal, with their axes."""
+    best = best_settings(rows) if axes or len(rows) > SHOWN else rows
+    what = "highest final returns" if (rows["return_final_n"] > 0).any() else "first"
+    title = f"{heading}: the {len(best)} {what} of {len(rows)} settings"
+    return _terminal_table(title if len(rows) > len(best) else heading, best, axes)
+
+
+def _terminal_table(heading: str, rows: pd.DataFrame, axes: Sequence[str] = ()) -> Table:
+    """Return a table narrow enough for 80 characters, but for axes: only returns come with their intervals."""
     shown = {key: title for key, title in columns(rows).items() if key != "improvement"}
     table = Table(title=Text(heading, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for axis in axes:
+        table.add_column(axis, overflow="fold")
     for title in ("c₀", "runs", *shown.values()):
         table.add_column(title.replace("effective", "eff."), justify="right", vertical="middle")
     for _, row in rows.iterrows():
         cells = {key: cell(row, key) for key in shown}
         texts = [Text(" ".join(text) if key.startswith("return") else text.value) for key, text in cells.items()]
-        table.add_row(f"{row[COEFFICIENT]:g}" + mark(row), runs_cell(row).value, *texts)
+        values = [Text(row[axis]) for axis in axes]
+        table.add_row(*values, f"{row[COEFFICIENT]:g}" + mark(row), runs_cell(row).value, *texts)
     return table
 
 
 def number(value: float, decimals: int | None = None) -> str:
-    """Three significant digits, or so many decimals; powers of ten only where digits would run away."""
+    """Format three significant digits, or so many decimals; powers of ten only where digits would run away."""
     if not np.isfinite(value):
         return "\N{EN DASH}" if np.isnan(value) else str(value)
     if value != 0 and not 1e-3 <= abs(value) < 1e6 and decimals is None:
@@ -218,11 +270,12 @@ def number(value: float, decimals: int | None = None) -> str:
 
 
 def decimals_of(value: float) -> int:
-    """Decimals of three significant digits, at most five."""
+    """Return the decimals of three significant digits, at most five."""
     return 2 if value == 0 or np.isnan(value) else int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 5))
 
 
-def _pairable(runs: pd.DataFrame) -> dict[tuple[int, int], float]:
+def pairable(runs: pd.DataFrame) -> dict[tuple[int, int], float]:
+    """Return final returns by seed and last step: only runs with equal ones are compared."""
     return dict(zip(zip(runs["seed"], runs["last_step"], strict=True), runs["return_final"], strict=True))
 
 

@@ -1,67 +1,18 @@
-"""RLlib's shell around the training core: module, learner, algorithms. No mathematics here."""
+"""RLlib's shell around the training core: module, learner, algorithms. No mathematics here.
 
-from dr3_ray.rllib.algorithms import (
-    BC,
-    DR3BRAC,
-    DR3CQL,
-    DR3DQN,
-    DR3IQL,
-    DR3MC,
-    DR3QRCQL,
-    DR3QRDQN,
-    DR3REM,
-    DR3SARSA,
-    DR3TD,
-    DR3TD3BC,
-    BCConfig,
-    DR3BRACConfig,
-    DR3CQLConfig,
-    DR3DQNConfig,
-    DR3IQLConfig,
-    DR3MCConfig,
-    DR3QRCQLConfig,
-    DR3QRDQNConfig,
-    DR3ReBRAC,
-    DR3ReBRACConfig,
-    DR3REMConfig,
-    DR3SARSAConfig,
-    DR3TD3BCConfig,
-    DR3TDConfig,
-    config_for,
-    register_algorithms,
-)
+Every algorithm of the registry has a config and an Algorithm here, such as `DR3CQLConfig` and `DR3CQL`.
+"""
+
+from typing import Any
+
+from dr3_ray.rllib import algorithms
+from dr3_ray.rllib.algorithms import config_for, register_algorithms
 from dr3_ray.rllib.config import OfflineConfig
 from dr3_ray.rllib.drop_in import DQNWithFeatures, SACWithFeatures, penultimate, with_dr3_learner
 from dr3_ray.rllib.reuse import Reusable
 
 __all__ = [
-    "BC",
-    "DR3BRAC",
-    "DR3CQL",
-    "DR3DQN",
-    "DR3IQL",
-    "DR3MC",
-    "DR3QRCQL",
-    "DR3QRDQN",
-    "DR3REM",
-    "DR3SARSA",
-    "DR3TD",
-    "DR3TD3BC",
-    "BCConfig",
     "DQNWithFeatures",
-    "DR3BRACConfig",
-    "DR3CQLConfig",
-    "DR3DQNConfig",
-    "DR3IQLConfig",
-    "DR3MCConfig",
-    "DR3QRCQLConfig",
-    "DR3QRDQNConfig",
-    "DR3REMConfig",
-    "DR3ReBRAC",
-    "DR3ReBRACConfig",
-    "DR3SARSAConfig",
-    "DR3TD3BCConfig",
-    "DR3TDConfig",
     "OfflineConfig",
     "Reusable",
     "SACWithFeatures",
@@ -70,3 +21,7 @@ __all__ = [
     "register_algorithms",
     "with_dr3_learner",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(algorithms, name)

@@ -1,45 +1,108 @@
-"""What a checkpoint must have in common with the algorithm that reads it, checked before anything is changed."""
+"""The checkpoint of an algorithm: written and read without pickles, and checked before anything is changed.
+
+Its state is plain (`dr3_ray.runs.plain`), and so are the settings that it is built from. RLlib's pickled constructors
+lie beside it for RLlib's own `Algorithm.from_checkpoint` and `RLModule.from_checkpoint`; nothing here needs them.
+"""
 
 import json
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 from pyarrow.fs import FileSystem
+from ray import cloudpickle
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune import Checkpoint
 
 from dr3_ray.errors import UserError
+from dr3_ray.evaluation.contract import Recorded, check_same
+from dr3_ray.remote import open_store
+from dr3_ray.runs.keys import sign
+
+STATE = Algorithm.STATE_FILE_NAME
+STRUCTURE = ("algorithm", "spaces", "options", "tensors")  # what has to agree, in the order in which it is told
+CONSTRUCTOR = Algorithm.CLASS_AND_CTOR_ARGS_FILE_NAME
 
 
 def read_metadata(path: Any, filesystem: FileSystem | None = None) -> dict[str, Any]:
-    """What `OfflineAlgorithm.save_to_path` wrote beside the state: `structure`, `num_updates`."""
-    if isinstance(path, Checkpoint):
-        path, filesystem = path.path, path.filesystem
-    path = os.fspath(path)
-    if filesystem is None:
-        filesystem, root = FileSystem.from_uri(path if "://" in path else os.path.abspath(path))
-    else:
-        root = path
+    """Read the metadata that `OfflineAlgorithm.save_to_path` wrote beside the state: `structure`, `num_updates`."""
+    filesystem, root, path = _place(path, filesystem)
     try:
         with filesystem.open_input_stream(f"{root}/{Algorithm.METADATA_FILE_NAME}") as file:
             metadata: dict[str, Any] = json.loads(file.read())
     except OSError:
         raise UserError(f"no checkpoint in {path}: give the directory that save_to_path made") from None
-    if "structure" not in metadata:
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the checkpoint in {path} is damaged ({error}): take another one") from None
+    structure = metadata.get("structure") if isinstance(metadata, dict) else None
+    if not isinstance(structure, dict) or not structure.keys() >= set(STRUCTURE) or "num_updates" not in metadata:
         raise UserError(f"the checkpoint in {path} was not made by an algorithm of dr3_ray")
     return metadata
 
 
-def check_fits(found: dict[str, Any], own: dict[str, Any], origin: str) -> None:
-    """UserError unless a state of structure `found` can be loaded into an algorithm of structure `own`.
+@contextmanager
+def folder_to_write(path: Any, filesystem: FileSystem | None = None) -> Iterator[Path]:
+    """Yield a folder of this machine, whose files are put to `path` at the end, where that is elsewhere."""
+    filesystem, root, _ = _place(path, filesystem)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        Path(root).mkdir(parents=True, exist_ok=True)
+        yield Path(root)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        filesystem.create_dir(root, recursive=True)
+        pafs.copy_files(folder, root, destination_filesystem=filesystem)
 
-    Of a structure `algorithm`, `spaces` and `tensors` have to agree; `options` only say why the tensors do not.
+
+@contextmanager
+def folder_to_read(path: Any, filesystem: FileSystem | None = None) -> Iterator[Path]:
+    """Yield a folder of this machine with the files of `path`."""
+    filesystem, root, _ = _place(path, filesystem)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        yield Path(root)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        pafs.copy_files(root, folder, source_filesystem=filesystem)
+        yield Path(folder)
+
+
+def write_constructor(folder: Path, made: type, arguments: Any) -> None:
+    """Write a pickle by which RLlib builds an object, with this user's signature."""
+    content = cloudpickle.dumps({"class": made, "ctor_args_and_kwargs": arguments})
+    (folder / CONSTRUCTOR).write_bytes(content)
+    sign(folder, [CONSTRUCTOR])
+
+
+def check_fits(found: dict[str, Any], own: dict[str, Any], origin: str) -> None:
+    """Check that a state of structure `found` can be loaded into an algorithm of structure `own`.
+
+    Of a structure `algorithm`, `spaces` and `tensors` have to agree, and what was `recorded` has to mean the same;
+    `options` only say why the tensors do not.
+
+    Raises:
+        UserError: it cannot.
     """
-    different = [name for name in ("algorithm", "spaces", "options", "tensors") if found[name] != own[name]]
+    different = [name for name in STRUCTURE if found[name] != own[name]]
     if not set(different) - {"options"}:
+        if "recorded" in found:
+            check_same(Recorded.from_dict(found["recorded"]), Recorded.from_dict(own["recorded"]), origin)
         return
     there, here = found[different[0]], own[different[0]]
-    if isinstance(here, dict):
+    if isinstance(here, dict) and isinstance(there, dict):
         names = [name for name in there | here if there.get(name) != here.get(name)]
         there, here = ({name: each.get(name) for name in names} for each in (there, here))
     raise UserError(f"{origin} does not fit this algorithm: {different[0]} {there} there, {here} here")
+
+
+def _place(path: Any, filesystem: FileSystem | None) -> tuple[FileSystem, str, str]:
+    """Return the file system of a path, the path in it, and its name."""
+    if isinstance(path, Checkpoint):
+        path, filesystem = path.path, path.filesystem
+    path = os.fspath(path)
+    if filesystem is not None:
+        return filesystem, path.rstrip("/"), path
+    return *open_store(path), path

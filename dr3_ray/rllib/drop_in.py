@@ -28,10 +28,10 @@ OPTIONS = ("dr3_coeff", "dr3_form", "dr3_stop_gradient", "dr3_mask_terminals", "
 
 @runtime_checkable
 class ExposesFeatures(Protocol):
-    """What a module needs for `with_dr3_learner`: one method."""
+    """The one method that a module needs for `with_dr3_learner`."""
 
     def dr3_features(self, batch: dict[str, Any], fwd_out: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
-        """The features of every critic in this batch: name -> (φ(s, a), φ(s', a')), each [B, F].
+        """Return the features of every critic in this batch: name -> (φ(s, a), φ(s', a')), each [B, F].
 
         φ is the input of the critic's last linear layer (`penultimate` finds it), both times of the online network and
         with gradient; s' is `batch["new_obs"]` and a' the action of the Bellman backup, without gradient. A learner
@@ -44,7 +44,7 @@ class ExposesFeatures(Protocol):
 
 
 def penultimate(head: nn.Module, *inputs: Any) -> Tensor:
-    """φ: what enters the last `nn.Linear` of `head` while `head(*inputs)` runs, with gradient."""
+    """Return φ: the input of the last `nn.Linear` of `head` while `head(*inputs)` runs, with gradient."""
     layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
     if not layers:
         raise UserError(f"{type(head).__name__} has no nn.Linear: return φ, the input of its last layer, yourself")
@@ -69,7 +69,7 @@ class DR3Learner(TorchLearner):
                 exposing(self.module[module_id], options_of(self.config.get_config_for_module(module_id)))
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Tensor:
-        """L_base + c0 · mean over critics of the penalty; `dr3_coeff = 0` returns L_base itself and only measures."""
+        """Return L_base + c0 · mean over critics of the penalty; with `dr3_coeff = 0` L_base itself."""
         loss = super().compute_loss_for_module(module_id=module_id, config=config, batch=batch, fwd_out=fwd_out)
         options = options_of(config)
         module = exposing(self.module[module_id], options)
@@ -97,7 +97,7 @@ class DR3Learner(TorchLearner):
         return loss
 
     def get_state(self, *args: Any, **kwargs: Any) -> StateDict:
-        """The base's, and how far the warm-up is."""
+        """Return the base learner's state, and how far the warm-up is."""
         return super().get_state(*args, **kwargs) | {"dr3_steps": dict(self._dr3_steps)}
 
     def set_state(self, state: StateDict) -> None:
@@ -108,7 +108,7 @@ class DR3Learner(TorchLearner):
 
 @cache
 def with_dr3_learner(learner_class: type[TorchLearner]) -> type[TorchLearner]:
-    """A subclass of an RLlib learner whose loss has `dr3_coeff` times DR3's penalty added.
+    """Return a subclass of an RLlib learner whose loss has `dr3_coeff` times DR3's penalty added.
 
     Its module has to expose features: `DQNWithFeatures`, `SACWithFeatures`, or any module with the one method of
     `ExposesFeatures`; without it training does not start, unless `dr3_coeff` is 0. Options are keys of
@@ -131,14 +131,14 @@ def with_dr3_learner(learner_class: type[TorchLearner]) -> type[TorchLearner]:
 
 
 class DQNWithFeatures(DefaultDQNTorchRLModule):
-    """Stock DQN, with C51, dueling and LSTM: φ(s) is what its Q-head sees, the same for every action.
+    """Stock DQN, with C51, dueling and LSTM, whose φ(s) is the input of its Q-head, the same for every action.
 
     With dueling Q is linear in what both streams see together, so φ is the two side by side; where the streams have no
     hidden layer of their own (RLlib's default) they see the same, and φ is that.
     """
 
     def dr3_features(self, batch: dict[str, Any], fwd_out: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
-        """As `ExposesFeatures` says; the critic is `qf`."""
+        """Return the features as `ExposesFeatures` says; the critic is `qf`."""
         return {
             "qf": (
                 self._phi(batch, Columns.OBS, Columns.STATE_IN),
@@ -163,12 +163,12 @@ class SACWithFeatures(DefaultSACTorchRLModule):
     """
 
     def forward_target(self, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As stock, and keep (s', a'), which it makes and forgets."""
+        """Compute targets as stock SAC, and keep (s', a'), which stock SAC makes and forgets."""
         self._backup = batch
         return super().forward_target(batch, *args, **kwargs)
 
     def dr3_features(self, batch: dict[str, Any], fwd_out: dict[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
-        """As `ExposesFeatures` says; the critics are `qf` and, if there is one, `qf_twin`."""
+        """Return the features as `ExposesFeatures` says; the critics are `qf` and, if there is one, `qf_twin`."""
         critics = {"qf": (self.qf_encoder, self.qf)}
         if self.twin_q:
             critics["qf_twin"] = (self.qf_twin_encoder, self.qf_twin)
@@ -182,7 +182,7 @@ class SACWithFeatures(DefaultSACTorchRLModule):
 
 
 def options_of(config: Any) -> DR3:
-    """The options in a config's `learner_config_dict`, checked; its keys without `dr3_` are not ours."""
+    """Return the options in a config's `learner_config_dict`, checked; its keys without `dr3_` are not ours."""
     given = {name: value for name, value in config.learner_config_dict.items() if str(name).startswith("dr3_")}
     for name in given:
         if name not in OPTIONS:
@@ -191,7 +191,7 @@ def options_of(config: Any) -> DR3:
 
 
 def exposing(module: Any, options: DR3) -> ExposesFeatures | None:
-    """The module itself; None where it has no features and c0 = 0 asks for none."""
+    """Return the module itself; None where it has no features and c0 = 0 asks for none."""
     module = module.unwrapped()
     if isinstance(module, ExposesFeatures):
         return module
@@ -206,7 +206,7 @@ def exposing(module: Any, options: DR3) -> ExposesFeatures | None:
 def penalties_of(
     critics: dict[str, tuple[Tensor, Tensor]], batch: dict[str, Any], burn_in: int, options: DR3
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Every critic's penalty on its own features, and the metrics, means over critics.
+    """Return every critic's penalty on its own features, and the metrics, means over critics.
 
     Rows of the loss that are padding or burn-in of a recurrent module count for nothing, here as in the loss.
     """
@@ -248,7 +248,7 @@ def warn_if_signed(critics: dict[str, tuple[Tensor, Tensor]]) -> None:
 
 
 def separate_loss(losses: dict[Any, Tensor], module_id: str, critic: str) -> tuple[str, str]:
-    """The key of a critic's own loss."""
+    """Return the key of a critic's own loss."""
     key = (module_id, f"{critic}_loss")
     if key not in losses:
         known = ", ".join(repr(name.removesuffix("_loss")) for mid, name in losses if mid == module_id)

@@ -13,9 +13,10 @@ from ray.rllib.utils.typing import StateDict
 
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
-from dr3_ray.member import Member
-from dr3_ray.population import Population
-from dr3_ray.share import ALONE, Share
+from dr3_ray.training.member import Member
+from dr3_ray.training.population import Population
+from dr3_ray.training.process import prepare_training
+from dr3_ray.training.share import ALONE, Share
 
 
 def average_over_learners(values: torch.Tensor) -> None:
@@ -25,12 +26,12 @@ def average_over_learners(values: torch.Tensor) -> None:
 
 
 def as_lists(metrics: dict[str, torch.Tensor]) -> dict[str, list[float]]:
-    """Each [K], as numbers."""
+    """Return each metric [K] as numbers."""
     return {name: values.tolist() for name, values in metrics.items()}
 
 
 class PopulationLearner(TorchLearner):
-    """`update` runs `updates_per_iteration` gradient steps of every member, targets included, and logs once.
+    """A learner whose `update` makes `updates_per_iteration` gradient steps of every member, and logs once.
 
     Optimisers, samplers and counters are the population's, so that its state is what a checkpoint needs besides the
     module: RLlib saves both, and a restored run continues bit for bit.
@@ -41,6 +42,7 @@ class PopulationLearner(TorchLearner):
         asked = self.config.num_gpus_per_learner
         if asked and not torch.cuda.is_available():
             raise UserError(f"num_gpus_per_learner = {asked}, but torch finds no GPU on {platform.node()}: set it to 0")
+        prepare_training()
         super().build()
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -56,7 +58,7 @@ class PopulationLearner(TorchLearner):
         )
 
     def _make_modules_ddp_if_necessary(self) -> None:
-        """Never: torch's wrapper averages the gradients of one backward pass of the module; a population its own."""
+        """Do nothing: torch's wrapper averages the gradients of one backward pass; a population averages its own."""
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Train, then measure on the probe batch; returns reduced metrics under `default_policy`."""
@@ -72,10 +74,11 @@ class PopulationLearner(TorchLearner):
         rate = self.config.updates_per_iteration * len(population.members) / elapsed
         self.metrics.log_value((DEFAULT_MODULE_ID, "updates_per_second"), rate, window=1)
         self.metrics.log_value((DEFAULT_MODULE_ID, "num_updates"), population.step, window=1)
+        self._log_trainable_parameters()  # RLlib does it once, and shows NaN from the second result on
         return self.metrics.reduce()
 
     def compute_loss_for_module(self, *, module_id: str, config: Any, batch: Any, fwd_out: Any) -> Any:
-        """Never called: RLlib's stock loop would take one loss of one batch; `update` trains the population."""
+        """Refuse: RLlib's stock loop would take one loss of one batch; `update` trains the population."""
         raise TypeError("a PopulationLearner is trained by update(), which draws its own batches")
 
     def set_state(self, state: StateDict) -> None:
@@ -84,14 +87,14 @@ class PopulationLearner(TorchLearner):
         super().set_state(state)
 
     def structure(self) -> dict[str, Any]:
-        """What `dr3_ray.rllib.checkpoint` compares, as JSON has it."""
+        """Return the structure that `dr3_ray.rllib.checkpoint` compares, as JSON has it."""
         population, module = self.population, self.module[DEFAULT_MODULE_ID].unwrapped()
-        first = population.members[0]
-        options = [each for each in (first.options, first.dr3, first.baselines) if each]
+        options = population.members[0].all_options
         shared = {name: value for each in options for name, value in each if name not in each.numbers()}
         structure: dict[str, Any] = {
             "algorithm": module.spec.name,
             "spaces": module.spaces._asdict(),
+            "recorded": module.recorded.to_dict(),
             "options": {"members": module.n_members} | shared,
             "tensors": {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()},
         }

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.tune.result import TRIAL_INFO
 
 OUTPUT = ("_stdout_", "_stderr_")  # what Tune opened for the trial to come, before it asks for the reset
 
@@ -35,18 +36,20 @@ class Reusable(Algorithm):
         if not gc.get_freeze_count():
             gc.freeze()  # what the process has imported is not looked through again, which takes 0.2 s
         found.restore()
+        if trial:
+            new_config = new_config | {TRIAL_INFO: trial}  # as a new process gets it
         self.__init__(new_config, storage=storage)  # type: ignore[misc]
         self.__dict__.update(output, _trial_info=trial)
         return True
 
 
 class ProcessSettings(NamedTuple):
-    """What an algorithm may change for its whole process, as functions that set it back."""
+    """The settings that an algorithm may change for its whole process, as functions that set them back."""
 
     setters: tuple[Callable[[], object], ...]
 
     def restore(self) -> None:
-        """As it was, and random numbers as in a new process: torch's from its first seed, others from anywhere."""
+        """Set them back, and random numbers as in a new process: torch's from its first seed, others from anywhere."""
         for setter in self.setters:
             setter()
         torch.set_flush_denormal(False)
@@ -57,7 +60,7 @@ class ProcessSettings(NamedTuple):
 
 
 def process_settings() -> ProcessSettings:
-    """Those of this process at this moment."""
+    """Return the settings of this process at this moment."""
     dtype, threads, seed = torch.get_default_dtype(), torch.get_num_threads(), torch.initial_seed()
     gradients, deterministic = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
     cudnn = torch.backends.cudnn

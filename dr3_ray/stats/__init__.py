@@ -1,7 +1,7 @@
 """Estimates over runs and how certain they are."""
 
 from dr3_ray.stats.bootstrap import Band, Estimate, bootstrap_band, bootstrap_estimate
-from dr3_ray.stats.compare import probability_of_improvement
+from dr3_ray.stats.compare import paired_difference, paired_differences, probability_of_improvement
 from dr3_ray.stats.estimators import iqm, mean, median, training_average
 from dr3_ray.stats.selection import Quality, selection_quality
 
@@ -14,6 +14,8 @@ __all__ = [
     "iqm",
     "mean",
     "median",
+    "paired_difference",
+    "paired_differences",
     "probability_of_improvement",
     "selection_quality",
     "training_average",

@@ -49,7 +49,7 @@ class Band:
 
 
 def bootstrap_estimate(*strata: ArrayLike, estimator: Estimator = iqm, seed: int = 0) -> Estimate:
-    """Estimate over all values with its 95% interval.
+    """Estimate over all values with the 95% interval.
 
     Each argument holds the values of one stratum, such as the runs on one data set, `[runs]`: they are pooled for the
     estimate and resampled each within itself, so that no resample lacks a data set. There is no interval as soon as
@@ -66,7 +66,7 @@ def bootstrap_estimate(*strata: ArrayLike, estimator: Estimator = iqm, seed: int
 
 
 def bootstrap_band(curves: ArrayLike, estimator: Estimator = iqm, seed: int = 0) -> Band:
-    """Pointwise estimates and 95% intervals of `curves`, `[runs, steps]`, each step from its finite values."""
+    """Return pointwise estimates and 95% intervals of `curves`, `[runs, steps]`, each step from its finite values."""
     values = np.asarray(curves, dtype=np.float64)
     # Only the values at a step matter to a pointwise interval, so each column is sorted: the finite ones come first.
     values = np.sort(np.where(np.isfinite(values), values, np.nan), axis=0)
@@ -80,7 +80,7 @@ def bootstrap_band(curves: ArrayLike, estimator: Estimator = iqm, seed: int = 0)
 
 
 def _percentiles(strata: list[NDArray[np.float64]], estimator: Estimator, seed: int) -> tuple[NDArray[np.float64], ...]:
-    """`(value, low, high)`, each `[columns]`, of strata `[runs, columns]`."""
+    """Return `(value, low, high)`, each `[columns]`, of strata `[runs, columns]`."""
 
     def pooled(*samples: NDArray[np.float64], axis: int) -> Any:
         return estimator(np.concatenate(samples, axis=axis), axis=axis)

@@ -12,7 +12,7 @@ Estimator = Callable[..., Any]
 
 
 def iqm(values: ArrayLike, axis: int = 0) -> Any:
-    """Interquartile mean: the mean of what is left when a quarter of the runs is cut off at either end.
+    """Return the interquartile mean: the mean without a quarter of the runs at either end.
 
     As rliable's `aggregate_iqm`, `floor(n / 4)` values are cut at each end: below four runs it is the plain mean.
     """
@@ -20,17 +20,17 @@ def iqm(values: ArrayLike, axis: int = 0) -> Any:
 
 
 def mean(values: ArrayLike, axis: int = 0) -> Any:
-    """Arithmetic mean."""
+    """Return the arithmetic mean."""
     return np.mean(np.asarray(values), axis=axis)
 
 
 def median(values: ArrayLike, axis: int = 0) -> Any:
-    """Median."""
+    """Return the median."""
     return np.median(np.asarray(values), axis=axis)
 
 
 def training_average(steps: ArrayLike, values: ArrayLike) -> float:
-    """Average of one run's curve over its gradient updates: the area under it divided by its length.
+    """Return the average of one run's curve over its gradient updates: the area under it divided by its length.
 
     `steps` ascend; both are `[evaluations]`. Evaluations need not be evenly spaced; a NaN is "not measured" and is
     bridged by the straight line between its neighbours. One evaluation stands for itself, none give NaN.

@@ -17,7 +17,7 @@ Scores = NDArray[np.float64]  # [resamples, configurations]
 
 
 class Quality(NamedTuple):
-    """How a criterion agrees with returns, over configurations."""
+    """The agreement of a criterion with returns, over configurations."""
 
     correlation: Estimate
     """Spearman's ρ between criterion and return: 1 is the same order."""
@@ -28,11 +28,12 @@ class Quality(NamedTuple):
 
 
 def selection_quality(criterion: Runs, returns: Runs) -> Quality:
-    """A criterion, of which more is better, against returns; of each configuration one number a run, in equal order.
+    """Measure how a criterion agrees with returns; for each configuration both hold one number a run, in equal order.
 
-    A configuration counts with the interquartile mean over those of its runs that have both numbers; one without any
-    is left out. Intervals are 95% bootstrap percentiles over the runs of each configuration; there is none as soon as
-    one of them has a single run, and no estimate from fewer than three configurations.
+    More of the criterion is better. A configuration counts with the interquartile mean over those of its runs that have
+    both numbers; one without any is left out. Intervals are 95% bootstrap percentiles over the runs of each
+    configuration; there is none as soon as one of them has a single run, and no estimate from fewer than three
+    configurations.
     """
     pairs = [np.asarray([one, two], dtype=np.float64).T for one, two in zip(criterion, returns, strict=True)]
     pairs = [each[np.isfinite(each).all(axis=1)] for each in pairs]
@@ -61,7 +62,7 @@ def selection_quality(criterion: Runs, returns: Runs) -> Quality:
 
 
 def _correlation(said: Scores, earned: Scores) -> NDArray[np.float64]:
-    """Spearman's ρ of each resample; NaN where all configurations are level."""
+    """Return Spearman's ρ of each resample; NaN where all configurations are level."""
     ranks = [scipy.stats.rankdata(each, axis=1) for each in (said, earned)]
     first, second = (each - each.mean(axis=1, keepdims=True) for each in ranks)
     with np.errstate(invalid="ignore"):

@@ -1,45 +1,77 @@
-"""The trained networks of a sweep, from the last checkpoints of its packs."""
+"""The trained networks of a sweep, from the last checkpoints of its packs. Reading them runs no code of theirs."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import cast
 
-from ray.rllib.core.rl_module.rl_module import RLModule
+from dr3_ray.cluster.pickles import check_trusted
+from dr3_ray.runs.checkpoints import Checkpoints
+from dr3_ray.runs.directory import read_run
+from dr3_ray.runs.identity import canonical
+from dr3_ray.runs.index import Record, read_index
+from dr3_ray.runs.plain import is_plain
+from dr3_ray.sweep.directory import spec_of
+from dr3_ray.training.saved import NAME, PLACE, Trained, read_networks
 
-from dr3_ray.rllib.module import PopulationModule
-from dr3_ray.sweep.checkpoints import Checkpoints
-from dr3_ray.sweep.directory import read_run, spec_of
-from dr3_ray.sweep.identity import canonical
-from dr3_ray.sweep.index import Record, read_index
 
-MODULE = "learner_group/learner/rl_module/default_policy"
+def trained_networks(
+    run: Path, trust: bool = False, packs: Collection[str] | None = None
+) -> Iterator[tuple[Trained, list[str | None]]]:
+    """Read the networks of each pack that has a checkpoint, and which member of the sweep each of theirs is.
 
+    Yields networks with the hashes of their members, None for one that is not in the index. Checkpoints of version 0.1
+    are pickles, which need `trust`. `packs` are those that are read; None: all.
 
-def trained_modules(run: Path) -> Iterator[tuple[PopulationModule, list[str | None]]]:
-    """The networks of each pack that has a checkpoint, and which member of the sweep each of theirs is.
-
-    None: one that is not in the index. UserError: not a run directory, or its storage cannot be used.
+    Raises:
+        UserError: not a run directory, its storage cannot be used, or a checkpoint is not trusted.
     """
     spec, document = spec_of(run), read_run(run)
-    packs: dict[str, list[Record]] = {}
+    members: dict[str, list[Record]] = {}
     for record in read_index(run):
-        if record["pack"]:
-            packs.setdefault(record["pack"], []).append(record)
-    for name, records in packs.items():
-        found: list[PopulationModule] = []
+        if record["pack"] and (packs is None or record["pack"] in packs):
+            members.setdefault(record["pack"], []).append(record)
+    for name, records in members.items():
+        found: list[Trained] = []
         checkpoints = Checkpoints(spec.checkpoints, name, document["id"])
-        checkpoints.load(lambda directory, found=found: found.append(_module(directory)))  # type: ignore[misc]
-        for module in found:
-            yield module, [_member(trained, records) for trained in module.model_config["members"]]
+        checkpoints.load(lambda at, found=found: found.append(_trained(Path(at), trust)), mend=False)  # type: ignore[misc]
+        for trained in found:
+            yield trained, [_member(each, records) for each in trained.members]
 
 
-def _module(directory: str) -> PopulationModule:
-    module = RLModule.from_checkpoint(str(Path(directory).resolve() / MODULE))
-    assert isinstance(module, PopulationModule)
-    return module
+def is_pickled(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is one of version 0.1."""
+    return not is_plain(checkpoint / PLACE, NAME)
+
+
+def check_begun(storage: str, run: str, packs: list[str], trust: bool) -> None:
+    """Check that packs go on from checkpoints that are trusted.
+
+    Raises:
+        UserError: packs would go on from pickles that are not.
+    """
+    for pack in packs:
+        found: list[bool] = []
+        checkpoints = Checkpoints(storage, pack, run)
+        checkpoints.load(lambda at, found=found: found.append(is_pickled(Path(at))), mend=False)  # type: ignore[misc]
+        check_trusted(f"the checkpoint of {pack} in {storage}", trust or not any(found))
+
+
+def _trained(checkpoint: Path, trust: bool) -> Trained:
+    if not is_pickled(checkpoint):
+        return read_networks(checkpoint)
+    check_trusted(f"the checkpoint in {checkpoint}", trust)
+    from ray.rllib.core.rl_module.rl_module import RLModule
+
+    from dr3_ray.rllib.module import PopulationModule
+
+    module = cast(PopulationModule, RLModule.from_checkpoint(str(checkpoint.resolve() / PLACE), trust=True))
+    return Trained(
+        module.spec, module.spaces, module.model_config["members"], module.networks, module.recorded.to_dict()
+    )
 
 
 def _member(trained: dict[str, object], records: list[Record]) -> str | None:
-    """By the configuration, whatever became of the others of its pack."""
+    """Return the hash of a member by its configuration, whatever became of the others of its pack."""
     wanted = canonical(_plain(trained))
     for record in records:
         if canonical({name: record["config"].get(name) for name in trained}) == wanted:

@@ -10,14 +10,14 @@ from torch.distributions.transforms import TanhTransform
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.losses import divergence
-from dr3_ray.population import Population
+from dr3_ray.training.population import Population
 
 SPEC = find("DR3-BRAC", "continuous")
 
 
 def test_the_behaviour_comes_first_and_alone(make_population: Any):
     population = make_population(SPEC, [{"behaviour_steps": 3}, {"behaviour_steps": 3, "seed": 1}])
-    values = {name: part.values for name, part in population.parts.items()}
+    values = {name: part.values for name, part in population.steps.parts.items()}
     before = {name: value.clone() for name, value in values.items()}
     population.update(3)
     assert {name for name in values if not torch.equal(values[name], before[name])} == {"behaviour"}
@@ -28,9 +28,9 @@ def test_the_behaviour_comes_first_and_alone(make_population: Any):
 
 def terms(population: Population, step: int) -> tuple[Any, dict[str, Tensor], Any]:
     """The losses of the next batch at a step, its noise and its rows."""
-    indices, noise = population.batches.sampler.draw(slice(0, 1))
-    batch = population.batches.gather(indices)
-    found, _ = population.views[0].base_objective(population.networks, batch, noise, step)
+    indices, noise = population.steps.batches.sampler.draw(slice(0, 1))
+    batch = population.steps.batches.gather(indices)
+    found, _ = population.steps.views[0].base_objective(population.networks, batch, noise, step)
     return found, noise, batch
 
 

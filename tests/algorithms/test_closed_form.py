@@ -91,6 +91,7 @@ def test_dqn_reaches_the_optimal_values(double_q: bool, make_population: Any, ta
     assert (solve(lambda q: q.amax(-1), bootstrap=0.8) - optimal).abs().max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -17,6 +17,7 @@ SEEDS = (0, 1, 2)
 SMALL_AND_FAST = {"hidden_sizes": (64, 64), "batch_size": 32, "critic_lr": 1e-3, "tau": 1.0, "target_period": 200}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize("name", ["DR3-DQN", "DR3-CQL"])
 def test_the_dot_product_grows_and_dr3_keeps_it_down(name: str, make_population: Any):

@@ -38,9 +38,9 @@ def test_the_two_scalings_of_lagrange(scaling: Any, excess: list[list[float]]):
 def test_max_backup_is_the_value_of_the_action_that_it_names(order: str, make_population: Any):
     population = make_population(SPEC, [{"max_backup": order}], dtype=torch.float64)
     networks: Any = population.networks
-    indices, noise = population.batches.sampler.draw(slice(0, 1))
-    batch = population.batches.gather(indices)
-    _, backup = population.views[0].base_objective(networks, batch, noise, 0)
+    indices, noise = population.steps.batches.sampler.draw(slice(0, 1))
+    batch = population.steps.batches.gather(indices)
+    _, backup = population.steps.views[0].base_objective(networks, batch, noise, 0)
     mean, log_std = (values.unsqueeze(2) for values in networks.actor(batch.next_observations))
     actions = torch.tanh(mean + log_std.exp() * noise["next_action"])
     q: Tensor = networks.target_critic(batch.next_observations, actions)[0]  # [K, C, B, N]
@@ -56,5 +56,5 @@ def test_max_backup_is_the_value_of_the_action_that_it_names(order: str, make_po
 
 def test_rho_samples_the_policy_alone(make_population: Any):
     population = make_population(SPEC, [{"cql_form": "rho"}])
-    assert set(population.batches.sampler.draw(slice(0, 1))[1]) == {"action", "next_action", "sampled_at_s"}
+    assert set(population.steps.batches.sampler.draw(slice(0, 1))[1]) == {"action", "next_action", "sampled_at_s"}
     assert population.update(2)["cql_gap"].isfinite().all()

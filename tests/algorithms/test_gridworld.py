@@ -43,6 +43,7 @@ def test_the_solutions_solve_bellmans_equations_and_differ():
     assert OPTIMAL[0].max() > 0.2 > 0.0 > BEHAVIOUR[0].max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "steps", "options"),
     [

@@ -59,6 +59,7 @@ def learned(make_population: Any, name: str, steps: int, k: float, noise: Tensor
     return torch.cat([head.weight[0, :, :, 0], head.bias[0, :, 0]], dim=-1).detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

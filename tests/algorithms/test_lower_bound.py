@@ -78,6 +78,7 @@ def test_the_fixed_point(behaviour: Tensor, make_population: Any):
             assert (estimate[STATES] > true[STATES]).any()
 
 
+@pytest.mark.spread(3)
 @pytest.mark.parametrize("seed", [3, 4, 5])
 def test_the_greedy_value_is_a_lower_bound_in_spite_of_sampling(seed: int, make_population: Any):
     """Each pair 16 times with rewards that are off by 0.2: the maximum believes what is too good, α takes it back."""
@@ -110,6 +111,7 @@ def bandit(make_population: Any, actions: Tensor, rewards: Tensor, ends: float, 
     )
 
 
+@pytest.mark.slow
 def test_a_linear_critic_reaches_its_closed_form_on_box_actions(make_population: Any):
     """Q(a) = w a + b, data a = ±½ with reward a, no next state, so that E (Q − a)² + α (log ∫ exp Q − E Q) has the
     derivatives ½ (w − 1) + α (coth w − 1/w) and 2 b; the integral over [−1, 1] is 2 sinh(w) e^b / w.
@@ -134,6 +136,7 @@ def test_a_linear_critic_reaches_its_closed_form_on_box_actions(make_population:
         torch.testing.assert_close(head.bias[:, critic].flatten(), torch.zeros(3), rtol=0.0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_policys_value_is_a_lower_bound_on_box_actions(make_population: Any):
     """One state, for ever; the data, most of them at −½, have rewards 4a in [−½, ½], and beyond it is −4, which nobody
     has tried. Without α the critic believes its own extrapolation.

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data.sampler import Sampler
-from dr3_ray.population import Population
+from dr3_ray.training.population import Population
 
 STEPS, BATCH = 12, 16
 
@@ -69,7 +69,7 @@ def test_discrete(name: str, options: dict[str, Any], make_population: Any):
     spec = find(name, "discrete")
     population = make_population(spec, [options], dtype=torch.float64)
     chosen = population.members[0].options
-    dr3 = population.members[0].dr3
+    dr3 = population.members[0].regularizers["dr3"]
     critic = plain(population.networks.critic.encoder, population.networks.critic.head, 0)
     target = copy.deepcopy(critic)
     adam = torch.optim.Adam(critic.parameters(), lr=chosen.critic_lr, eps=chosen.adam_eps)
@@ -132,7 +132,8 @@ def policy(actor: nn.Sequential, observations: Tensor) -> tuple[Tensor, Tensor, 
 def test_continuous_cql(options: dict[str, Any], make_population: Any):
     spec = find("DR3-CQL", "continuous")
     population = make_population(spec, [options], dtype=torch.float64)
-    networks, chosen, dr3 = population.networks, population.members[0].options, population.members[0].dr3
+    networks, member = population.networks, population.members[0]
+    chosen, dr3 = member.options, member.regularizers["dr3"]
     n = chosen.n_sampled_actions
     critics = [plain(networks.critic.encoder, networks.critic.head, c) for c in range(chosen.n_critics)]
     targets = copy.deepcopy(critics)

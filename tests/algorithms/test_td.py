@@ -14,9 +14,9 @@ from dr3_ray.types import Backup, Terms, Transition
 
 def evaluated(population: Any) -> tuple[Transition, dict[str, Tensor], Terms, Backup]:
     """The terms of the first batch, without DR3."""
-    view = population.views[0]
-    indices, noise = population.batches.sampler.draw(view.rows)
-    batch = population.batches.gather(indices)
+    view = population.steps.views[0]
+    indices, noise = population.steps.batches.sampler.draw(view.rows)
+    batch = population.steps.batches.gather(indices)
     return batch, noise, *view.base_objective(view.networks, batch, noise, 0)
 
 
@@ -61,7 +61,7 @@ def test_continuous_td_by_definition(make_population: Any):
 def test_each_network_hears_of_its_own_loss(kind: str, make_population: Any):
     population = make_population(find("DR3-TD", kind))
     _, _, terms, _ = evaluated(population)
-    view = population.views[0].networks
+    view = population.steps.views[0].networks
     for loss, other in (("critic", "behaviour"), ("behaviour", "critic")):
         for child, hears in ((loss, True), (other, False)):
             parameters = list(view.get_submodule(child).parameters())
@@ -72,14 +72,14 @@ def test_each_network_hears_of_its_own_loss(kind: str, make_population: Any):
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 def test_the_behaviour_model_may_go_first(kind: str, make_population: Any):
     population = make_population(find("DR3-TD", kind), [{"behaviour_steps": 4}])
-    before = {name: part.values.clone() for name, part in population.parts.items()}
+    before = {name: part.values.clone() for name, part in population.steps.parts.items()}
     population.update(4)
-    assert torch.equal(population.parts["critic"].values, before["critic"])
-    assert not torch.equal(population.parts["behaviour"].values, before["behaviour"])
-    trained = population.parts["behaviour"].values.clone()
+    assert torch.equal(population.steps.parts["critic"].values, before["critic"])
+    assert not torch.equal(population.steps.parts["behaviour"].values, before["behaviour"])
+    trained = population.steps.parts["behaviour"].values.clone()
     population.update(1)
-    assert not torch.equal(population.parts["critic"].values, before["critic"])
-    assert not torch.equal(population.parts["behaviour"].values, trained)
+    assert not torch.equal(population.steps.parts["critic"].values, before["critic"])
+    assert not torch.equal(population.steps.parts["behaviour"].values, trained)
 
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])

@@ -26,10 +26,10 @@ def test_an_unknown_next_action_has_no_penalty(make_population: Any):
     targets = []
     for coefficient in (0.0, 3.0):
         population = make_population(spec, [{"critic_bc_coeff": coefficient}])
-        indices, noise = population.batches.sampler.draw(slice(0, 1))
-        batch = population.batches.gather(indices)
+        indices, noise = population.steps.batches.sampler.draw(slice(0, 1))
+        batch = population.steps.batches.gather(indices)
         for valid in (False, True):
             rows = batch._replace(next_actions_valid=torch.full_like(batch.next_actions_valid, valid))
-            terms, _ = population.views[0].base_objective(population.networks, rows, noise, 0)
+            terms, _ = population.steps.views[0].base_objective(population.networks, rows, noise, 0)
             targets.append(terms.metrics["target"].item())
     assert targets[0] == targets[1] == targets[2] > targets[3]

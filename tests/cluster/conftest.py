@@ -112,7 +112,7 @@ class Testbed:
         return "\n".join(f"== {file.name}\n{file.read_text()[-3000:]}" for file in files)
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not ((self.disks / "ready").exists() and (self.disks / "ready").read_text()):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.close()

@@ -1,15 +1,18 @@
 """Waiting for machines, and what they have to share: on a Ray cluster of several nodes in this one."""
 
+import os
+
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 from dr3_ray.cluster.nodes import wait_for_nodes
 from dr3_ray.cluster.sharing import share
+from dr3_ray.data import load_dataset
 from dr3_ray.data.embedded import embedded_path
 from dr3_ray.errors import UserError
-from dr3_ray.sweep.run import run_sweep
-from dr3_ray.sweep.spec import SweepSpec
+from dr3_ray.sweep.run import train_sweep
+from dr3_ray.sweep.spec.spec import SweepSpec
 
 SMALL = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
@@ -25,16 +28,18 @@ def cluster():
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_several_machines_without_a_cluster_are_refused(tmp_path):
     ray.shutdown()
     tiny = {"environment": "none", "steps": 1, "evaluations": 1, "coefficients": [0], "seeds": 1}
     try:
         with pytest.raises(UserError, match="2 machines need a Ray cluster, and none is here"):
-            run_sweep(SweepSpec(datasets=["embedded:breakout-replay"], nodes=2, out=tmp_path / "run", **tiny))
+            train_sweep(SweepSpec(datasets=["embedded:breakout-replay"], nodes=2, out=tmp_path / "run", **tiny))
     finally:
         ray.shutdown()
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_until_it_is_there(cluster):
     said: list[str] = []
 
@@ -49,6 +54,7 @@ def test_what_is_missing_is_said_until_it_is_there(cluster):
     assert len(said) == 1
 
 
+@pytest.mark.slow
 def test_a_machine_without_what_a_trial_needs_does_not_count(cluster):
     said: list[str] = []
 
@@ -67,10 +73,29 @@ def test_patience_has_an_end(cluster):
     assert len(said) == 1
 
 
+@pytest.mark.slow
 def test_what_all_machines_see_is_used_where_it_is(cluster, tmp_path):
     said: list[str] = []
     data = {"a": "embedded:breakout-replay", "b": str(embedded_path("breakout-replay")), "c": "s3://bucket/data?x=y"}
     found = share(str(tmp_path / "run"), True, data, said.append)
-    assert found == data | {"c": "s3://bucket/data?x=y#c"}
+    assert found == {name: f"{at}#{name}" for name, at in data.items()}
     assert not said
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_subset_of_what_is_here_alone_goes_through_the_storage(cluster, tmp_path):
+    """Its folder is known by a number that only this process has; two subsets of it share one copy."""
+    if len(ray.nodes()) < 2:
+        cluster.add_node(**SMALL)
+    folder = os.open(embedded_path("breakout-replay"), os.O_RDONLY)
+    try:
+        names = [f"/proc/self/fd/{folder}?{subset}" for subset in ("take=best:0.1", "split=validation")]
+        data, said = {load_dataset(name).fingerprint: name for name in names}, []
+        found = share(str(tmp_path / "run"), True, data, said.append)
+    finally:
+        os.close(folder)
+    assert all("is not there on" in line and "machines take it from" in line for line in said) and len(said) == 2
+    (copy,) = (tmp_path / "run" / "data").iterdir()
+    for fingerprint, name in data.items():
+        assert found[fingerprint] == f"{copy.as_uri()}?{name.partition('?')[2]}#{fingerprint}"
+        assert load_dataset(found[fingerprint]).fingerprint == fingerprint

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from dr3_ray.data.embedded import embedded_path
-from dr3_ray.sweep.histories import HISTORIES, read_histories
-from dr3_ray.sweep.index import INDEX, read_index
+from dr3_ray.runs.histories import HISTORIES, read_histories
+from dr3_ray.runs.index import INDEX, read_index
 
 SWEEP = (
     "--environment none --coefficients 0,0.03 --seeds 2 --set hidden_sizes=[16,16] --set batch_size=16 --pack 1 "
     "--steps 10000 --evaluations 20 --checkpoint-every 1 --retries 3"  # a host that starts late has work left
 )
 SUBMIT = f"ray submit ~/cluster.yaml sweeps/coefficient_sweep.py -- {SWEEP} --nodes 2"
-pytestmark = pytest.mark.timeout(600)  # a machine with other work takes its time
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a machine with other work takes its time
 
 QUICK = "--steps 2 --set hidden_sizes=[8] --nodes 2"
 ONE = f"{QUICK} --seeds 1 --evaluations 1 --environment none --concurrent 1"
@@ -39,7 +39,7 @@ OTHERS = {  # arguments of the other scripts, and what stands in their answers
 S3 = "10.77.0.1:5555"  # on the laptop
 BUCKET = f"s3://results/cut?scheme=http&region=us-east-1&endpoint_override={S3}"
 TUNNEL = "ssh -o StrictHostKeyChecking=no -f -N -L 8265:127.0.0.1:8265 10.77.0.11 &>/dev/null"
-PARAMETERS = "learner_group/learner/rl_module/default_policy/module_state.pkl"
+PARAMETERS = "learner_group/learner/rl_module/default_policy/module_state.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_sweep_on_both_hosts_comes_home(cluster, undisturbed):
     assert hosts_of(run) == {"host1", "host2"}
     assert [record["status"] for record in read_index(run)] == ["finished"] * 4
 
-    shown = cluster.run("python -m dr3_ray.cli fetch /mnt/shared/both --cluster ~/cluster.yaml --out ~/both")
+    shown = cluster.run("python -m dr3_ray fetch /mnt/shared/both --cluster ~/cluster.yaml --out ~/both")
     assert "2/2" in shown
     assert all((home / name).read_bytes() == (run / name).read_bytes() for name in (INDEX, HISTORIES))
     assert (home / "report" / "report.html").stat().st_size > 10_000
@@ -122,7 +122,7 @@ def test_what_is_not_shared_and_what_is_not_there_is_said_in_one_line(cluster):
     shown = cluster.run(f"{SUBMIT} --dataset embedded:breakout-replay --out /root/alone; true", check=False)
     assert "error: /root/alone is another directory on 10.77.0.12: give --storage a path or URI" in shown
     shown = cluster.run(
-        "python -m dr3_ray.cli fetch /mnt/shared/nothing --cluster ~/cluster.yaml --out ~/none", check=False
+        "python -m dr3_ray fetch /mnt/shared/nothing --cluster ~/cluster.yaml --out ~/none", check=False
     )
     assert "error: /mnt/shared/nothing is not a run directory" in shown
 
@@ -173,5 +173,5 @@ def test_hosts_are_lost_in_mid_sweep_and_come_back(cluster, bucket, undisturbed)
     resume = f"ray submit ~/cluster.yaml sweeps/coefficient_sweep.py -- --resume {shlex.quote(shlex.quote(bucket))}"
     cluster.run(resume, timeout=300)
 
-    cluster.run(f"python -m dr3_ray.cli fetch {shlex.quote(bucket)} --checkpoints --out ~/cut")
+    cluster.run(f"python -m dr3_ray fetch {shlex.quote(bucket)} --checkpoints --out ~/cut")
     assert outcome(cluster.disks / "laptop" / "root" / "cut") == outcome(undisturbed)

@@ -26,9 +26,9 @@ def edit(path, change):
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
-def flip_a_byte(path):
+def flip_a_byte(path, observation):
     contents = bytearray((path / "shard-00001.arrow").read_bytes())
-    contents[len(contents) // 2] ^= 1
+    contents[contents.index(observation.tobytes())] ^= 1
     (path / "shard-00001.arrow").write_bytes(contents)
 
 
@@ -63,7 +63,7 @@ DAMAGE = {
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "is not a data set (it has no manifest.json)"),
     "no JSON": (lambda path: (path / "manifest.json").write_text('{"format": 1,'), "manifest.json cannot be read"),
     "JSON, but a list": (lambda path: (path / "manifest.json").write_text("[]"), "has manifest format None"),
-    "another format": (lambda path: edit(path, lambda m: m.update(format=2)), "has manifest format 2"),
+    "another format": (lambda path: edit(path, lambda m: m.update(format=3)), "has manifest format 3"),
     "a field missing": (lambda path: edit(path, lambda m: m.pop("gamma")), "manifest.json is wrong at gamma"),
     "an unknown field": (lambda path: edit(path, lambda m: m.update(extra=1)), "manifest.json is wrong at extra"),
     "a wrong space": (lambda path: edit(path, lambda m: m["action_space"].update(n=0)), "wrong at action_space.n"),
@@ -118,9 +118,9 @@ def test_a_damaged_data_set_does_not_open(make_dataset, refused, case):
 
 
 def test_verify_sees_a_flipped_byte(make_dataset, cli, refused):
-    path, _ = make_dataset()
+    path, rows = make_dataset()
     assert cli("verify", path).stdout == "ok: 11 rows in 3 shard(s) are as they were written\n"
-    flip_a_byte(path)
+    flip_a_byte(path, rows["observations"][5])
     assert cli("info", path).returncode == 0
     assert "the contents of shard-00001.arrow have changed since they were written" in refused("verify", path)
 
@@ -149,8 +149,8 @@ def test_info_shows_what_is_in_it(make_dataset, cli):
         ("{tmp}/nowhere", "is not a data set"),
         ("{tmp}/file", "is not a data set"),
         ("{tmp}/.x.0.partial", "interrupted write left behind: remove it"),
-        ("embedded:unheard-of", "there is no embedded data set 'unheard-of': choose from"),
-        ("embedded:../embedded", "there is no embedded data set '../embedded': choose from"),
+        ("embedded:unheard-of", "unknown embedded data set 'unheard-of': known are breakout-replay, pendulum-replay"),
+        ("embedded:../embedded", "unknown embedded data set '../embedded': known are"),
         ("minari:a/b-v0", "has to be imported first: dr3-ray data import minari:a/b-v0 --out DIR"),
     ],
 )
@@ -182,7 +182,7 @@ EPISODES = {
     "infinite observation": (buffer(np.float32([[0, 0], [0, np.inf], [0, 0], [0, 0]])), "first at step 1: drop that"),
     "too large for float32": (
         buffer(np.full((4, 2), 1e300)),
-        "observations has NaN or infinite values, first at step 0",
+        "observations has 1e+300, which is beyond float32: scale it in the source",
     ),
     "NaN reward": (buffer(rewards=[0, np.nan, 0]), "rewards has NaN or infinite values, first at step 1"),
     "infinite reward": (buffer(rewards=[0, 0, -np.inf]), "rewards has NaN or infinite values, first at step 2"),
@@ -219,6 +219,7 @@ def import_refused(refused, tmp_path):
     return run
 
 
+@pytest.mark.spread(3)
 @pytest.mark.parametrize("case", EPISODES)
 def test_data_that_cannot_be_learned_from(minari_home, import_refused, case):
     episode, says = EPISODES[case]
@@ -241,25 +242,64 @@ SPACES = {
     "text observations": ({"observation_space": spaces.Text(3)}, "is not supported: use a Box"),
     "a dict with text": (
         {"observation_space": spaces.Dict(a=VECTOR, b=spaces.Text(3))},
-        "observation 'b' is a Text space: the parts of a Dict have to be Box or MultiBinary",
+        "its part 'b' is a Text space: the parts of a Dict have to be Box or MultiBinary",
     ),
     "a dict in a dict with a number": (
         {"observation_space": spaces.Dict(a=spaces.Dict(b=spaces.Discrete(3)), c=VECTOR)},
-        "observation 'a/b' is a Discrete space: the parts of a Dict have to be Box or MultiBinary",
+        "its part 'a/b' is a Discrete space: the parts of a Dict have to be Box or MultiBinary",
     ),
     "a dict in a tuple with text": (
         {"observation_space": spaces.Tuple([VECTOR, spaces.Dict(x=spaces.Text(3))])},
-        "observation '1.x' is a Text(1, 3, charset=",
+        "observation '1.x' is a Text space: only a dict or tuple of Box spaces",
     ),
     "parts of one name": (
         {"observation_space": spaces.Dict({"a": spaces.Dict(b=VECTOR), "a/b": VECTOR})},
         "a Dict space has the parts ['a/b']: give each a name of its own",
     ),
     "an empty dict": ({"observation_space": spaces.Dict()}, "a Dict space has the parts []: give each a name"),
-    "multi-discrete actions": ({"action_space": spaces.MultiDiscrete([2, 3])}, "is not supported: use a Box"),
+    "multi-discrete actions": (
+        {"action_space": spaces.MultiDiscrete([27, 19])},
+        "a MultiDiscrete space of 513 combinations has no column of actions: up to 512 are numbered",
+    ),
+    "multi-discrete observations": ({"observation_space": spaces.MultiDiscrete([2, 3])}, "is not supported: use a Box"),
+    "too many choices": (
+        {"action_space": spaces.Discrete(2**40)},
+        "a Discrete space is not supported (a discrete space has at most 2,147,483,648 choices",
+    ),
+    "dict actions with a number": (
+        {"action_space": spaces.Dict(a=spaces.Discrete(3))},
+        "its part 'a' is a Discrete space",
+    ),
     "dict actions": ({"action_space": spaces.Dict(a=VECTOR)}, "actions of a Dict space have no columns: use a Box"),
-    "unbounded actions": ({"action_space": spaces.Box(-np.inf, np.inf, (1,))}, "needs float actions and finite bounds"),
-    "actions of one value": ({"action_space": spaces.Box(np.float32([0, 1]), np.float32([1, 1]))}, "low < high"),
+    "unbounded actions": ({"action_space": spaces.Box(-np.inf, np.inf, (1,))}, "actions[0] lies between -inf and inf"),
+    "actions bounded on one side": (
+        {"action_space": spaces.Box(np.float32([[0, 0]]), np.float32([[1, np.inf]]))},
+        "actions[0, 1] lies between 0 and inf, but a Box of actions needs finite bounds",
+    ),
+    "actions up to the largest float32": (
+        {"action_space": spaces.Box(-3.4e38, 3.4e38, ())},
+        "actions lies between -3.4e+38 and 3.4e+38",
+    ),
+    "actions up to the largest float64": (
+        {"action_space": spaces.Box(-1.7e308, 1.7e308, (1,), np.float64)},
+        "take the bounds from the data with --rescale-actions",
+    ),
+    "actions of all integers": ({"action_space": spaces.Box(-(2**31), 2**31 - 1, (1,), np.int32)}, "16777216 apart"),
+    "integers that float64 rounds": (
+        {"action_space": spaces.Box(2**62, 2**62 + 9, (1,), np.int64)},
+        "actions[0] lies between",
+    ),
+    "binary actions": (
+        {"action_space": spaces.MultiBinary(10)},
+        "a MultiBinary space of 1,024 combinations has no column of actions",
+    ),
+    "boolean actions": ({"action_space": spaces.Box(0, 1, (3,), bool)}, "use a Discrete space (a number for each"),
+    "actions without elements": ({"action_space": spaces.Box(-1, 1, (2, 0))}, "a Box space of shape (2, 0) has no"),
+    "observations without elements": ({"observation_space": spaces.Box(-1, 1, (0,))}, "shape (0,) has no elements"),
+    "a part without elements": (
+        {"observation_space": spaces.Dict(a=VECTOR, b=spaces.Box(-1, 1, (3, 0)))},
+        "its part 'b': a Box space of shape (3, 0) has no elements",
+    ),
 }
 
 
@@ -344,9 +384,10 @@ def test_mistyped_commands(refused, args, says):
     assert says in refused(*args)
 
 
+@pytest.mark.slow
 def test_without_the_zygote(tmp_path):
     """The same by the plain command, once."""
-    command = [sys.executable, "-m", "dr3_ray.cli", "data", "info", str(tmp_path)]
+    command = [sys.executable, "-m", "dr3_ray", "data", "info", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(f"error: {tmp_path} is not a data set") and result.stderr.count("\n") == 1

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from dr3_ray.data import load_dataset
-from dr3_ray.data.cache import CACHE, cache_folder, cached, contents, prune, upload
+from dr3_ray.data.cache import CACHE, cached, contents, prune, upload
 from dr3_ray.data.embedded import embedded_path
+from dr3_ray.data.machine import cache_folder
 from dr3_ray.data.schema import MANIFEST
 from dr3_ray.errors import UserError
-from dr3_ray.stores import open_store
+from dr3_ray.remote import open_store
 
 NAME = "breakout-replay"
 
@@ -87,7 +88,7 @@ def test_other_contents_are_another_data_set_and_another_description_is_not(data
         cached(f"{data.as_uri()}#{path.name}x")
     with pytest.raises(UserError, match="counts 1 rows"):
         load_dataset(data.as_uri())
-    assert len(contents()) == 2
+    assert len(contents()) == 3
 
 
 def test_what_was_not_used_for_long_is_pruned_and_what_is_open_stays_readable(data):
@@ -109,7 +110,7 @@ def test_mistakes_leave_nothing_behind(data, bucket, cache, tmp_path):
         data.as_uri(): "is damaged: it has another digest",
         (tmp_path / "none").as_uri(): "is not a data set",
         bucket("none"): "is not a data set",
-        "nowhere://x": "cannot be opened",
+        "nowhere://x": "is no store: give",
         bucket("x").replace("results", "nothing"): "is not a data set",
     }.items():
         with pytest.raises(UserError, match=message):
@@ -133,6 +134,7 @@ def test_a_full_disk_is_said(data, tmp_path, monkeypatch):
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_and_prunes(data, cli, tmp_path):
     where = {CACHE: str(tmp_path / "shown")}
     assert f"{where[CACHE]}/data is empty" in cli("cache", **where).stdout

@@ -18,7 +18,7 @@ from minari.dataset.minari_storage import MinariStorage
 from minari.storage import remotes
 from minari.storage.remotes.cloud_storage import CloudStorage
 
-from dr3_ray.data import import_minari, load_dataset, verify
+from dr3_ray.data import import_minari, load_dataset, to_env_actions, verify
 from dr3_ray.data.spaces import named_parts
 from dr3_ray.errors import UserError
 from dr3_ray.observations import each_part
@@ -358,3 +358,135 @@ def test_hdf5_is_read_episode_by_episode(minari_home, tmp_path):
         file.create_group("notes")
     import_minari("corridor/order-v0", tmp_path / "out", gamma=GAMMA)
     assert_every_row(load_dataset(tmp_path / "out"), seen, CHOICE)
+
+
+def create(dataset_id, observations, actions, space, action_space, rewards=None):
+    """A Minari data set of one episode."""
+    steps = len(actions)
+    ended = np.arange(steps) == steps - 1
+    rewards = np.zeros(steps) if rewards is None else np.asarray(rewards)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        buffer = EpisodeBuffer(0, None, None, observations, actions, rewards, ended, ended)
+        minari.create_dataset_from_buffers(dataset_id, [buffer], observation_space=space, action_space=action_space)
+
+
+NOW, FOUR, ANY = 1_700_000_043, np.arange(4), np.inf
+TIMES = {
+    "float64": (spaces.Box(-ANY, ANY, (2,), np.float64), np.stack([NOW + FOUR, FOUR / 7], 1)),
+    "int64": (spaces.Box(0, 2**62, (2,), np.int64), np.stack([NOW + 60 * FOUR, FOUR], 1)),
+    "uint32": (spaces.Box(0, 2**32 - 1, (2,), np.uint32), np.stack([NOW + 0 * FOUR, FOUR], 1).astype(np.uint32)),
+    "nanoseconds": (spaces.Box(0, 2**63 - 1, (2,), np.int64), np.stack([2**53 + 1 + 0 * FOUR, FOUR], 1)),
+    "of one moment": (spaces.Box(0, ANY, (2,), np.float64), np.stack([NOW + 0.0 * FOUR, FOUR / 7], 1)),
+    "in a small range": (spaces.Box(0, ANY, (2,), np.float64), np.stack([1e5 + FOUR * 1e-4, 0.1 + 0 * FOUR], 1)),
+}
+
+
+@pytest.mark.spread(3)
+@pytest.mark.parametrize("case", TIMES)
+def test_times_that_float32_rounds_are_named(minari_home, tmp_path, cli, case):
+    space, observations = TIMES[case]
+    create("clock/times-v0", observations, np.zeros(3, np.int64), space, spaces.Discrete(2))
+    result = cli("import", "minari:clock/times-v0", "--out", tmp_path / "out")
+    error = np.abs(observations[:, 0].astype(np.longdouble) - observations[:, 0].astype(np.float32)).max()
+    assert result.returncode == 0 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"warning: float32 has rounded observations[0] by up to {float(error):.3g}")
+    assert "observations[1]" not in result.stderr
+    shown = cli("info", tmp_path / "out", COLUMNS="300").stdout
+    assert "float32 has rounded observations[0]" in shown and "rounded" in shown
+    with pytest.warns(UserWarning, match=r"observations\[0\] by up to"):
+        import_minari("clock/times-v0", tmp_path / "again")
+
+
+def test_rewards_that_float32_rounds_are_named(minari_home, tmp_path):
+    rewards = [1e8, 1e8 + 1, 1e8 + 2]
+    create("clock/rewards-v0", np.zeros((4, 1), np.float32), np.zeros(3, int), VECTOR_1, spaces.Discrete(2), rewards)
+    with pytest.warns(UserWarning, match=r"rewards by up to 2 \(1 of its range\)|rewards by up to"):
+        import_minari("clock/rewards-v0", tmp_path / "out")
+
+
+VECTOR_1 = spaces.Box(-1, 1, (1,))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.float16, np.float64])
+def test_actions_go_back_in_their_type_and_shape(minari_home, tmp_path, dtype):
+    space = spaces.Box(0, 100, (2, 3), dtype)
+    actions = np.arange(18).reshape(3, 2, 3).astype(dtype)
+    create("typed/actions-v0", np.zeros((4, 1), np.float32), actions, VECTOR_1, space)
+    import_minari("typed/actions-v0", tmp_path / "out")
+    dataset = load_dataset(tmp_path / "out")
+    stored = dataset.gather(torch.arange(3), ["actions"])["actions"]
+    back = to_env_actions(dataset.action_space, stored.numpy())
+    assert stored.shape == (3, 6) and (back.shape, back.dtype) == (actions.shape, dtype)
+    np.testing.assert_allclose(back, actions, atol=0 if np.dtype(dtype).kind in "iu" else 2e-5)
+    assert dataset.action_space.to_gymnasium() == space and dataset.spaces.n_actions == 6
+
+
+@pytest.mark.spread(3)
+@pytest.mark.parametrize("bound", [np.inf, 3.4e38, 1e10], ids=str)
+def test_bounds_that_say_nothing_are_taken_from_the_data_when_asked(minari_home, tmp_path, cli, bound):
+    actions = np.float32([[-0.5, 7], [1.5, 7], [0.25, 7]])
+    create("wide/bounds-v0", np.zeros((4, 1), np.float32), actions, VECTOR_1, spaces.Box(-bound, bound, (2,)))
+    result = cli("import", "minari:wide/bounds-v0", "--out", tmp_path / "out")
+    assert result.returncode == 2 and "--rescale-actions" in result.stderr and result.stderr.count("\n") == 1
+    result = cli("import", "minari:wide/bounds-v0", "--out", tmp_path / "out", "--rescale-actions")
+    assert result.returncode == 0 and "are the range of the recorded ones (-0.5 to 7)" in result.stderr
+    dataset = load_dataset(tmp_path / "out")
+    stored = dataset.gather(torch.arange(3), ["actions"])["actions"].numpy()
+    assert stored.tolist() == [[-1, 0], [1, 0], [-0.25, 0]]
+    np.testing.assert_array_equal(to_env_actions(dataset.action_space, stored), actions)
+    with pytest.raises(UserError, match="exclude each other"):
+        import_minari("wide/bounds-v0", tmp_path / "both", clip_actions=True, rescale_actions=True)
+
+
+def test_actions_in_the_middle_of_wide_bounds_are_named(minari_home, tmp_path):
+    actions = np.float32([[-0.5, 7], [1.5, 7], [0.25, 7]])
+    create("wide/middle-v0", np.zeros((4, 1), np.float32), actions, VECTOR_1, spaces.Box(-1e6, 1e6, (2,)))
+    with pytest.warns(UserWarning, match=r"actions\[0\] takes 1e-06 of its bounds \(-1e\+06 to 1e\+06\)"):
+        manifest = import_minari("wide/middle-v0", tmp_path / "out")
+    assert "--rescale-actions" in manifest.provenance.notes[0]
+
+
+def test_a_binary_observation_of_two_is_refused(minari_home, tmp_path):
+    create("odd/bits-v0", np.int8([[0, 1], [2, 0]]), np.zeros(1, int), spaces.MultiBinary(2), spaces.Discrete(2))
+    with pytest.raises(UserError, match="episode 0: an observation has other values than 0 and 1 in a binary space"):
+        import_minari("odd/bits-v0", tmp_path / "out")
+
+
+def views(dataset):
+    """Data sets that share episodes with one, and which they have."""
+    left, right = minari.split_dataset(dataset, [4, 3], seed=1)
+    sampled = [episode.id for episode in dataset.sample_episodes(5)]
+    nested = right.filter_episodes(lambda episode: episode.id != right.episode_indices[0])
+    return {
+        "whole": (dataset, range(12)),
+        "filtered": (dataset.filter_episodes(lambda episode: episode.id % 3 == 1), [1, 4, 7, 10]),
+        "split": (left, left.episode_indices),
+        "filtered of split": (nested, right.episode_indices[1:]),
+        "sampled": (minari.MinariDataset(dataset.storage, np.array(sampled)), sampled),
+    }
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_views_are_imported_with_their_episodes(minari_home, tmp_path, data_format):
+    seen = record(Corridor(), "corridor/viewed-v0", data_format)
+    for case, (view, wanted) in views(minari.load_dataset("corridor/viewed-v0")).items():
+        manifest = import_minari(view, tmp_path / case, gamma=GAMMA)
+        dataset = load_dataset(tmp_path / case)
+        assert dataset.episodes["episode_ids"].tolist() == sorted(wanted)
+        rewards = dataset.gather(torch.arange(len(dataset)), ["rewards"])["rewards"].tolist()
+        assert rewards == [step[1] for episode in sorted(wanted) for step in seen[episode][1]]
+        part = None if case == "whole" else f"{len(wanted)} of 12, chosen before the import"
+        assert manifest.provenance.details.get("episodes") == part
+        assert manifest.provenance.source == "minari:corridor/viewed-v0"
+
+
+def test_views_that_are_none(minari_home, tmp_path):
+    record(Corridor(), "corridor/viewed-v0")
+    dataset = minari.load_dataset("corridor/viewed-v0")
+    with pytest.raises(UserError, match="no episode of corridor/viewed-v0 is left"):
+        import_minari(dataset.filter_episodes(lambda episode: False), tmp_path / "out")
+    with pytest.raises(UserError, match="has episode 3 twice"):
+        import_minari(minari.MinariDataset(dataset.storage, np.array([3, 1, 3])), tmp_path / "out")
+    with pytest.raises(UserError, match="dict is not a Minari data set"):
+        import_minari({}, tmp_path / "out")

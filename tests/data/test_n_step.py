@@ -85,9 +85,9 @@ def test_the_parts_of_a_dict_are_those_of_the_same_steps(make_dataset: Any):
 def test_targets_by_definition(execution: str, make_population: Any):
     members = [{"gamma": 0.9, "n_step": 3, "seed": 4}, {"gamma": 0.5, "n_step": 3, "seed": 4}]
     population = make_population(find("DR3-DQN", "discrete"), members, execution)
-    indices, _ = population.batches.sampler.draw(slice(0, 2))
+    indices, _ = population.steps.batches.sampler.draw(slice(0, 2))
     again = make_population(find("DR3-DQN", "discrete"), members)
-    population.batches.sampler.load_state_dict(again.batches.sampler.state_dict(), step=0)
+    population.steps.batches.sampler.load_state_dict(again.steps.batches.sampler.state_dict(), step=0)
     expected = []
     for k, member in enumerate(members):
         targets = []

@@ -34,6 +34,14 @@ def test_a_key_has_its_own_words_at_every_step():
     assert torch.equal(words(keys[1:2], steps[:, 1:2], torch.arange(3)), found[:, 1:2, :12])
 
 
+def test_words_are_those_of_the_block_the_step_and_the_key():
+    step = 2**33 + 5  # it needs both halves of the counter
+    found = words(torch.tensor([[3, 4]]), torch.tensor([[step]]), torch.arange(3))[0, 0].view(3, 4)
+    for block in range(3):
+        answer = philox((torch.tensor(block), 0, 5, 2), (3, 4))
+        assert found[block].tolist() == [int(word) for word in answer]
+
+
 def test_distributions():
     found = words(torch.tensor([[7, 8]]), torch.zeros(1, 1, dtype=torch.int64), torch.arange(50_000))[0, 0]
     assert stats.kstest(normal(found).numpy(), "norm").pvalue > 1e-3

@@ -56,6 +56,7 @@ def python():
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 150, 999])
 def test_a_crash_while_writing_leaves_nothing_that_opens(python, tmp_path, after):
     writer = python(WRITE, tmp_path, 1_000_000, 100, 50, 2000)
@@ -70,6 +71,7 @@ def test_a_crash_while_writing_leaves_nothing_that_opens(python, tmp_path, after
             load_dataset(path)
 
 
+@pytest.mark.slow
 def test_a_crash_at_any_moment_leaves_whole_data_sets_only(python, tmp_path):
     """Small data sets in quick succession, so that most kills hit the moments around the manifest and the rename."""
     rng = np.random.default_rng(0)
@@ -115,6 +117,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.slow
 def test_processes_share_the_pages_of_a_data_set(python, make_dataset):
     path, _ = make_dataset(lengths=(100_000,) * 6, observation="bool", rows_per_shard=10**6)
     size = (path / "shard-00000.arrow").stat().st_size
@@ -131,6 +134,7 @@ def test_processes_share_the_pages_of_a_data_set(python, make_dataset):
         assert dirty == anonymous == 0
 
 
+@pytest.mark.slow
 def test_writing_needs_the_memory_of_one_shard(python, tmp_path):
     measure = WRITE + "import resource\nprint('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)\n"
     peaks = []

@@ -28,6 +28,7 @@ def assert_rows(dataset, rows, indices):
         assert torch.equal(values, expected), name
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),

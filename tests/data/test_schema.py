@@ -3,7 +3,7 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -162,12 +162,13 @@ def test_specs_that_contradict_themselves(values, says):
 
 def test_manifests_from_before_there_were_dicts_are_read():
     path = load_dataset("embedded:pendulum-replay").path / "manifest.json"
-    written = json.loads(path.read_text())
-    assert "spaces" not in written["observation_space"] and written["format"] == 1
+    written = json.loads(path.read_text()) | {"format": 1}
+    del written["digests"], written["observation_space"]["spaces"]
     assert Manifest.model_validate(written).observation_space == SpaceSpec.box([-1, -1, -8], [1, 1, 8], (3,))
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=60), st.floats(0, 1))
+@settings(deadline=None)  # scipy is imported in the first
 def test_monte_carlo_returns_are_the_backward_recursion(rewards, gamma):
     expected, total = [], 0.0
     for reward in reversed(rewards):

@@ -1,18 +1,19 @@
-"""Run `python -m dr3_ray.cli ARGS` for each JSON line on stdin, in a process forked after the slow imports.
+"""Run `python -m dr3_ray ARGS` for each JSON line on stdin, in a process forked after the slow imports.
 
 A real process with its own exit code and file descriptors, without the seconds that torch and minari take to load.
 """
 
 import json
 import os
-import runpy
 import sys
 import traceback
 from importlib import import_module
 
+from dr3_ray.cli.app import main
+
 for module in ("minari.dataset._storages.arrow_storage", "minari.dataset._storages.hdf5_storage", "rich.table"):
     import_module(module)
-for module in ("dr3_ray.data.minari", "dr3_ray.data.reader"):
+for module in ("dr3_ray.data.importers.minari", "dr3_ray.data.reader"):
     import_module(module)
 
 for line in sys.stdin:
@@ -26,7 +27,7 @@ for line in sys.stdin:
     sys.argv = ["dr3-ray", *request["args"]]
     code = 0
     try:
-        runpy.run_module("dr3_ray.cli", run_name="__main__")
+        main()
     except SystemExit as end:
         code = end.code or 0
     except BaseException:

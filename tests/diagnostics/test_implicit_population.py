@@ -6,16 +6,17 @@ import pytest
 import torch
 from torch import tensor
 
-from dr3_ray import batches
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
 from dr3_ray.diagnostics.implicit import sample_gradients
+from dr3_ray.training import batches
 from dr3_ray.types import Spaces
 from tests.diagnostics.brute_force import brute_force
 
 DOUBLE = torch.float64
 
 
+@pytest.mark.spread(3)
 @pytest.mark.parametrize("execution", ["in_turn", "stacked"])
 @pytest.mark.parametrize(
     "changed",
@@ -32,11 +33,11 @@ def test_a_population_by_brute_force(changed: dict[str, Any], execution: Any, ma
     population = make_population(find("DR3-SARSA", "continuous"), members, execution, dtype=DOUBLE)
     population.update(3)
     found = {layers: population.implicit_regularizer(layers) for layers in ("last", "all")}
-    rows = population.batches.probe()[0]
+    rows = population.steps.batches.probe()[0]
     goes_on = rows.next_actions_valid[0] * (1.0 - rows.terminateds[0])
     weights = torch.maximum(goes_on, rows.terminateds[0])
     assert 0.0 < goes_on.sum() < weights.sum() < 40.0  # rows that go on, terminal ones, and truncated ones
-    for view in population.views:
+    for view in population.steps.views:
         s, a, next_s, next_a = (
             each.expand(len(view.members), *each.shape[1:])
             for each in (rows.observations, rows.actions, rows.next_observations, rows.next_actions)
@@ -58,6 +59,7 @@ def test_without_a_critic_or_a_bootstrap(make_population: Any, monkeypatch: pyte
     assert found["second_term"].item() == 0.0 and found["r_td"].item() > 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_shape_checks")
 def test_bootstrapping_raises_the_second_term_and_dr3_does_not_let_it(make_population: Any):
     """Seen in nine seeds after 400 updates: 1.2 to 2.5 times the second term at the start, with DR3 0.68 to 0.91."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dr3_ray import load_dataset
+from dr3_ray.cli.app import main
 from dr3_ray.data import verify
 from dr3_ray.evaluation.collect import RECIPES, play
 from dr3_ray.evaluation.environments import make_environment
@@ -19,11 +20,23 @@ EMBEDDED = [name for name in RECIPES if name.startswith("embedded:")]
 
 
 def collect(source: str, out: Path, steps: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dr3_ray.cli", "data", "collect", source, "--out", str(out), "--steps", str(steps)]
+    command = [
+        sys.executable,
+        "-m",
+        "dr3_ray",
+        "data",
+        "collect",
+        source,
+        "--out",
+        str(out),
+        "--steps",
+        str(steps),
+    ]
     # MuJoCo writes its log where it runs
     return subprocess.run(command, capture_output=True, text=True, cwd=out.parent)
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_was_played_and_repeats_itself(tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert collect("embedded:pendulum-replay", tmp_path / name, 1250).returncode == 0
@@ -38,6 +51,7 @@ def test_the_command_writes_what_was_played_and_repeats_itself(tmp_path: Path) -
     assert "--steps 1250" in first.manifest.provenance.command
 
 
+@pytest.mark.slow
 def test_breakout_keeps_a_uniform_tenth(tmp_path: Path) -> None:
     done = collect("embedded:breakout-replay", tmp_path / "out", 5300)
     assert done.returncode == 0, done.stderr
@@ -46,6 +60,7 @@ def test_breakout_keeps_a_uniform_tenth(tmp_path: Path) -> None:
     assert data.observation_space.dtype == "bool" and data.manifest.environment == "minatar:breakout"
 
 
+@pytest.mark.slow
 def test_medium_is_what_the_policy_plays_after_the_learning(tmp_path: Path) -> None:
     done = collect("halfcheetah-medium", tmp_path / "medium", 1010)
     assert done.returncode == 0, done.stderr
@@ -80,6 +95,7 @@ def test_the_embedded_data_sets_are_under_six_megabytes_together() -> None:
 
 
 @pytest.mark.parametrize("source", ["embedded:nothing", "minari:x"])
-def test_what_cannot_be_collected_is_one_line(source: str, tmp_path: Path) -> None:
-    done = collect(source, tmp_path / "out", 10)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+def test_what_cannot_be_collected_is_one_line(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["data", "collect", source, "--out", str(tmp_path / "out"), "--steps", "10"])
+    assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ from torch import Tensor
 from dr3_ray import UserError
 from dr3_ray.algorithms.registry import find
 from dr3_ray.evaluation.fqe import FQEOptions, Policies, fitted_q_evaluation, own_start_value, start_rows
-from dr3_ray.member import Member, build_networks
+from dr3_ray.training.member import Member, build_networks
 from dr3_ray.types import Spaces
 from tests.algorithms.test_closed_form import GAMMA, SPACES, N, chain
 from tests.conftest import TableData
@@ -46,6 +46,7 @@ def greedy(tables: list[list[list[float]]]) -> Policies:
 LEFT, RIGHT = [1.0, 0.0], [0.0, 1.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", ["in_turn", "stacked"])
 def test_policies_on_a_chain_have_the_values_that_the_bellman_equation_gives(execution: str) -> None:
     """Always right: γ^(steps to the end); always left: nothing; left of state 2 only: nothing from state 1."""
@@ -62,6 +63,7 @@ def test_what_a_critic_promises_of_itself_is_its_greedy_value_at_the_start() -> 
     assert own_start_value(policies, data).tolist() == pytest.approx([0.4, (0.3 + 0.5) / 2])
 
 
+@pytest.mark.slow
 def test_continuous_policies_whose_reward_is_their_action() -> None:
     """Two steps, r = a in both: V(s0) = π(s0) + γ π(s1), and a linear critic on [s, a] can say so."""
     spaces = Spaces((2,), "continuous", 1)

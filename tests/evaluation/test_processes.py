@@ -13,13 +13,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from dr3_ray import UserError
 from dr3_ray.algorithms.registry import find
+from dr3_ray.data import SpaceSpec
+from dr3_ray.evaluation.contract import Recorded
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.processes import Process, Rollouts
-from dr3_ray.member import Member, build_networks
 from dr3_ray.networks.members import member_view
-from dr3_ray.population import act
+from dr3_ray.training.member import Member, build_networks
+from dr3_ray.training.population import act
 from dr3_ray.types import Spaces
+
+CART_POLE = partial(make_environment, "CartPole-v1")
+
+
+def recorded(make: Callable[[], Any]) -> Recorded:
+    """What data have that come from there."""
+    environment = make()
+    return Recorded("here", *map(SpaceSpec.from_gymnasium, (environment.observation_space, environment.action_space)))
 
 
 def policies(environment: str, members: int) -> Callable[[range], Any]:
@@ -32,12 +43,13 @@ def policies(environment: str, members: int) -> Callable[[range], Any]:
     return lambda rows: partial(act, spec, member_view(networks, list(rows)))
 
 
+@pytest.mark.spread(2)
 @pytest.mark.parametrize("environment", ["CartPole-v1", "gymnasium:Pendulum-v1"])
 def test_processes_play_what_one_plays(environment: str) -> None:
     policy, make = policies(environment, 5), partial(make_environment, environment)
-    alone, together = (Rollouts(make, 5, 2, processes) for processes in (1, 3))
+    alone, together = (Rollouts(make, recorded(make), 5, 2, processes) for processes in (1, 3))
     rounds = [[rollouts.play(policy, seeds) for seeds in ([1, 2], [3, 4])] for rollouts in (alone, together)]
-    for (ours, our_lengths), (theirs, their_lengths) in zip(*rounds, strict=True):
+    for (ours, our_lengths, *_), (theirs, their_lengths, *_) in zip(*rounds, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
         assert np.array_equal(our_lengths, their_lengths) and len(set(ours.ravel().tolist())) >= 3
     assert list(map(len, together._shares)) == [1, 2, 2]
@@ -47,7 +59,7 @@ def test_processes_play_what_one_plays(environment: str) -> None:
 
 
 def test_there_are_no_more_processes_than_members() -> None:
-    rollouts = Rollouts(partial(make_environment, "CartPole-v1"), 1, 2, 8)
+    rollouts = Rollouts(CART_POLE, recorded(CART_POLE), 1, 2, 8)
     assert not rollouts._others
     rollouts.close()
 
@@ -61,12 +73,12 @@ def left(observations: Tensor) -> Tensor:
 
 
 def test_what_fails_in_a_process_is_raised_here_and_its_end_is_told() -> None:
-    process = Process(partial(make_environment, "CartPole-v1"), 1, 1)
+    process = Process(CART_POLE, recorded(CART_POLE), 1, 1)
     process.begin(fails, [4])
     with pytest.raises(ValueError, match="no action"):
         process.end()
     process.begin(left, [4])
-    returns, lengths = process.end()
+    returns, lengths, *_ = process.end()
     assert returns.shape == (1, 1) and returns[0, 0] == lengths[0, 0] > 1
     process._process.kill()
     process.begin(left, [4])
@@ -75,18 +87,40 @@ def test_what_fails_in_a_process_is_raised_here_and_its_end_is_told() -> None:
     process.close()
 
 
+@pytest.mark.slow
 def test_processes_end_with_the_one_that_they_play_for() -> None:
     script = """
         import os, signal
-        from functools import partial
-        from dr3_ray.evaluation.environments import make_environment
         from dr3_ray.evaluation.processes import Process
-        from tests.evaluation.test_processes import left
-        process = Process(partial(make_environment, "CartPole-v1"), 1, 1)
+        from tests.evaluation.test_processes import CART_POLE, left, recorded
+        process = Process(CART_POLE, recorded(CART_POLE), 1, 1)
         process.begin(left, [0])
         process.end()
         os.kill(os.getpid(), signal.SIGKILL)
     """
     # what they print ends where all processes have that could
-    ended = subprocess.run([sys.executable, "-c", dedent(script)], stdout=subprocess.PIPE, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", dedent(script)], stdout=subprocess.PIPE, timeout=300)
     assert ended.returncode == -signal.SIGKILL
+
+
+def undecided(rows: range, observations: Tensor) -> Tensor:
+    """Left, but of member 3, whose critic has no largest value."""
+    chosen = left(observations)
+    if 3 in rows:
+        chosen[rows.index(3)] = -1
+    return chosen
+
+
+@pytest.mark.slow
+def test_processes_tell_of_whom_no_action_came_and_of_spaces_that_do_not_agree() -> None:
+    for processes in (1, 3):
+        rollouts = Rollouts(CART_POLE, recorded(CART_POLE), 5, 2, processes)
+        played = rollouts.play(lambda rows: partial(undecided, rows), [1, 2])
+        assert played.no_action.tolist() == [False, False, False, True, False] and not played.broken.any()
+        assert np.isnan(played.returns).all(1).tolist() == played.no_action.tolist()
+        rollouts.close()
+    process = Process(CART_POLE, recorded(partial(make_environment, "Acrobot-v1")), 1, 1)
+    process.begin(left, [4])
+    with pytest.raises(UserError, match=r"environment CartPole-v1 has observations .*, the data set here Box.*shapes"):
+        process.end()
+    process.close()

@@ -1,5 +1,6 @@
 """Rollouts against episodes played one by one, and the environments behind the names."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -9,8 +10,17 @@ import torch
 from torch import Tensor
 
 from dr3_ray import UserError
+from dr3_ray.data import SpaceSpec
+from dr3_ray.evaluation.contract import Recorded
 from dr3_ray.evaluation.environments import MINATAR_MAX_STEPS, make_environment
 from dr3_ray.evaluation.rollout import Rollout
+
+
+def rollout_of(make: Callable[[], Any], members: int, episodes: int) -> Rollout:
+    """Of policies trained on data that were recorded there."""
+    environment = make()
+    spaces = map(SpaceSpec.from_gymnasium, (environment.observation_space, environment.action_space))
+    return Rollout(make, Recorded("here", *spaces), members, episodes)
 
 
 def played_alone(name: str, policy: Any, seed: int) -> tuple[float, int]:
@@ -30,7 +40,7 @@ def test_each_member_plays_its_own_policy_from_the_same_starts() -> None:
         left = torch.zeros(observations.shape[1], dtype=torch.long)
         return torch.stack([left, (observations[1, :, 2] > 0).long()])
 
-    returns, lengths = Rollout(lambda: make_environment("CartPole-v1"), 2, 3).play(act, [7, 8, 9])
+    returns, lengths, *_ = rollout_of(lambda: make_environment("CartPole-v1"), 2, 3).play(act, [7, 8, 9])
     for episode, seed in enumerate((7, 8, 9)):
         expected = (
             played_alone("CartPole-v1", lambda _: 0, seed),
@@ -41,14 +51,14 @@ def test_each_member_plays_its_own_policy_from_the_same_starts() -> None:
 
 def test_actions_are_scaled_from_minus_one_one_to_the_box() -> None:
     """Pendulum's torque is in [−2, 2]: a policy that says 0.5 applies 1."""
-    rollout = Rollout(lambda: make_environment("gymnasium:Pendulum-v1"), 1, 2)
-    returns, lengths = rollout.play(lambda o: torch.full((1, o.shape[1], 1), 0.5), [3, 4])
+    rollout = rollout_of(lambda: make_environment("gymnasium:Pendulum-v1"), 1, 2)
+    returns, lengths, *_ = rollout.play(lambda o: torch.full((1, o.shape[1], 1), 0.5), [3, 4])
     alone = [played_alone("gymnasium:Pendulum-v1", lambda _: np.array([1.0], np.float32), seed) for seed in (3, 4)]
     assert returns[0].tolist() == pytest.approx([total for total, _ in alone]) and (lengths == 200).all()
 
 
 def test_a_second_round_repeats_the_first() -> None:
-    rollout = Rollout(lambda: make_environment("minatar:breakout"), 2, 4)
+    rollout = rollout_of(lambda: make_environment("minatar:breakout"), 2, 4)
     source = torch.Generator()
 
     def play() -> Any:
@@ -95,7 +105,7 @@ def test_the_parts_of_dict_observations_come_by_name() -> None:
         steps.append(int(image.max()) - 200)
         return torch.stack([(bright[0] < 7).long(), (place[1, :, 0] <= 3).long()])
 
-    returns, lengths = Rollout(Seek, 2, 2).play(act, [4, 5])
+    returns, lengths, *_ = rollout_of(Seek, 2, 2).play(act, [4, 5])
     assert returns.tolist() == [[5.0 + 6 + 7 + 6, 6.0 + 7 + 6 + 7], [3.0 + 4 + 3 + 4, 4.0 + 3 + 4 + 3]]
     assert (lengths == 4).all() and steps == [0, 1, 2, 3]
 
@@ -130,7 +140,7 @@ def test_a_minatar_game_is_cut_by_truncation_not_termination() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("minatar:pong", "no game 'pong': choose one of asterix"),
+        ("minatar:pong", "unknown game of MinAtar 'pong': known are asterix"),
         ("gymnasium:Nothing-v0", "'gymnasium:Nothing-v0' cannot be made"),
     ],
 )

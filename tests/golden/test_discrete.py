@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data.sampler import generator
-from dr3_ray.member import Member
 from dr3_ray.networks.encoders import StackedLinear
 from dr3_ray.regularizers.dr3 import dr3_penalty, with_dr3
+from dr3_ray.training.member import Member
 from dr3_ray.types import Spaces, Terms, Transition
 
 HERE = Path(__file__).parent
@@ -46,8 +46,9 @@ def ours(name: str, golden: Golden, noise: Any = None, **values: Any) -> tuple[n
             layer.weight.data[0, 0] = golden[f"weights/{network}/{n}.weight"].T
             layer.bias.data[0, 0, 0] = golden[f"weights/{network}/{n}.bias"]
     objective = spec.objective(options)
-    if member.dr3 is not None and member.dr3.dr3_coeff > 0.0:
-        objective = with_dr3(objective, member.dr3)
+    dr3 = member.regularizers["dr3"]
+    if dr3.dr3_coeff > 0.0:
+        objective = with_dr3(objective, dr3)
     batch = Transition(**{column: rows.unsqueeze(0) for column, rows in columns.items()})
     return networks, objective(networks, batch, noise or {}, 0)[0]
 

@@ -13,13 +13,14 @@ from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data import load_dataset
 from dr3_ray.data.n_step import FOLLOWED, gather_n_step
 from dr3_ray.data.resident import Resident
+from dr3_ray.data.resident import resident as data_on
 from dr3_ray.data.sampler import CountingSampler
-from dr3_ray.member import Member
 from dr3_ray.networks.convolutions import UNFOLDED, StackedConv2d
+from dr3_ray.networks.precision import matmul_precision
 from dr3_ray.networks.products import relu_layers
-from dr3_ray.population import Population
-from dr3_ray.precision import matmul_precision
-from tests.test_population import everything
+from dr3_ray.training.member import Member
+from dr3_ray.training.population import Population
+from tests.training.test_population import everything
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda")
@@ -59,9 +60,9 @@ def trained(population: Population, steps: Any = STEPS) -> dict[str, Tensor]:
 
 def test_graphs_do_what_they_were_recorded_from(spec: AlgorithmSpec, make: Any):
     recorded, plain = make(spec), make(spec)
-    plain.graphs = None
+    plain.compose(without=["graphs"])
     assert_equal(trained(recorded), trained(plain))
-    assert any(recorded.graphs._recorded.values()) and not recorded.diverged.any()
+    assert recorded.execution_report()["graphs"] and not recorded.diverged.any()
 
 
 def test_a_penalty_without_weight_is_measured_and_trains_nothing(critic_spec: AlgorithmSpec, make: Any):
@@ -75,8 +76,8 @@ def test_a_gpu_trains_as_a_cpu_does(spec: AlgorithmSpec, make: Any, make_populat
     """From the same draws, in float64, up to rounding: that of noise to float32 is each device's own."""
     on_gpu = make(spec, dtype=torch.float64)
     on_cpu = make_population(spec, [member.to_dict() for member in on_gpu.members], "in_turn", torch.float64)
-    sampler = on_gpu.batches.sampler
-    on_cpu.batches.sampler = CountingSampler(
+    sampler = on_gpu.steps.batches.sampler
+    on_cpu.steps.batches.sampler = CountingSampler(
         sampler.rows, sampler.batch_size, sampler.noise, [1, 2], torch.float64, torch.device("cpu")
     )
     ours, theirs = trained(on_gpu, (33, 32)), trained(on_cpu, (33, 32))
@@ -87,12 +88,13 @@ def test_a_gpu_trains_as_a_cpu_does(spec: AlgorithmSpec, make: Any, make_populat
 
 def test_nothing_waits_for_the_gpu(spec: AlgorithmSpec, make: Any):
     population = make(spec)
+    population.compose(without=["graphs"])
     population.update(2)
-    view = population.views[0]
+    view = population.steps.views[0]
     view.networks.train()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        summed, _ = population.steps(view, population.step, 3)
+        summed, _ = population.run(view, population.step, 3)
         with pytest.raises(RuntimeError):
             summed.tolist()  # which waits
     finally:
@@ -118,7 +120,7 @@ def test_members_are_cut_out(make: Any):
     population = make(find("DR3-IQL", "continuous"), [{"seed": k, "critic_lr": 1e-3 * (1 + k)} for k in range(4)])
     population.update(40)
     kept = population.keep([0, 2])
-    assert kept.batches.data is population.batches.data
+    assert kept.steps.batches.data is population.steps.batches.data
     population.update(40), kept.update(40)
     for name, values in kept.networks.state_dict().items():
         torch.testing.assert_close(values, population.networks.state_dict()[name][[0, 2]], rtol=1e-4, atol=1e-5)
@@ -128,7 +130,7 @@ def test_members_are_cut_out(make: Any):
 def test_layers_draw_noise_within_graphs(changed: dict[str, Any], make: Any):
     spec = find("DR3-DQN", "discrete")
     recorded, plain = (make(spec, [changed | {"seed": seed} for seed in (1, 2)]) for _ in range(2))
-    plain.graphs = None
+    plain.compose(without=["graphs"])
     assert_equal(trained(recorded), trained(plain))
 
 
@@ -139,11 +141,13 @@ def test_eigenvalues_are_found_without_graphs(make: Any):
     assert not population.diverged.any()
 
 
+@pytest.mark.parametrize("subset", ["", "?take=best:0.5", "?take=uniform:0.5"])
 @pytest.mark.parametrize("source", ["embedded:breakout-replay", "embedded:pendulum-replay"])
-def test_columns_on_the_gpu_are_those_of_the_data_set(source: str):
-    data = load_dataset(source)
+def test_columns_on_the_gpu_are_those_of_the_data_set(source: str, subset: str):
+    data = load_dataset(source + subset)
     columns = sorted({*FOLLOWED, "observations", "actions", "next_observations", "next_actions_valid"})
-    on_gpu, indices = Resident(data, columns, GPU), torch.randint(len(data), (3, 50))
+    on_gpu, indices = data_on(data, columns, GPU, 3), torch.randint(len(data), (3, 50))
+    assert isinstance(on_gpu, Resident) and len(on_gpu) == len(data)
     for ours, theirs in (
         (on_gpu.gather(indices.to(GPU), columns), data.gather(indices, columns)),
         (gather_n_step(on_gpu, indices.to(GPU), columns, 3), gather_n_step(data, indices, columns, 3)),
@@ -185,10 +189,10 @@ def test_rounded_training_is_near_the_exact_one(precision: str, spec: AlgorithmS
     )
     for population in (exact, near):
         population.update(2)
-    for name, part in exact.parts.items():
-        moved = (part.values - near.parts[name].values).abs().max()
+    for name, part in exact.steps.parts.items():
+        moved = (part.values - near.steps.parts[name].values).abs().max()
         assert moved < 2 * 2.1 * exact.members[0].step_size(name)
-    assert any(not torch.equal(part.values, near.parts[name].values) for name, part in exact.parts.items())
+    assert any(not torch.equal(part.values, near.steps.parts[name].values) for name, part in exact.steps.parts.items())
 
 
 @pytest.mark.parametrize("form", ["fp32", "bf16"])
@@ -242,7 +246,7 @@ def test_images_and_every_member_its_own_settings(make: Any):
         made = [Member.from_dict(spec, {"hidden_sizes": [32], "batch_size": 16, **each}) for each in some]
         population = Population.of(spec, made, data, data.spaces, to="cuda")
         population.update(48)
-        return population.parts["critic"].values
+        return population.steps.parts["critic"].values
 
     together = run(members)
     for k, member in enumerate(members):

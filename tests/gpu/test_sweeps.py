@@ -9,11 +9,12 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 import dr3_ray
-from dr3_ray.graphs import Graphs
-from dr3_ray.sweep.calibration import choices, measure
-from dr3_ray.sweep.directory import read_run
-from dr3_ray.sweep.run import run_sweep
-from dr3_ray.sweep.spec import SweepSpec, members
+from dr3_ray.runs.directory import read_run
+from dr3_ray.sweep.packs.calibration import choices, measure
+from dr3_ray.sweep.run import train_sweep
+from dr3_ray.sweep.spec.problems import members
+from dr3_ray.sweep.spec.spec import SweepSpec
+from dr3_ray.training.execution.cuda_graphs import CudaGraphs
 from tests.sweep.conftest import statuses, wait_for
 from tests.sweep.disturbed import checkpoints, meanwhile, outcome, raylet_of, sweep, trial_of
 
@@ -73,8 +74,8 @@ def test_trials_in_a_used_process_leave_no_memory_of_the_gpu_behind():
 
 def test_what_is_measured_for_a_plan_are_replayed_graphs(monkeypatch):
     graphs = []
-    run = Graphs.run
-    monkeypatch.setattr(Graphs, "run", lambda self, *given: (graphs.append(self), run(self, *given))[1])
+    run = CudaGraphs.__call__
+    monkeypatch.setattr(CudaGraphs, "__call__", lambda self, *given: (graphs.append(self), run(self, *given))[1])
     spec = SweepSpec(
         datasets=["embedded:breakout-replay"], seeds=4, coefficients=[0.1], steps=100, evaluations=1, environment="none"
     )
@@ -99,7 +100,7 @@ def test_a_sweep_shares_the_gpu_between_packs_of_a_size_that_it_chose(cluster, t
         options={"hidden_sizes": [32]},
         out=tmp_path / "run",
     )
-    report = run_sweep(spec)
+    report = train_sweep(spec)
     assert report.statuses == {"finished": 16}
     assert "pack auto: up to " in capfd.readouterr().err
     assert read_run(spec.out)["pack"]["limit"] == 8  # two at a time have as many
@@ -107,14 +108,14 @@ def test_a_sweep_shares_the_gpu_between_packs_of_a_size_that_it_chose(cluster, t
 
 def test_a_sweep_whose_trial_is_killed_on_the_gpu_ends_as_one_left_alone(cluster, tmp_path):
     alone, killed = tmp_path / "alone", tmp_path / "killed"
-    run_sweep(sweep(alone, gpus=1))
+    train_sweep(sweep(alone, gpus=1))
 
     def kill() -> None:
         wait_for(lambda: len(checkpoints(killed)) >= 3)
         trial_of(raylet_of(os.getpid())).kill()
 
     thread = meanwhile(kill)
-    run_sweep(sweep(killed, gpus=1, retries=2))
+    train_sweep(sweep(killed, gpus=1, retries=2))
     thread.join()
     assert outcome(killed) == outcome(alone)
     assert statuses(killed) == {"finished": 4}

@@ -28,9 +28,10 @@ def test_value_and_gradient_by_hand():
 
 
 def test_kappa_of_each_member():
-    quantiles, targets = torch.zeros(2, 1, 1), torch.full((2, 1, 1), 3.0)
-    loss = quantile_huber(quantiles, targets, tensor([1.0, 4.0]).view(-1, 1, 1, 1))
-    torch.testing.assert_close(loss, tensor([[0.5 * 2.5], [0.5 * 4.5]]))  # linear beyond 1; still square at 3
+    quantiles, targets = torch.zeros(3, 1, 1), torch.full((3, 1, 1), 3.0)
+    loss = quantile_huber(quantiles, targets, tensor([1.0, 2.0, 4.0]).view(-1, 1, 1, 1))
+    # linear beyond 1 and beyond 2, where it is κ (3 − ½κ); still square at 3
+    torch.testing.assert_close(loss, tensor([[0.5 * 2.5], [0.5 * 4.0], [0.5 * 4.5]]))
 
 
 def test_its_minimum_are_the_quantiles():

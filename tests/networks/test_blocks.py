@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
 from dr3_ray.algorithms import cql_continuous
 from dr3_ray.algorithms.registry import find
@@ -12,7 +11,7 @@ from dr3_ray.data.sampler import generator
 from dr3_ray.networks import blocks
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic
-from dr3_ray.regularizers.baselines import Baselines, change_critic
+from dr3_ray.regularizers.registry import REGULARIZERS
 from dr3_ray.types import Spaces
 
 ROWS, SAMPLES, ACTIONS = 13, 4, 2
@@ -35,6 +34,15 @@ def case(members: int, **settings):
         draw(members, ROWS, SAMPLES),
     )
     return critic, partial(cql_continuous.gap_of, stacked, critic), columns
+
+
+def change(critic, values, seeds):
+    """Let every regulariser change the critic, by those of its options that are in `values`."""
+    for each in REGULARIZERS.values():
+        own = each.options.from_dict({name: value for name, value in values.items() if name in each.options.names()})
+        if each.change:
+            sources = [generator(seed, "networks", "cpu") for seed in seeds]
+            each.change(critic, each.options.stack([own] * len(seeds)), sources)
 
 
 def gradient(critic, mean):
@@ -84,9 +92,8 @@ def test_a_critic_that_draws_noise_or_keeps_a_state_sees_all_rows_at_once(option
     monkeypatch.setattr(blocks, "CACHED", 1)
     critic, _, _ = case(1)
     assert blocks.rows_in_cache(critic, SAMPLES, ROWS) == 1
-    networks = nn.ModuleDict({"critic": critic})
-    change_critic(networks, Baselines.stack([Baselines.from_dict(option)]), [[generator(0, "networks", "cpu")]])
-    assert blocks.rows_in_cache(networks.critic, SAMPLES, ROWS) is None
+    change(critic, option, [0])
+    assert blocks.rows_in_cache(critic, SAMPLES, ROWS) is None
 
 
 @pytest.mark.parametrize(
@@ -98,8 +105,7 @@ def test_a_critic_that_draws_noise_or_keeps_a_state_sees_all_rows_at_once(option
 def test_values_alone_are_those_of_a_whole_pass(changes, critics):
     """Of all critics or of the first, for one action a state and for several, with their gradients."""
     critic, _, (observations, actions, samples, _) = case(2)
-    sources = [[generator(seed, "networks", "cpu") for seed in range(2)]]
-    change_critic(nn.ModuleDict({"critic": critic}), Baselines.stack([Baselines.from_dict(changes)] * 2), sources)
+    change(critic, changes, [0, 1])
     critic.to(torch.float64).eval()
     for some in (actions, samples):
         some = some.clone().requires_grad_()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dr3_ray.networks import products
-from dr3_ray.precision import matmul_precision
+from dr3_ray.networks.precision import matmul_precision
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 

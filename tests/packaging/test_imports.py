@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "dr3_ray"
-LAYERS_WITH_RAY = {"rllib", "sweep", "cluster"}
+LAYERS_WITH_RAY = {"rllib", "sweep", "cluster", "evolution", "compat"}
 
 
 def modules_after(statement: str) -> set[str]:
@@ -29,6 +29,7 @@ def test_the_package_imports_neither_ray_nor_torch():
     assert not {"ray", "torch"} & modules_after("import dr3_ray, dr3_ray.errors")
 
 
+@pytest.mark.slow
 def test_only_the_layers_around_rllib_import_ray():
     """Each module of the layers that do without Ray, imported on its own terms, in one interpreter."""
     names = [info.name for info in pkgutil.iter_modules([str(PACKAGE)]) if info.name not in LAYERS_WITH_RAY]
@@ -41,18 +42,20 @@ def test_only_the_layers_around_rllib_import_ray():
     assert "ray" not in modules_after(walk)
 
 
-@pytest.mark.parametrize("library", ["matplotlib", "minari", "h5py", "pandas"])
-def test_the_training_core_starts_without(library):
-    layers = ("losses", "regularizers", "networks", "diagnostics", "algorithms", "population")
-    assert library not in modules_after("import " + ", ".join(f"dr3_ray.{layer}" for layer in layers))
+def test_the_training_core_starts_without_what_it_does_not_need():
+    layers = ("losses", "regularizers", "networks", "diagnostics", "algorithms", "training")
+    names = modules_after("import " + ", ".join(f"dr3_ray.{layer}" for layer in layers))
+    assert not {"matplotlib", "minari", "h5py", "pandas"} & names
 
 
+@pytest.mark.slow
 def test_a_trial_starts_without_the_parts_of_scipy():
     """Half a second, of whose results a trial has none."""
-    names = every_module_after("import dr3_ray.sweep.trainable, dr3_ray.rllib")
+    names = every_module_after("import dr3_ray.sweep.trials.trainable, dr3_ray.rllib")
     assert "ray.rllib" in names and not {"scipy.signal", "scipy.stats", "scipy.linalg"}.intersection(names)
 
 
+@pytest.mark.slow
 def test_the_driver_of_a_sweep_does_without_what_trains_and_what_logs(tmp_path):
     """RLlib, and MLflow and W&B, which Ray would import: two seconds."""
     sweep = f"""
@@ -65,13 +68,14 @@ run_sweep(SweepSpec(**what, **size))"""
     assert not {"ray.rllib", "mlflow", "wandb"}.intersection(names)
 
 
+@pytest.mark.slow
 def test_the_first_update_does_not_wait_for_sympy():
     """Which torch imports, in half a second, to compare the shapes of gradients that it is given."""
     train = """
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
-from dr3_ray.member import Member
-from dr3_ray.population import Population
+from dr3_ray.training.member import Member
+from dr3_ray.training.population import Population
 data, algorithm = load_dataset("embedded:breakout-replay"), find("DR3-CQL", "discrete")
 members = [Member.from_dict(algorithm, {"hidden_sizes": [8], "dr3_coeff": 0.1, "seed": seed}) for seed in (0, 1)]
 Population.of(algorithm, members, data, data.spaces).update(1)"""

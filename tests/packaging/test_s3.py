@@ -1,9 +1,11 @@
 """Tune keeps results on s3:// with the core dependencies alone: a real run against a server on this machine."""
 
+import pytest
 import ray
 from ray import tune
 
 
+@pytest.mark.slow
 def test_tune_reads_back_what_it_stored(bucket):
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EMBEDDED_LIMIT = 6_000_000
 
@@ -54,4 +56,4 @@ def test_the_data_sets_stay_small(wheel):
 
 def test_the_command_is_declared(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert "dr3-ray = dr3_ray.cli:main" in wheel.read(name).decode()
+    assert "dr3-ray = dr3_ray.__main__:main" in wheel.read(name).decode()

@@ -1,6 +1,7 @@
 """The schedule of c0, and c0 as a multiplier that holds what it penalises."""
 
 import io
+import math
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ from torch import tensor
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.errors import UserError
-from dr3_ray.member import Member
 from dr3_ray.regularizers.dr3 import LogMultiplier, schedule
+from dr3_ray.training.member import Member
 
 
 def test_schedules_by_hand():
@@ -29,16 +30,17 @@ def test_the_coefficient_warms_up_in_the_loss(make_population: Any):
 
 
 def test_dual_ascent_by_hand():
-    multiplier = LogMultiplier(5)
+    multiplier = LogMultiplier(7)
     limit = LogMultiplier.LIMIT
-    multiplier.log_multiplier.data = tensor([0.5, 0.5, limit, limit, -limit])
-    violation = tensor([2.0, -3.0, 2.0, -3.0, -3.0])
+    assert limit == pytest.approx(math.log(100.0))  # c0 stays within a hundredth and a hundred times dr3_coeff
+    multiplier.log_multiplier.data = tensor([0.5, 0.5, limit, limit, -limit, limit, -limit])
+    violation = tensor([2.0, -3.0, 2.0, -3.0, -3.0, -0.1, 0.1])
     loss = multiplier.loss(violation)
     # at either limit only what leads back counts
-    torch.testing.assert_close(loss, tensor([-1.0, 1.5, 0.0, 3.0 * limit, 0.0]))
+    torch.testing.assert_close(loss, tensor([-1.0, 1.5, 0.0, 3.0 * limit, 0.0, 0.1 * limit, 0.1 * limit]))
     loss.sum().backward()
     assert multiplier.log_multiplier.grad is not None
-    assert multiplier.log_multiplier.grad.tolist() == [-2.0, 3.0, 0.0, 3.0, 0.0]
+    assert multiplier.log_multiplier.grad.tolist() == pytest.approx([-2.0, 3.0, 0.0, 3.0, 0.0, 0.1, -0.1])
 
 
 @pytest.mark.parametrize("name", ["DR3-DQN", "DR3-SARSA"])
@@ -62,6 +64,7 @@ def test_one_step_by_definition(name: str, execution: str, make_population: Any)
     torch.testing.assert_close(second["loss_dr3"], second["dr3_weight"] * second["dr3_penalty"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_shape_checks")
 def test_it_holds_the_dot_product(make_population: Any):
     spec = find("DR3-DQN", "discrete")
@@ -107,3 +110,5 @@ def test_it_waits_for_the_critic(make_population: Any):
 def test_a_threshold_that_is_no_cosine_fails():
     with pytest.raises(UserError, match="dr3_threshold = 2 is not a cosine: choose one from -1 to 1"):
         Member.from_dict(find("DR3-DQN", "discrete"), {"dr3_adaptive": "cosine", "dr3_threshold": 2.0})
+    for held, threshold in (("dot_product", 2.0), ("cosine", 1.0), ("cosine", -1.0)):
+        Member.from_dict(find("DR3-DQN", "discrete"), {"dr3_adaptive": held, "dr3_threshold": threshold})

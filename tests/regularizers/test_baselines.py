@@ -9,8 +9,10 @@ from torch import tensor
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.errors import UserError
-from dr3_ray.member import Member
-from dr3_ray.regularizers.baselines import Baselines, bottleneck_kl, feature_l2, srank_penalty, with_baselines
+from dr3_ray.regularizers.bottleneck import bottleneck_kl
+from dr3_ray.regularizers.feature_l2 import FeatureL2, feature_l2, with_feature_l2
+from dr3_ray.regularizers.srank import SRank, srank_penalty, with_srank
+from dr3_ray.training.member import Member
 from dr3_ray.types import Backup, Terms, Transition
 
 # singular values 3 and 2, each with its own axis: the gradients are ±2 σ there, and 2 φ / 3 of the mean square
@@ -42,7 +44,8 @@ def test_the_wrapper_by_hand():
     def base(*_: Any) -> tuple[Terms, Backup]:
         return Terms({"critic": tensor([7.0])}, {}), Backup(phi, torch.zeros(1, 3), torch.ones(1, 3))
 
-    terms, _ = with_baselines(base, Baselines(srank_coeff=0.1, feature_l2_coeff=0.3))({}, Transition(PHI, PHI), {}, 0)
+    both = with_feature_l2(with_srank(base, SRank(srank_coeff=0.1)), FeatureL2(feature_l2_coeff=0.3))
+    terms, _ = both({}, Transition(PHI, PHI), {}, 0)
     assert {name: loss.item() for name, loss in terms.losses.items()} == pytest.approx(
         {"critic": 7.0, "srank": 0.1 * (5.0 + 20.0) / 2.0, "feature_l2": 0.3 * (13.0 + 52.0) / 6.0}
     )
@@ -51,11 +54,13 @@ def test_the_wrapper_by_hand():
     torch.testing.assert_close(gradient[0], torch.stack([first, 2.0 * first]))
 
 
-def test_without_a_weight_no_eigenvalue_is_sought(monkeypatch):
+@pytest.mark.parametrize("rows", [1, 3])
+def test_without_a_weight_no_eigenvalue_is_sought(monkeypatch, rows):
     monkeypatch.setattr(torch.linalg, "eigvalsh", None)
-    phi = PHI.view(1, 1, *PHI.shape)
-    backup = Backup(phi, torch.zeros(1, 3), torch.ones(1, 3))
-    penalized = with_baselines(lambda *_: (Terms({}, {}), backup), Baselines(feature_l2_coeff=0.3))
+    phi = PHI[:rows].view(1, 1, rows, 2)
+    backup = Backup(phi, torch.zeros(1, rows), torch.ones(1, rows))
+    ranked = with_srank(lambda *_: (Terms({}, {}), backup), SRank())
+    penalized = with_feature_l2(ranked, FeatureL2(feature_l2_coeff=0.3))
     terms, _ = penalized({}, Transition(PHI, PHI), {}, 0)
     assert terms.losses["srank"].tolist() == [0.0] and terms.losses["feature_l2"].item() > 0.0
 
@@ -92,11 +97,11 @@ def test_they_stand_beside_dr3_each_member_with_its_own_weights(kind: str, execu
         {"dr3_coeff": 0.0, "srank_coeff": 0.0, "feature_l2_coeff": 0.3, "seed": 1},
     ]
     population = make_population(find("DR3-CQL", kind), members, execution)
-    networks, rows = population.networks, [population.batches.sampler.generators[k].get_state() for k in range(2)]
-    indices, _ = population.batches.sampler.draw(slice(0, 2))
-    for source, state in zip(population.batches.sampler.generators, rows, strict=True):
+    networks, rows = population.networks, [population.steps.batches.sampler.generators[k].get_state() for k in range(2)]
+    indices, _ = population.steps.batches.sampler.draw(slice(0, 2))
+    for source, state in zip(population.steps.batches.sampler.generators, rows, strict=True):
         source.set_state(state)
-    batch = population.batches.gather(indices)
+    batch = population.steps.batches.gather(indices)
     phi = networks.critic.features(batch.observations, batch.actions)
     metrics = population.update(1)
     srank, l2 = srank_penalty(phi).mean(1), phi.square().sum(-1).mean((1, 2))

@@ -12,11 +12,11 @@ from torch import Tensor, nn, tensor
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError
-from dr3_ray.member import Member
 from dr3_ray.networks.encoders import SpectralLinear, StackedLinear
 from dr3_ray.networks.stochastic import Bottleneck, Dropout
-from dr3_ray.regularizers.baselines import bottleneck_kl
-from tests.test_population import assert_equal, everything
+from dr3_ray.regularizers.bottleneck import bottleneck_kl
+from dr3_ray.training.member import Member
+from tests.training.test_population import assert_equal, everything
 
 SPECS = [find("DR3-DQN", "discrete"), find("DR3-REM", "discrete"), find("DR3-CQL", "continuous")]
 CHANGES: list[dict[str, Any]] = [
@@ -101,13 +101,13 @@ def test_the_power_iteration_follows_the_weights_in_training_only():
 def test_weight_decay_shrinks_the_critic_and_nothing_else(make_population: Any):
     members = [{"critic_weight_decay": decay, "critic_lr": 0.0, "actor_lr": 0.0} for decay in (0.5, 0.0)]
     population = make_population(find("DR3-CQL", "continuous"), members, "stacked")
-    part = population.parts["critic"]
+    part = population.steps.parts["critic"]
     before = part.values.clone()
     population.update(1)
     assert torch.equal(part.values, before)  # it is taken times the step size
     members = [{"critic_weight_decay": decay, "critic_lr": 0.1} for decay in (0.5, 0.0)]
     population = make_population(find("DR3-CQL", "continuous"), members, "stacked")
-    part, actor = population.parts["critic"], population.parts["actor"]
+    part, actor = population.steps.parts["critic"], population.steps.parts["actor"]
     before = part.values.clone()
     population.update(1)
     # the first step of equal seeds differs by step size · λ · parameter alone
@@ -115,6 +115,8 @@ def test_weight_decay_shrinks_the_critic_and_nothing_else(make_population: Any):
     assert torch.equal(actor.values[0], actor.values[1])
 
 
+@pytest.mark.spread(3)
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize("algorithm", SPECS, ids=lambda spec: spec.name)
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_a_changed_critic_trains_like_any_other(algorithm: Any, change: dict[str, Any], make_population: Any):
@@ -152,7 +154,7 @@ def test_targets_and_acting_are_without_noise(algorithm: Any, make_population: A
     population.update(2)
     observations = torch.randn(1, 5, 2, 3)
     assert torch.equal(population.act(observations), population.act(observations))
-    view, batch = population.views[0], next(population.batches.stream(slice(0, 1), 1))[0]
+    view, batch = population.steps.views[0], next(population.steps.batches.stream(slice(0, 1), 1))[0]
     view.networks.train()
     with torch.no_grad():
         for critic in (view.networks.critic, view.networks.target_critic):
@@ -171,6 +173,20 @@ def test_phi_is_the_drawn_input_of_the_last_layer(make_population: Any):
     torch.testing.assert_close(q, phi @ critic.head.weight + critic.head.bias)
     metrics = population.update(1)
     assert metrics["loss_bottleneck"] > 0.0
+
+
+def test_the_bottlenecks_loss_is_its_weight_times_the_divergence_averaged_over_rows_and_critics(make_population: Any):
+    warnings.simplefilter("ignore", UserWarning)
+    members = [{"critic_bottleneck": True, "bottleneck_coeff": weight} for weight in (0.2, 0.5)]
+    population = make_population(find("DR3-CQL", "continuous"), members, "stacked")
+    view, batches = population.steps.views[0], population.steps.batches
+    indices, noise = batches.sampler.draw(view.rows)
+    batch = batches.gather(indices)
+    mean, log_std = population.networks.critic.posterior(batch.observations, batch.actions)  # [K, C, B, F]
+    normal, standard = torch.distributions.Normal(mean, log_std.exp()), torch.distributions.Normal(0.0, 1.0)
+    divergence = torch.distributions.kl_divergence(normal, standard).sum(-1).mean((1, 2))
+    terms, _ = view.objective(view.networks, batch, noise, 0)
+    torch.testing.assert_close(terms.losses["bottleneck"], tensor([0.2, 0.5]) * divergence)
 
 
 def encoders(module: nn.Module) -> list[Tensor]:

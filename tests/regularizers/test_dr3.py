@@ -12,9 +12,10 @@ from torch import Tensor, nn, tensor
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data.sampler import generator
+from dr3_ray.losses.features import feature_dot
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
-from dr3_ray.regularizers.dr3 import DR3, dr3_penalty, feature_dot, multiplier_networks, with_dr3
+from dr3_ray.regularizers.dr3 import DR3, dr3_penalty, multiplier_networks, with_dr3
 from dr3_ray.types import Backup, Terms, Transition
 
 
@@ -179,7 +180,7 @@ def test_the_penalty_is_computed_at_the_backups_action_by_the_online_critic(make
     population.networks.target_critic.requires_grad_(False)
     for parameter in population.networks.target_critic.parameters():
         parameter.fill_(torch.nan)  # a target that stood on either side would show
-    view = population.views[0]
+    view = population.steps.views[0]
     indices = torch.arange(60).unsqueeze(0)
     batch = Transition(**data.gather(indices, population.spec.columns))
     terms, _ = view.objective(view.networks, batch, {}, 0)
@@ -192,9 +193,9 @@ def test_the_penalty_is_computed_at_the_backups_action_by_the_online_critic(make
 
 def test_the_actor_gets_no_gradient(make_population: Any):
     population = make_population(find("DR3-CQL", "continuous"), [{"dr3_coeff": 1.0}])
-    view = population.views[0]
-    indices, noise = population.batches.sampler.draw(view.rows)
-    terms, _ = view.objective(view.networks, population.batches.gather(indices), noise, 0)
+    view = population.steps.views[0]
+    indices, noise = population.steps.batches.sampler.draw(view.rows)
+    terms, _ = view.objective(view.networks, population.steps.batches.gather(indices), noise, 0)
     parameters = [*view.networks.actor.parameters(), *view.networks.temperature.parameters()]
     critic = list(view.networks.critic.encoder.parameters())
     gradients = torch.autograd.grad(terms.losses["dr3"], parameters + critic, allow_unused=True)
@@ -202,6 +203,7 @@ def test_the_actor_gets_no_gradient(make_population: Any):
     assert all(gradient is not None and gradient.any() for gradient in gradients[len(parameters) :])
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_without_a_coefficient_it_is_the_base_algorithm_to_the_bit(critic_spec: Any, make_population: Any):
     wrapped = make_population(critic_spec, [{"dr3_coeff": 0.0, "seed": 3}])
     base = make_population(critic_spec, [{"seed": 3}], regularized=False)

@@ -1,5 +1,6 @@
 """The page as a parser and as a real browser see it."""
 
+import io
 import json
 import re
 import shutil
@@ -10,14 +11,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
+from rich.console import Console
 
 from dr3_ray.data import Provenance, SpaceSpec, episode_columns, load_dataset, write_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.report import html, write_report
-from dr3_ray.report.figures import palette
-from dr3_ray.report.reader import load_run
-from dr3_ray.report.tables import cell, columns, summarize
+from dr3_ray.report.lines import LEGEND, key, line, palette
+from dr3_ray.report.reader import read_tables
+from dr3_ray.report.tables import cell, columns, outcomes, summarize
+from dr3_ray.report.verdict import judge
 
 COEFFICIENTS = (0.0, 1e-2, 1e-1)
 
@@ -91,7 +96,7 @@ def test_every_link_leads_to_a_file_beside_the_page(page, messy):
 
 
 def test_every_run_is_named_with_its_status_and_its_error(page, messy):
-    for member, row in load_run(messy).members.iterrows():
+    for member, row in read_tables(messy).members.iterrows():
         start = page.text.index(member)
         line = page.text[start : start + 300].split("DR3-CQL")[0]
         assert line.split() == [member, row["status"]]
@@ -102,7 +107,7 @@ def test_every_run_is_named_with_its_status_and_its_error(page, messy):
 
 
 def test_the_numbers_on_the_page_are_those_of_the_summary(page, messy):
-    summary = summarize(load_run(messy))
+    summary = summarize(read_tables(messy))
     for _, rows in summary.groupby("dataset"):
         for _, row in rows.iterrows():
             texts = [" ".join(cell(row, key)).strip() for key in columns(rows)]
@@ -135,20 +140,65 @@ def test_command_versions_and_specification_are_there_to_the_letter(page):
     assert '"seeds": 3' in page.text
 
 
-def test_a_finding_names_the_best_setting_and_the_doubt(demo, demo_page):
+def test_the_page_begins_with_the_verdict_over_all_tables_and_links_to_them(new_run):
+    writer = new_run(axes=("dr3_coeff", "batch_size", "tau"))
+    for size in (8, 16):
+        for tau in (0.1, 0.2, 0.3):
+            for c in COEFFICIENTS:
+                for seed in range(2):
+                    writer.add(dr3_coeff=c, seed=seed, batch_size=size, tau=tau)
+    page = Page(write_report(writer.write()).page)
+    assert page.text.index("Verdict: DR3-CQL · breakout-replay") < page.text.index("Tables") < page.text.index("How to")
+    assert "The 10 best of 18 settings by final return" in page.text
+    anchors = [link.removeprefix("#") for link in page.links if link.startswith("#dr3")]
+    assert len(anchors) == 10 + 6 and len(set(anchors)) == 6
+    assert all(page.source.count(f'id="{anchor}"') == 1 for anchor in anchors)
+
+
+def test_the_terminal_prints_the_verdict_and_ten_settings(new_run):
+    writer = new_run(axes=("dr3_coeff", "tau"))
+    for tau in range(1, 9):
+        for c in COEFFICIENTS:
+            writer.add(dr3_coeff=c, tau=tau / 10)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(write_report(writer.write()).table)
+    text = console.export_text()
+    assert "the 10 highest final returns of 24 settings" in text
+    assert len(text.splitlines()) < 50 and text.index("settings are tied") < text.index("highest final returns")
+
+
+@pytest.mark.parametrize(("count", "bars"), [(8, 0), (9, 9), (30, 30)])
+def test_more_coefficients_than_a_legend_holds_have_a_bar_of_colours(new_run, count, bars):
+    coefficients = [0.0, *np.geomspace(1e-3, 1, count - 1).tolist()]
+    colours = palette(coefficients)
+    figure = Figure(figsize=(4.8, 3.3))
+    key(figure, 0.4, coefficients, colours)
+    drawn = [to_hex(patch.get_facecolor()) for axes in figure.axes for patch in axes.patches]
+    assert drawn == [colours[c] for c in coefficients][:bars]
+    labels = [label.get_text() for axes in figure.axes for label in axes.get_xticklabels()]
+    assert labels == [] if not bars else labels[0] == "c₀ = 0" and labels[-1] == "1" and len(labels) == 6
+
+
+def test_no_two_curves_look_alike_in_grey():
+    colours = palette([0.0, *np.geomspace(1e-3, 1, LEGEND - 1).tolist()])
+    looks = {(str(look["linestyle"]), look["marker"]) for look in (line(c, colours) for c in colours)}
+    assert len(looks) == LEGEND
+    assert len({look["marker"] for look in (line(c, colours) for c in colours)}) == LEGEND
+
+
+def test_the_verdict_of_each_table_stands_above_it(demo, demo_page):
     page = Page(demo_page)
-    rows = summarize(load_run(demo))
-    best, base = rows.loc[rows["return_final"].idxmax()], rows.iloc[0]
-    said = f"The highest final return is at c₀ = {best['dr3_coeff']:g}: {' '.join(cell(best, 'return_final'))}"
-    assert " ".join(said.split()) in page.text
-    assert " ".join(f"against {' '.join(cell(base, 'return_final'))} at c₀ = 0".split()) in page.text
-    assert "picked among 6 settings" in page.text
+    run = read_tables(demo)
+    sentences = judge(summarize(run), outcomes(run)).sentences
+    assert len(sentences) >= 3
+    for sentence in sentences:
+        assert " ".join(sentence.split()) in page.text
     assert "All 18 runs finished" in page.text
 
 
 def test_a_second_command_in_the_same_directory_is_shown_too(new_run):
     writer = new_run()
-    writer.add(upto=-1)
+    writer.add("pending", upto=-1)
     info = json.loads((writer.write() / "run.json").read_text())
     info["history"] = [{"command": ["dr3-ray", each]} for each in ("demo", "sweep", "demo")]
     (writer.path / "run.json").write_text(json.dumps(info))
@@ -225,7 +275,7 @@ def test_a_directory_that_is_no_run_gets_no_report(tmp_path):
 
 def test_a_report_that_cannot_be_written_is_said_so(new_run):
     writer = new_run()
-    writer.add(upto=-1)
+    writer.add("pending", upto=-1)
     (writer.write() / "report").write_text("in the way")
     with pytest.raises(UserError, match=r"summary.csv cannot be written \(File exists\)"):
         write_report(writer.path)
@@ -253,6 +303,7 @@ def chromium(tmp_path, page, *options):
     return subprocess.run([*command, *options, page.as_uri()], capture_output=True, timeout=120, check=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(1280, 2400), (390, 2400)])
 def test_a_real_browser_shows_the_page(demo, demo_page, tmp_path, width, height):
     shot = tmp_path / "page.png"
@@ -260,13 +311,14 @@ def test_a_real_browser_shows_the_page(demo, demo_page, tmp_path, width, height)
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
     assert pixels.shape == (height, width, 3)
     assert (pixels[5, 5] == 255).all()  # a white margin
-    for colour in palette(load_run(demo).coefficients).values():
+    for colour in palette(read_tables(demo).coefficients).values():
         wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
         assert (np.abs(pixels - wanted).max(axis=2) < 12).sum() > 100, f"no curve in {colour}"
 
 
+@pytest.mark.slow
 def test_a_real_browser_finds_every_member_and_picture(messy, page, tmp_path):
     dom = chromium(tmp_path, messy / "report" / "report.html", "--dump-dom").stdout
     assert dom.count("<svg") == 10
-    assert all(member in dom for member in load_run(messy).members.index)
+    assert all(member in dom for member in read_tables(messy).members.index)
     assert "loss &lt;critic&gt; is not finite &amp; never was" in dom

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from dr3_ray.errors import UserError
-from dr3_ray.report.reader import load_run
+from dr3_ray.report.reader import read_tables
 
 
 def test_the_last_record_of_a_member_wins_and_a_torn_line_is_ignored(demo):
-    run = load_run(demo)
+    run = read_tables(demo)
     assert len(run.members) == 18
     assert set(run.members["status"]) == {"finished"}
     assert run.coefficients == [0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1]
@@ -24,7 +24,7 @@ def test_axes_besides_the_coefficient_become_facets_in_numeric_order(new_run):
     for rate in (10, 9, None):
         for hidden in ([64], [256, 256]):
             writer.add(critic_lr=rate, hidden=hidden)
-    run = load_run(writer.write())
+    run = read_tables(writer.write())
     assert run.facets == ["algorithm", "dataset", "critic_lr", "hidden"]
     assert set(run.members["critic_lr"]) == {"9", "10", "\N{EN DASH}"}
     assert set(run.members["hidden"]) == {"[64]", "[256, 256]"}
@@ -34,13 +34,13 @@ def test_numbers_of_an_axis_keep_their_order(new_run):
     writer = new_run(axes=("dr3_coeff", "batch_size"))
     for size in (1024, 32, 256):
         writer.add(batch_size=size)
-    assert load_run(writer.write()).members["batch_size"].tolist() == ["32", "256", "1024"]
+    assert read_tables(writer.write()).members["batch_size"].tolist() == ["32", "256", "1024"]
 
 
 def test_a_sweep_without_any_evaluation_yet_can_be_read(new_run):
     writer = new_run()
     writer.add("running", upto=-1)
-    run = load_run(writer.write())
+    run = read_tables(writer.write())
     assert run.members["last_step"].tolist() == [0]
     assert run.histories.empty
     assert run.unfinished == 1
@@ -52,26 +52,26 @@ def test_evaluations_written_twice_count_once_and_unknown_members_not_at_all(new
     writer.tables.append(writer.tables[0])
     writer.add(seed=1)
     del writer.records[-1]
-    assert len(load_run(writer.write()).histories) == 21
+    assert len(read_tables(writer.write()).histories) == 21
 
 
 def test_the_error_of_a_member_is_one_line(new_run):
     writer = new_run()
     member = writer.add("failed", "Traceback:\n  line 1\nValueError: no", upto=-1)
-    assert load_run(writer.write()).members.loc[member, "error"] == "Traceback: line 1 ValueError: no"
+    assert read_tables(writer.write()).members.loc[member, "error"] == "Traceback: line 1 ValueError: no"
 
 
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("run.json", None, "not a run directory"),
+        ("run.json", None, "whole command"),
         ("run.json", b'{"format": 1', "damaged"),
         ("run.json", b'{"format": 7}', "format 7"),
-        ("run.json", b"[]", "format None"),
-        ("index.jsonl", None, "no member"),
-        ("index.jsonl", b"", "no member"),
+        ("run.json", b"[]", "whole command"),
+        ("index.jsonl", None, "index.jsonl is missing: `dr3-ray sweep --resume .* rebuilds it"),
+        ("index.jsonl", b"", "index.jsonl is empty: `dr3-ray sweep --resume .* rebuilds it"),
         ("index.jsonl", b'{"member": "a", "status": "finished", "config": {}}\n', "not a member's"),
-        ("index.jsonl", b'{"member": "a", "status": "well", "config": {}}\n', "status well"),
+        ("index.jsonl", b'{"member": "a", "status": "well", "config": {}}\n', "damaged at line 1"),
         ("index.jsonl", b"{\n{}\n", "damaged"),
         ("histories.parquet", b"PAR1 and then it stops", "damaged"),
         ("histories.parquet", b"", "damaged"),
@@ -83,7 +83,7 @@ def test_a_directory_that_is_no_run_or_torn_is_refused_in_one_line(torn, file, c
     else:
         (torn / file).write_bytes(content)
     with pytest.raises(UserError, match=said) as refused:
-        load_run(torn)
+        read_tables(torn)
     assert "\n" not in str(refused.value)
     assert str(torn) in str(refused.value)
 
@@ -91,23 +91,23 @@ def test_a_directory_that_is_no_run_or_torn_is_refused_in_one_line(torn, file, c
 @pytest.mark.parametrize("where", ["nothing-here", "torn/run.json"])
 def test_a_path_that_is_no_directory_is_refused(torn, where):
     with pytest.raises(UserError, match="not a run directory"):
-        load_run(torn.parent / where)
+        read_tables(torn.parent / where)
 
 
 def test_histories_of_something_else_are_refused(torn):
     pd.DataFrame({"step": [1]}).to_parquet(torn / "histories.parquet")
     with pytest.raises(UserError, match="lacks the column member"):
-        load_run(torn)
+        read_tables(torn)
 
 
 def test_a_truncated_parquet_file_is_refused(torn):
     content = (torn / "histories.parquet").read_bytes()
     (torn / "histories.parquet").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="damaged"):
-        load_run(torn)
+        read_tables(torn)
 
 
 def test_run_json_names_the_run(torn):
     info = json.loads((torn / "run.json").read_text())
     (torn / "run.json").write_text(json.dumps(info | {"name": ""}))
-    assert load_run(torn).name == "torn"
+    assert read_tables(torn).name == "torn"

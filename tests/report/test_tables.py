@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from dr3_ray.report.reader import load_run
+from dr3_ray.report.reader import read_tables
 from dr3_ray.report.tables import cell, notes, number, outcomes, summarize, summary_table
 
 
 def terminal(run_dir, width=80):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    run = load_run(run_dir)
+    run = read_tables(run_dir)
     console.print(summary_table(run, summarize(run)))
     return console.export_text()
 
@@ -24,13 +24,13 @@ def flat(values):
 
 
 def summary_of(writer):
-    run = load_run(writer.write())
+    run = read_tables(writer.write())
     return run, summarize(run)
 
 
 def test_numbers_equal_those_computed_from_the_file(demo):
     rows = pq.read_table(demo / "histories.parquet").to_pylist()
-    summary = summarize(load_run(demo)).set_index("dr3_coeff")
+    summary = summarize(read_tables(demo)).set_index("dr3_coeff")
     columns = {"return": "episode_return_mean", "dot_product": "dot_product", "effective_rank": "effective_rank"}
     for (measure, column), coefficient in product({**columns, "q_mean": "q_mean"}.items(), summary.index):
         finals, averages = [], []
@@ -159,7 +159,7 @@ def test_settings_are_summarised_apart(new_run):
 def test_the_terminal_table_fits_80_characters_and_says_how_it_was_made(demo):
     text = terminal(demo)
     assert max(map(len, text.splitlines())) <= 80
-    row = summarize(load_run(demo)).iloc[3]
+    row = summarize(read_tables(demo)).iloc[3]
     line = next(line for line in text.splitlines() if line.strip().startswith("0.03 "))
     for key in ("return_final", "return_average"):
         assert " ".join(cell(row, key)).replace("\N{NO-BREAK SPACE}", " ") in line.replace("\N{NO-BREAK SPACE}", " ")

@@ -17,17 +17,18 @@ import dr3_ray
 from dr3_ray import UserError
 from dr3_ray.algorithms.registry import kinds_of
 from dr3_ray.data import load_dataset
-from dr3_ray.rllib.algorithms import CLASSES
+from dr3_ray.rllib.config import CLASSES
 from tests.rllib.conftest import TINY
 
 pytestmark = pytest.mark.usefixtures("local_ray")
+UPDATES = 6  # gradient steps of an iteration
 
 
 def tiny(name: str, data: str, members: list[dict[str, Any]] | None = None) -> Any:
     config = dr3_ray.config_for(name).offline_data(input_=data).training(**TINY)
     if "n_quantiles" in config.option_names():
         config.training(n_quantiles=20)
-    return config.population(members or [{"seed": 0}, {"seed": 1}, {"seed": 2}], updates_per_iteration=20)
+    return config.population(members or [{"seed": 0}, {"seed": 1}, {"seed": 2}], updates_per_iteration=UPDATES)
 
 
 def with_rollouts(config: Any, environment: str) -> Any:
@@ -43,6 +44,8 @@ def rows(result: dict[str, Any]) -> str:
     return json.dumps(result["members"], sort_keys=True)
 
 
+@pytest.mark.spread(4)
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize("name", list(CLASSES))
 @pytest.mark.parametrize("data", ["cartpole", "pendulum"])
 def test_every_algorithm_trains_measures_and_restores_bit_for_bit(
@@ -58,7 +61,7 @@ def test_every_algorithm_trains_measures_and_restores_bit_for_bit(
         config = with_rollouts(config, {"cartpole": "CartPole-v1", "pendulum": "gymnasium:Pendulum-v1"}[data])
     algorithm = config.build_algo()
     first = algorithm.train()
-    assert list(first["members"]) == ["000", "001", "002"] and first["num_updates"] == 20
+    assert list(first["members"]) == ["000", "001", "002"] and first["num_updates"] == UPDATES
     for row in first["members"].values():
         assert row["diverged"] is False and np.isfinite(list(row.values())).all()
         assert ("dot_product" in row) == (name != "BC")
@@ -103,6 +106,7 @@ def test_a_diverged_member_is_marked_keeps_its_last_metrics_and_harms_no_other(c
     healthy.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", ["CartPole-v1", "registered"])
 def test_episodes_are_played_on_all_cpus_of_the_process(environment: str, cartpole: str) -> None:
     register_env("registered", lambda config: gym.make("CartPole-v1"))
@@ -115,7 +119,7 @@ def test_episodes_are_played_on_all_cpus_of_the_process(environment: str, cartpo
         for name, row in together.items():
             assert apart[name] == close_to(row)
     rollouts = two.eval_env_runner_group.local_env_runner.rollout
-    assert len(rollouts._others) == 2 and one.eval_env_runner_group.local_env_runner.rollout._here
+    assert len(rollouts._others) == 2 and one.eval_env_runner_group.local_env_runner.rollout.here
     one.stop(), two.stop()
     assert [process._process.returncode for process in rollouts._others] == [0, 0]
 
@@ -131,6 +135,7 @@ def test_one_member_reports_its_return_where_rllib_users_look(cartpole: str) -> 
     algorithm.stop()
 
 
+@pytest.mark.slow
 def test_remote_runners_evaluate_while_training_goes_on(cartpole: str) -> None:
     config = tiny("DR3-CQL", cartpole).environment(env="CartPole-v1")
     config = config.evaluation(
@@ -173,6 +178,7 @@ def test_deterministic_actions_of_a_squashed_gaussian_are_tanh_of_the_mean(pendu
     algorithm.stop()
 
 
+@pytest.mark.slow
 def test_statistics_of_observations_travel_with_the_module(pendulum: str, tmp_path: Path) -> None:
     config = tiny("BC", pendulum, [{"seed": 0}]).training(normalize_observations=True)
     algorithm = with_rollouts(config, "Pendulum-v1").build_algo()
@@ -204,7 +210,7 @@ def test_statistics_of_observations_travel_with_the_module(pendulum: str, tmp_pa
         (lambda c: c.learners(num_learners=3), "batch_size = 8 cannot be shared by 3 learners: choose a multiple of 3"),
         (lambda c: c.learners(num_learners=2, num_gpus_per_learner=0.5), "NCCL wants a GPU for each"),
         (lambda c: c.offline_data(input_="/nowhere"), "nowhere"),
-        (lambda c: c.offline_data(input_="embedded:nothing"), "no embedded data set 'nothing'"),
+        (lambda c: c.offline_data(input_="embedded:nothing"), "unknown embedded data set 'nothing': known are "),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_built(cartpole: str, change: Any, message: str) -> None:
@@ -214,14 +220,18 @@ def test_a_mistake_is_one_line_before_anything_is_built(cartpole: str, change: A
 
 
 def test_an_environment_that_does_not_fit_the_data_is_an_error(cartpole: str) -> None:
-    with pytest.raises(UserError, match=r"the environment has Spaces.*\(6,\).* the data set Spaces"):
+    with pytest.raises(
+        UserError, match=r"^environment Acrobot-v1 has observations Box.*\(6,\).* the data set cartpole Box.*\(4,\)"
+    ):
         with_rollouts(tiny("DR3-CQL", cartpole), "Acrobot-v1").build_algo()
-    with pytest.raises(UserError, match=r"^the config has Spaces.*\(7,\).* the data set .*cartpole Spaces.*\(4,\)"):
+    with pytest.raises(
+        UserError, match=r"^the config has observations Box.*\(7,\).* the data set cartpole Box.*\(4,\)"
+    ):
         tiny("DR3-CQL", cartpole).environment(observation_space=gym.spaces.Box(-1.0, 1.0, (7,))).build_algo()
 
 
 def test_an_unknown_algorithm_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="unknown algorithm 'CQL': choose one of DR3-DQN"):
+    with pytest.raises(UserError, match="unknown algorithm 'CQL': did you mean 'DR3-CQL'"):
         dr3_ray.config_for("CQL")
 
 

@@ -8,8 +8,8 @@ import pytest
 
 import dr3_ray
 from dr3_ray.algorithms.registry import kinds_of
-from dr3_ray.member import REGULARIZERS
-from dr3_ray.rllib.algorithms import CLASSES
+from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS
+from dr3_ray.rllib.config import CLASSES
 
 
 def shown(method: object) -> str:
@@ -22,7 +22,7 @@ def test_every_option_has_its_line_and_its_name_in_the_signature(name: str) -> N
     config = CLASSES[name].config_class
     for kind, spec in kinds_of(name).items():
         pairs = [(config.training, spec.options)]
-        pairs += [(config.regularization, each) for each in REGULARIZERS if spec.has_critic]
+        pairs += [(config.regularization, each) for each in REGULARIZER_OPTIONS if spec.has_critic]
         for method, options in pairs:
             text, parameters = shown(method), inspect.signature(method).parameters
             for option in dataclasses.fields(options):

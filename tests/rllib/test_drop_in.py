@@ -286,6 +286,7 @@ def test_what_is_no_base_is_refused_and_the_same_base_gives_the_same_class() -> 
         penultimate(nn.ReLU(), torch.ones(1))
 
 
+@pytest.mark.slow
 def test_the_page_runs_and_shows_what_it_says(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its blocks in order: DQN with and without DR3, a sweep of Tune, and the method for a module of one's own."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -348,6 +349,7 @@ def own_learner_and_module(method: Any) -> None:
     assert update(learner, batch)["total_loss"] == pytest.approx(expected.item(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_remote_learners_stay_equal(local_ray: None) -> None:
     """The class reaches their processes, they average gradients with the penalty in them, and n-step rows fit."""
     config = (

@@ -23,7 +23,7 @@ def rows(result: dict[str, Any], order: list[int]) -> str:
 
 def config_of(data: str) -> Any:
     config = dr3_ray.DR3IQLConfig().offline_data(input_=data).training(**TINY, normalize_observations=True)
-    config = config.population(MEMBERS, updates_per_iteration=20, execution="in_turn")
+    config = config.population(MEMBERS, updates_per_iteration=6, execution="in_turn")
     return config.environment(env="CartPole-v1").evaluation(evaluation_interval=1, evaluation_duration=2)
 
 
@@ -35,7 +35,7 @@ def test_kept_members_go_on_to_the_bit(cartpole: str, tmp_path: Path) -> None:
     kept = algorithm.keep(KEPT)
     result = kept.train()
     assert list(result["members"]) == ["000", "001"]
-    assert (result["num_updates"], result["training_iteration"]) == (40, 2)
+    assert (result["num_updates"], result["training_iteration"]) == (12, 2)
     assert rows(result, [0, 1]) == rows(whole.train(), KEPT)
 
     checkpoint = kept.save_to_path(tmp_path / "checkpoint")

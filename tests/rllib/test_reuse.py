@@ -141,6 +141,7 @@ def new_process(local_ray: None) -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+@pytest.mark.slow
 def test_a_trial_in_a_used_process_is_the_trial_in_a_new_one_bit_for_bit(
     cartpole: str, pendulum: str, new_process: ProcessPoolExecutor
 ) -> None:
@@ -165,12 +166,14 @@ def test_a_trial_in_a_used_process_is_the_trial_in_a_new_one_bit_for_bit(
     assert len(set(used)) == 4 and used[1] == used[4]
 
 
+@pytest.mark.slow
 def test_so_is_a_trial_of_a_stock_algorithm_with_our_learner(new_process: ProcessPoolExecutor) -> None:
     trials = [stock(0.0, seed=5), stock(0.1, seed=6, width=16), stock(0.1, seed=5)]
     used = new_process.submit(one_after_another, trials).result()
     assert used == [new_process.submit(alone, each).result() for each in trials]
 
 
+@pytest.mark.slow
 def test_fifty_resets_leave_no_files_maps_threads_or_memory(cartpole: str, new_process: ProcessPoolExecutor) -> None:
     plain, played = ours(cartpole, [{}]), ours(cartpole, [{}, {}]).environment("CartPole-v1")
     played.evaluation(evaluation_interval=1, evaluation_duration=1)
@@ -186,6 +189,7 @@ def fails_at_a_coefficient(algorithm: Any, **info: Any) -> None:
         raise RuntimeError("a trial of its own kind")
 
 
+@pytest.mark.slow
 def test_tune_reuses_processes_and_starts_another_after_one_that_fails(
     cartpole: str, local_ray: None, tmp_path: Path
 ) -> None:

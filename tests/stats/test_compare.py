@@ -1,12 +1,14 @@
 """Probability of improvement against counting by hand and the exact binomial test."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 
-from dr3_ray.stats import probability_of_improvement
+from dr3_ray.stats import paired_difference, probability_of_improvement
 
 returns = st.dictionaries(st.integers(0, 9), st.integers(-3, 3).map(float) | st.just(np.nan))
 
@@ -58,3 +60,16 @@ def test_swapping_the_sides_mirrors_the_result(treated, baseline):
     )
     if there.n:
         assert 0 <= there.low <= there.value <= there.high <= 1
+
+
+def test_a_paired_difference_has_the_interval_of_the_paired_t_test():
+    treated, baseline = {1: 5.0, 2: 7.0, 3: 6.5, 4: float("nan")}, {1: 4.0, 2: 6.5, 3: 4.0, 5: 1.0}
+    found = paired_difference(treated, baseline)
+    test = ttest_rel([5.0, 7.0, 6.5], [4.0, 6.5, 4.0]).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((test.low, test.high))
+    assert (found.value, found.n, found.left_out) == (pytest.approx(4 / 3), 3, 2)
+    wide = ttest_rel([5.0, 7.0, 6.5], [4.0, 6.5, 4.0]).confidence_interval(0.99)
+    assert paired_difference(treated, baseline, comparisons=5).low == pytest.approx(wide.low)
+    with warnings.catch_warnings(action="error"):
+        assert not paired_difference({1: 2.0}, {1: 1.0}).has_interval
+    assert paired_difference({}, {1: 1.0}).n == 0

@@ -52,6 +52,15 @@ def test_ours_run_without_corl(tmp_path: Path) -> None:
         assert row["dr3_ray"].startswith(f"{scores[-1].mean():.1f} [")
 
 
+def test_health_compares_flags_with_what_is_known(tmp_path: Path) -> None:
+    done = run("health.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "health.json").read_text())
+    right = {name: share for name, _, _, share in found["rows"]}
+    assert right["step size 1e30"] == right["nothing learned"] == right["step size 1"] == "1/1"
+    assert found["of"] == len(right) and f"{found['right']} of {found['of']} verdicts are right" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "says"),
     [

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import ray
 
+from dr3_ray.cluster.connect import connect
 from dr3_ray.data import Provenance, SpaceSpec, episode_columns, from_env_actions, write_dataset
-from dr3_ray.sweep.histories import read_histories
-from dr3_ray.sweep.index import read_index
-from dr3_ray.sweep.run import connect
+from dr3_ray.runs.histories import read_histories
+from dr3_ray.runs.index import read_index
 
 
 def collect(path: Path, environment: str, episodes: int = 4) -> str:
@@ -84,7 +84,7 @@ def steps(run: Path) -> dict[str, list[int]]:
     return found
 
 
-def wait_for(condition, seconds: float = 120.0) -> None:
+def wait_for(condition, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"

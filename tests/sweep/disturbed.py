@@ -10,15 +10,15 @@ from typing import Any
 import psutil  # comes with Ray
 import pyarrow.fs as pafs
 
-from dr3_ray.stores import open_store
-from dr3_ray.sweep.checkpoints import MANIFEST
-from dr3_ray.sweep.histories import read_histories
-from dr3_ray.sweep.index import INDEX
-from dr3_ray.sweep.spec import SweepSpec
-from dr3_ray.sweep.trainable import RESULTS
+from dr3_ray.remote import open_store
+from dr3_ray.runs.digests import MANIFEST
+from dr3_ray.runs.histories import read_histories
+from dr3_ray.runs.index import INDEX
+from dr3_ray.sweep.spec.spec import SweepSpec
+from dr3_ray.sweep.trials.trainable import RESULTS
 from tests.sweep.conftest import statuses
 
-PARAMETERS = "learner_group/learner/rl_module/default_policy/module_state.pkl"
+PARAMETERS = "learner_group/learner/rl_module/default_policy/module_state.safetensors"
 
 
 def sweep(run: Path, **more: Any) -> SweepSpec:
@@ -58,15 +58,15 @@ def results(checkpoint: Path) -> list[Any]:
     return found
 
 
-def outcome(run: Path, storage: Path | None = None) -> tuple[dict[str, str], list[str]]:
+def outcome(run: Path, storage: Path | None = None, members: int = 4) -> tuple[dict[str, str], list[str]]:
     """Digests of every pack's parameters, and all rows but for what they took."""
     lines = [json.loads(line) for line in (run / INDEX).read_text().splitlines()]
     assert set(Counter(line["member"] for line in lines if line["status"] == "finished").values()) == {1}
-    assert statuses(run) == {"finished": 4}
+    assert statuses(run) == {"finished": members}
     kept = checkpoints(storage or run)
     assert len(kept) == len({path.parent for path in kept})
     rows = read_histories(run).drop_columns(["time_s", "updates_per_second"]).to_pylist()
-    assert len(rows) == 4 * 30
+    assert len(rows) == members * 30
     return {path.parent.name: json.loads((path / MANIFEST).read_text())[PARAMETERS] for path in kept}, sorted(
         map(repr, rows)
     )

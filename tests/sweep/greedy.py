@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import gymnasium as gym
 from gymnasium.envs.classic_control import CartPoleEnv
 
 
@@ -10,6 +9,3 @@ class Greedy(CartPoleEnv):
     def step(self, action: Any) -> Any:
         self.hoard = bytearray(1 << 62)
         return super().step(action)
-
-
-gym.register("Greedy-v0", Greedy)

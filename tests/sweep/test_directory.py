@@ -6,9 +6,11 @@ import os
 import pytest
 
 from dr3_ray.errors import UserError
-from dr3_ray.sweep.directory import axes, open_run, read_run
-from dr3_ray.sweep.index import Index, read_index
-from dr3_ray.sweep.spec import SweepSpec, members
+from dr3_ray.runs.directory import read_run
+from dr3_ray.runs.index import Index, read_index
+from dr3_ray.sweep.directory import axes, open_run
+from dr3_ray.sweep.spec.problems import members
+from dr3_ray.sweep.spec.spec import SweepSpec
 
 
 @pytest.fixture

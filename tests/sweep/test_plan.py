@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -10,12 +11,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from dr3_ray.cli import main
-from dr3_ray.sweep.calibration import measure
-from dr3_ray.sweep.plan import Plan, plan_sweep, plan_table
-from dr3_ray.sweep.progress import size
-from dr3_ray.sweep.spec import SweepSpec, members
-from dr3_ray.sweep.specfile import read_spec
+from dr3_ray.cli.app import main
+from dr3_ray.cli.specfile import read_spec
+from dr3_ray.sweep.estimate import SweepEstimate, estimate_sweep, estimate_table
+from dr3_ray.sweep.packs.calibration import measure
+from dr3_ray.sweep.packs.packing import pack_name
+from dr3_ray.sweep.spec.problems import members
+from dr3_ray.sweep.spec.spec import SweepSpec
+from dr3_ray.sweep.trials.progress import size
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "docs" / "sweep.schema.json"
@@ -32,30 +35,30 @@ def run(*arguments: str) -> int:
     return int(end.value.code or 0)
 
 
-def planned(data: str, **values) -> Plan:
-    return plan_sweep(SweepSpec(**{"datasets": [data], "environment": "none"} | values), calibrate=False)
+def planned(data: str, **values) -> SweepEstimate:
+    return estimate_sweep(SweepSpec(**{"datasets": [data], "environment": "none"} | values), calibrate=False)
 
 
 def test_members_packs_and_why_they_are_split(cartpole, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    plan = planned(
+    estimate = planned(
         cartpole, coefficients=[0, 0.1], seeds=10, axes={"batch_size": [16, 32]}, pack=16, concurrent=1, steps=40,
         evaluations=2,
     )  # fmt: skip
-    assert len(plan.members) == 40
-    assert plan.slots == 1
-    assert [kind.about for kind in plan.kinds] == [
+    assert len(estimate.plan.members) == 40
+    assert estimate.plan.slots == 1
+    assert [kind.about for kind in estimate.kinds] == [
         "DR3-CQL, cartpole, batch_size 16",
         "DR3-CQL, cartpole, batch_size 32",
     ]
-    assert [[len(pack.members) for pack in kind.packs] for kind in plan.kinds] == [[10, 10]] * 2
-    assert {kind.why for kind in plan.kinds} == {"16 a pack at most: 2"}
+    assert [[len(pack.members) for pack in kind.packs] for kind in estimate.kinds] == [[10, 10]] * 2
+    assert {kind.why for kind in estimate.kinds} == {"16 a pack at most: 2"}
     assert not os.listdir(tmp_path)
 
 
 def test_structures_are_told_apart_by_algorithm_and_data_set_alone_where_that_is_enough(cartpole, pendulum):
-    plan = planned(cartpole, datasets=[cartpole, pendulum], algorithms=["DR3-CQL", "BC"], seeds=1, coefficients=[0])
-    assert [kind.about for kind in plan.kinds] == [
+    estimate = planned(cartpole, datasets=[cartpole, pendulum], algorithms=["DR3-CQL", "BC"], seeds=1, coefficients=[0])
+    assert [kind.about for kind in estimate.kinds] == [
         "DR3-CQL, cartpole", "BC, cartpole", "DR3-CQL, pendulum", "BC, pendulum"
     ]  # fmt: skip
 
@@ -72,10 +75,37 @@ def test_members_that_are_done_are_not_planned_again(cartpole, tmp_path):
     (sweep.out / "run.json").write_text(json.dumps({"format": 2}))
     (sweep.out / "index.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     before = {path.name: path.stat().st_mtime_ns for path in sweep.out.iterdir()}
-    plan = plan_sweep(sweep, calibrate=False)
-    assert plan.done == 2
-    assert [member for pack in plan.packs for member in pack.members] == [each["member"] for each in records[2:]]
+    estimate = estimate_sweep(sweep, calibrate=False)
+    assert estimate.done == 2
+    assert [member for pack in estimate.plan.packs for member in pack.members] == [
+        each["member"] for each in records[2:]
+    ]
     assert {path.name: path.stat().st_mtime_ns for path in sweep.out.iterdir()} == before
+
+
+def test_packs_that_were_begun_are_planned_as_they_were(cartpole, tmp_path):
+    """As the sweep does: six members that began in packs of three, which a sweep of now would put into one."""
+    sweep = SweepSpec(datasets=[cartpole], environment="none", seeds=3, coefficients=[0, 0.1], out=tmp_path / "run")
+    every = list(members(sweep).items())
+    packs = [dict(every[:3]), dict(every[3:])]
+    records = [
+        {"member": member, "status": status, "config": config, "error": None, "pack": pack_name(pack), "time": 0.0}
+        for pack, status in zip(packs, ["finished", "pending"], strict=True)
+        for member, config in pack.items()
+    ]
+    records[3]["status"] = "diverged"
+    sweep.out.mkdir()
+    (sweep.out / "run.json").write_text(json.dumps({"format": 2}))
+    (sweep.out / "index.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    estimate = estimate_sweep(sweep, calibrate=False)
+    assert [pack.members for pack in estimate.plan.packs] == [packs[1]]
+    assert [kind.why for kind in estimate.kinds] == ["as they were begun"]
+    console = Console(width=300, record=True)
+    console.print(estimate_table(estimate))
+    shown = console.export_text()
+    assert "4 of 6 members were done before, 2 are left" in shown
+    assert "1 packs go on from their checkpoints" in shown
+    assert f"{2 * sweep.steps:,} updates in all" in shown
 
 
 def test_what_a_pack_takes_is_counted_from_its_tensors(cartpole):
@@ -99,21 +129,21 @@ def test_time_follows_updates_and_slots(cartpole):
     """Four equal packs: twice the slots take half the time, twice the updates twice."""
     asked = {"seeds": 4, "coefficients": [0.1], "pack": 1, "options": {"hidden_sizes": [8]}, "evaluations": 2}
     one = planned(cartpole, **asked, steps=40, concurrent=1)
-    cost = measure(list(one.packs[0].members.values()), cpus=1, gpus=0)._replace(update=0.5, evaluation=2.0)
+    cost = measure(list(one.plan.packs[0].members.values()), cpus=1, gpus=0)._replace(update=0.5, evaluation=2.0)
     kinds = [kind._replace(cost=cost) for kind in one.kinds]
     assert one._replace(kinds=kinds).seconds == 4 * (40 * 0.5 + 2 * 2.0)
-    assert one._replace(kinds=kinds, slots=2).seconds == 2 * (40 * 0.5 + 2 * 2.0)
-    assert one._replace(kinds=kinds, slots=3).seconds == 2 * (40 * 0.5 + 2 * 2.0)
+    assert one._replace(kinds=kinds, plan=replace(one.plan, slots=2)).seconds == 2 * (40 * 0.5 + 2 * 2.0)
+    assert one._replace(kinds=kinds, plan=replace(one.plan, slots=3)).seconds == 2 * (40 * 0.5 + 2 * 2.0)
     assert one._replace(kinds=kinds).storage > 4 * 2 * cost.state
 
 
 def test_much_evaluation_is_said_with_what_to_do(cartpole, capsys):
     one = planned(cartpole, seeds=4, coefficients=[0.1], pack=2, evaluations=2, steps=40, concurrent=1)
-    cost = measure(list(one.packs[0].members.values()), cpus=1, gpus=0)
+    cost = measure(list(one.plan.packs[0].members.values()), cpus=1, gpus=0)
 
     def shown(update: float, evaluation: float) -> str:
         kinds = [kind._replace(cost=cost._replace(update=update, evaluation=evaluation)) for kind in one.kinds]
-        Console(width=300).print(plan_table(one._replace(kinds=kinds)))
+        Console(width=300).print(estimate_table(one._replace(kinds=kinds)))
         return capsys.readouterr().out
 
     assert "Evaluation is 20% of that. To have less of it: fewer --evaluations" in shown(0.1, 0.5)
@@ -138,12 +168,11 @@ def test_a_dry_run_says_it_all_and_writes_nothing(cartpole, tmp_path, monkeypatc
     for words in (
         "of a pack",
         "optimiser",
-        "About 0:",
-        "for 160 updates",
         "Room in runs/sweep",
         "Nothing was written",
     ):
         assert words in shown
+    assert re.search(r"About \d+:\d\d for 160 updates", shown)
     assert not os.listdir(tmp_path)
 
 

@@ -2,20 +2,25 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from dr3_ray import cli
+from dr3_ray.cli import app as cli
 from dr3_ray.errors import UserError
+from dr3_ray.runs.directory import RUN, read_run
+from dr3_ray.runs.histories import Histories
+from dr3_ray.runs.index import Index
+from dr3_ray.runs.storage import claim
 from dr3_ray.sweep import resume
-from dr3_ray.sweep.checkpoints import claim
-from dr3_ray.sweep.directory import RUN, open_run, read_run, spec_of
-from dr3_ray.sweep.index import Index
-from dr3_ray.sweep.packing import pack_members
-from dr3_ray.sweep.resume import begun_packs, versions
-from dr3_ray.sweep.run import run_sweep
-from dr3_ray.sweep.spec import SweepSpec, members
+from dr3_ray.sweep.directory import open_run, spec_of
+from dr3_ray.sweep.packs.packing import begun_packs, pack_members
+from dr3_ray.sweep.resume import versions
+from dr3_ray.sweep.run import train_sweep
+from dr3_ray.sweep.spec.names import option_types
+from dr3_ray.sweep.spec.problems import members
+from dr3_ray.sweep.spec.spec import SweepSpec
 
 
 @pytest.fixture
@@ -38,6 +43,14 @@ def begin(spec: SweepSpec, limit: int = 2) -> list[str]:
     return [pack.name for pack in packs]
 
 
+def evaluated(spec: SweepSpec, ended: Iterable[str]) -> None:
+    """Rows of members up to their ends."""
+    histories = Histories(spec.out, members(spec), ["seed"], option_types())
+    for member in ended:
+        histories.add(member, spec.steps, {"time_s": 1.0})
+    histories.flush()
+
+
 def taken_up(spec: SweepSpec) -> tuple[list[str], int]:
     """Names of the packs that go on, and how many members are in none."""
     planned = members(spec)
@@ -55,6 +68,7 @@ def test_packs_come_together_as_they_were(tiny):
         index.write(first, "finished", pack=names[0])
         index.write(second[:1], "diverged")
         index.write(third, "failed", error="lost")
+        evaluated(tiny, [*first, *second[:1]])
     assert taken_up(tiny) == (names[1:], 0)
 
 
@@ -89,6 +103,7 @@ def test_other_code_does_not_matter_where_nothing_was_begun_or_nothing_is_left(t
     (tiny.out / RUN).write_text(json.dumps(document | {"versions": {"torch": "1"}}))
     with open_run(tiny, members(tiny), ["x"]) as index:
         index.write(members(tiny), "finished", pack="p")
+        evaluated(tiny, members(tiny))
     assert read_run(tiny.out)["versions"] == versions()
     (tiny.out / RUN).write_text(json.dumps(document | {"versions": {"torch": "1"}}))
     with open_run(tiny, members(tiny), ["x"]) as index:
@@ -118,7 +133,7 @@ def test_storage_of_another_sweep_is_left_alone(tiny, tmp_path):
     storage = tmp_path / "storage"
     claim(str(storage), "theirs", "/runs/theirs")
     with pytest.raises(UserError, match="belongs to the sweep in /runs/theirs"):
-        run_sweep(SweepSpec(**dict(tiny) | {"storage": str(storage)}))
+        train_sweep(SweepSpec(**dict(tiny) | {"storage": str(storage)}))
     assert [path.name for path in storage.rglob("*")] == ["checkpoints", "owner.json"]
 
 

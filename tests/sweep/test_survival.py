@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ import moto.settings
 import psutil  # comes with Ray
 import pytest
 
-from dr3_ray.cluster import files
-from dr3_ray.cluster.files import fetch
 from dr3_ray.errors import UserError
+from dr3_ray.runs import mirror
+from dr3_ray.runs.fetch import fetch
+from dr3_ray.runs.index import read_index
 from dr3_ray.sweep.directory import open_run
-from dr3_ray.sweep.index import read_index
-from dr3_ray.sweep.run import run_sweep
-from dr3_ray.sweep.spec import SweepSpec, members
+from dr3_ray.sweep.run import train_sweep
+from dr3_ray.sweep.spec.problems import members
+from dr3_ray.sweep.spec.spec import SweepSpec
 from tests.sweep.conftest import statuses, wait_for
 from tests.sweep.disturbed import (
     PARAMETERS,
@@ -32,11 +35,13 @@ from tests.sweep.disturbed import (
     trial_of,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def undisturbed(cluster, tmp_path_factory) -> tuple[dict[str, str], list[str]]:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    run_sweep(sweep(run))
+    train_sweep(sweep(run))
     return outcome(run)
 
 
@@ -60,7 +65,7 @@ def test_a_trial_that_is_killed_or_terminated_goes_on_from_the_last_checkpoint_t
             found[act] = True
 
     thread = meanwhile(disturb)
-    run_sweep(sweep(run, retries=2))
+    train_sweep(sweep(run, retries=2))
     thread.join()
     assert len(found) == 4
     assert outcome(run) == undisturbed
@@ -71,7 +76,7 @@ def test_a_trial_that_is_killed_or_terminated_goes_on_from_the_last_checkpoint_t
 def test_a_trial_that_gets_no_memory_fails_and_the_others_go_on(cluster, tmp_path):
     asked = sweep(tmp_path / "run", retries=0).model_dump()
     wide = {"hidden_sizes": [[16, 16], [1_000_000, 1_000_000]]}  # 4 TB of weights
-    run_sweep(SweepSpec(**asked | {"options": {}, "axes": wide, "steps": 2, "evaluations": 1}))
+    train_sweep(SweepSpec(**asked | {"options": {}, "axes": wide, "steps": 2, "evaluations": 1}))
     records = read_index(tmp_path / "run")
     assert {record["error"] for record in records if record["config"]["hidden_sizes"] == [16, 16]} == {None}
     assert statuses(tmp_path / "run") == {"finished": 4, "failed": 4}
@@ -102,7 +107,7 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, bucket, tmp_path
     ) -> tuple[int, str]:
         """Go on to the end, or disturb as soon as there is a further checkpoint; the exit code and what was said."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "dr3_ray.cli", "sweep", "--resume", str(run)],
+            [sys.executable, "-m", "dr3_ray", "sweep", "--resume", str(run)],
             start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "RAY_ADDRESS": "local", **environment},
         )  # fmt: skip
@@ -112,8 +117,8 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, bucket, tmp_path
             assert process.poll() is None, process.communicate()
             children = psutil.Process(process.pid).children()
             disturb(process)
-        out, err = process.communicate(timeout=200)
-        _, alive = psutil.wait_procs(children, timeout=30)
+        out, err = process.communicate(timeout=300)
+        _, alive = psutil.wait_procs(children, timeout=120)
         assert not alive
         assert "Traceback" not in out + err, out + err
         seen.update(checkpoints_at(storage))
@@ -156,8 +161,37 @@ def test_whatever_ends_a_sweep_it_goes_on(undisturbed, cluster, bucket, tmp_path
     assert outcome(home) == undisturbed
 
 
+def test_a_sweep_of_two_algorithms_is_interrupted_and_goes_on(cluster, tmp_path):
+    """Their losses have other names, and each has rows when both are interrupted."""
+
+    def of_two(run: Path) -> SweepSpec:
+        asked = sweep(run).model_dump() | {"algorithms": ["DR3-CQL", "DR3-IQL"], "coefficients": [0.1], "seeds": [0]}
+        return SweepSpec(**asked | {"pack": 1, "concurrent": 2})
+
+    train_sweep(of_two(tmp_path / "undisturbed"))
+    asked = of_two(tmp_path / "run")
+    with open_run(asked, members(asked), ["test"]):
+        pass
+
+    def resumed() -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "dr3_ray", "sweep", "--resume", str(asked.out)]
+        there = {"env": os.environ | {"RAY_ADDRESS": cluster}, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, text=True, **there)
+
+    process = resumed()
+    wait_for(lambda: len({path.parent for path in checkpoints(asked.out)}) == 2 or process.poll() is not None)
+    interrupt_twice(process)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, said
+    assert statuses(asked.out) == {"pending": 2}
+    process = resumed()
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert outcome(asked.out, members=2) == outcome(tmp_path / "undisturbed", members=2)
+
+
 def test_a_store_that_does_not_answer_for_a_while(undisturbed, bucket, outage, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(files, "EVERY", 0.5)
+    monkeypatch.setattr(mirror, "EVERY", 0.5)
     storage, said = bucket("sweep"), []
 
     def cut_off() -> None:
@@ -166,7 +200,7 @@ def test_a_store_that_does_not_answer_for_a_while(undisturbed, bucket, outage, t
             wait_for(lambda: said.append(capfd.readouterr().err) or "could not be copied to" in said[-1])
 
     thread = meanwhile(cut_off)
-    run_sweep(sweep(tmp_path / "run", retries=0, storage=storage))
+    train_sweep(sweep(tmp_path / "run", retries=0, storage=storage))
     thread.join()
     assert "".join(said).count("could not be copied") == 1
     fetch(storage, tmp_path / "home", checkpoints=True)
@@ -176,14 +210,17 @@ def test_a_store_that_does_not_answer_for_a_while(undisturbed, bucket, outage, t
 def test_a_store_that_cannot_be_used_is_told_in_one_line(undisturbed, bucket, outage, tmp_path, monkeypatch):
     run = sweep(tmp_path / "run", storage=bucket("sweep"))
     nowhere = sweep(tmp_path / "run", storage=bucket("sweep").replace("results", "nothing"))
-    with pytest.raises(UserError, match=r"storage .* cannot be used: Bucket 'nothing' not found"):
-        run_sweep(nowhere)
-    with outage(), pytest.raises(UserError, match=r"storage .* cannot be used: .* Could not connect to server"):
-        run_sweep(run)
+    with pytest.raises(UserError, match=r"storage .* cannot be used \(Bucket 'nothing' not found"):
+        train_sweep(nowhere)
+    with (
+        outage(),
+        pytest.raises(UserError, match=r"^s3://results/sweep\S* cannot be used: .* Could not connect to server"),
+    ):
+        train_sweep(run)
     with monkeypatch.context() as strict:
         strict.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
-        with pytest.raises(UserError, match=r"storage .* cannot be used: .* ACCESS_DENIED"):
-            run_sweep(run)
+        with pytest.raises(UserError, match=r"^s3://results/sweep\S* cannot be used: .* ACCESS_DENIED"):
+            train_sweep(run)
     assert statuses(run.out) == {"pending": 4}
 
 
@@ -204,22 +241,50 @@ def small_disk(tmp_path) -> Iterator[Callable[[str], Path]]:
 
 def test_a_full_disk_under_the_storage(undisturbed, small_disk, tmp_path, capfd):
     storage = small_disk("400k")
-    full = sweep(tmp_path / "run", storage=str(storage), retries=0)
-    assert run_sweep(full).statuses == {"failed": 4}
-    for record in read_index(full.out):
-        where = storage / "checkpoints" / record["pack"]
-        assert f"no room left for checkpoints in {where} (No space left on device)" in record["error"]
+    full = sweep(tmp_path / "run", storage=str(storage))
+    where = rf"{storage}/checkpoints/DR3-CQL-2-\w+"
+    with pytest.raises(
+        UserError, match=rf"^no room left for checkpoints in {where} \(No space .*\): make some, and res"
+    ):
+        train_sweep(full)
+    assert "running" not in statuses(full.out)
     assert "Traceback" not in "".join(capfd.readouterr())
     small_disk("50m")
-    run_sweep(full)
+    train_sweep(full)
     assert outcome(full.out, storage) == undisturbed
 
 
-def test_a_full_disk_under_the_run_directory(undisturbed, small_disk, tmp_path):
-    # a whole run takes 116 KiB, what its last snapshot is written beside 60
-    full = sweep(small_disk("88k") / "run", storage=str(tmp_path / "storage"))
-    with pytest.raises(UserError, match=r"no room left in .*/run \(No space left on device\): make some, and resume"):
-        run_sweep(full)
-    small_disk("50m")
-    run_sweep(full)
+@contextmanager
+def filled(disk: Path, room: int, once: Callable[[], bool]) -> Iterator[None]:
+    """Leave so many bytes of a file system free, whatever else gives bytes back, from a moment on."""
+    done = threading.Event()
+
+    def fill() -> None:
+        wait_for(once)
+        with (disk / "filler").open("wb") as filler:
+            while not done.wait(0.002):
+                system = os.statvfs(disk)
+                with suppress(OSError):  # somebody else took it
+                    if (free := system.f_bavail * system.f_bsize) > room:
+                        os.posix_fallocate(filler.fileno(), os.fstat(filler.fileno()).st_size, free - room)
+
+    thread = meanwhile(fill)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        (disk / "filler").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("room", [0, 4096, 12288])  # bytes; the index of this sweep takes 6 KiB, its histories 17
+def test_a_full_disk_under_the_run_directory(undisturbed, small_disk, tmp_path, room):
+    disk = small_disk("1m")
+    full = sweep(disk / "run", storage=str(tmp_path / "storage"))
+    with (
+        filled(disk, room, lambda: "running" in statuses(full.out)),
+        pytest.raises(UserError, match=r"no room left in .*/run \(No space left on device\): make some, and resume"),
+    ):
+        train_sweep(full)
+    train_sweep(full)
     assert outcome(full.out, tmp_path / "storage") == undisturbed

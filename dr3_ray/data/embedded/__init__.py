@@ -3,16 +3,19 @@
 from pathlib import Path
 
 from dr3_ray.data.schema import MANIFEST
-from dr3_ray.errors import UserError
+from dr3_ray.errors import check_known
 
 
 def embedded_names() -> list[str]:
-    """Names of the data sets inside the package."""
+    """Return the names of the data sets inside the package."""
     return sorted(manifest.parent.name for manifest in Path(__file__).parent.glob(f"*/{MANIFEST}"))
 
 
 def embedded_path(name: str) -> Path:
-    """The directory of the embedded data set `name`; UserError lists the known ones."""
-    if name not in embedded_names():
-        raise UserError(f"there is no embedded data set {name!r}: choose from {', '.join(embedded_names()) or 'none'}")
+    """Return the directory of the embedded data set `name`.
+
+    Raises:
+        UserError: there is none of this name; lists the known ones.
+    """
+    check_known("embedded data set", [name], embedded_names())
     return Path(__file__).parent / name

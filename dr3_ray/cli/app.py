@@ -1,0 +1,310 @@
+"""The command line. Commands import what is heavy when they run, so that `--help` is quick."""
+
+import contextlib
+import json
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, cast
+
+import typer
+
+from dr3_ray import __version__
+from dr3_ray.cli import listing, use
+from dr3_ray.cli import sweep_options as options
+from dr3_ray.cli.commands import DATA, PREPARE, TRAIN, UNDERSTAND, USE, Commands, InPanels
+from dr3_ray.cli.data import app as data
+from dr3_ray.cli.listing import AsJson
+from dr3_ray.cli.paths import PATH
+from dr3_ray.cli.sweeping import foresee, results_are_safe, show_report, train
+from dr3_ray.errors import NOT_OURS, UserError, unusable
+from dr3_ray.process import stopping
+from dr3_ray.process.folders import cache_home
+from dr3_ray.trust.secrets import masked, remember
+
+app = Commands(name="dr3-ray", help="Offline reinforcement learning sweeps with DR3 regularization.", cls=InPanels)
+app.add_typer(data, name="data", rich_help_panel=DATA)
+
+# Click's UsageError; where it lives depends on the version of typer.
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+
+DEMO: dict[str, Any] = {
+    "algorithms": ["DR3-CQL"],
+    "datasets": ["embedded:breakout-replay"],
+    "coefficients": [0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1],
+    "seeds": 3,
+    "steps": 10_000,
+    "evaluations": 10,
+    "evaluation_episodes": 20,
+    # faster than the defaults, which are those of Atari: the effect shows in minutes
+    "options": {"critic_lr": 3e-4, "target_period": 250},
+}
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command(rich_help_panel=TRAIN)
+def sweep(
+    context: typer.Context,
+    spec: options.SpecFile = None,
+    dataset: options.Dataset = [],  # noqa: B006
+    algorithm: options.Algorithm = ["DR3-CQL"],  # noqa: B006
+    coefficients: options.Coefficients = ["0,0.001,0.01,0.03,0.1,0.3"],  # noqa: B006
+    seeds: options.Seeds = ["3"],  # noqa: B006
+    steps: options.Steps = 100_000,
+    evaluations: options.Evaluations = 20,
+    environment: options.Environment = "auto",
+    episodes: options.Episodes = 20,
+    set_: options.Settings = [],  # noqa: B006
+    axis: options.Axis = [],  # noqa: B006
+    budget: options.Budget = None,
+    search: options.Search = None,
+    trials: options.Trials = None,
+    point: options.Point = [],  # noqa: B006
+    study: options.Study = None,
+    objective: options.Objective = ["episode_return_mean"],  # noqa: B006
+    halving: options.Halving = None,
+    pack: options.Pack = "16",
+    cpus: options.Cpus = None,
+    gpus: options.Gpus = 0.0,
+    nodes: options.Nodes = 1,
+    patience: options.Patience = None,
+    concurrent: options.Concurrent = None,
+    retries: options.Retries = 2,
+    checkpoint_every: options.CheckpointEvery = None,
+    out: options.Out = Path("runs/sweep"),
+    storage: options.Storage = None,
+    log: options.Log = [],  # noqa: B006
+    resume: options.Resume = None,
+    force: options.Force = False,
+    trust: options.Trust = False,
+    dry_run: options.DryRun = False,
+    calibration: options.Calibration = True,
+) -> None:
+    """Train every algorithm on every data set with every coefficient and seed, and report.
+
+    The same command again skips what is finished and goes on with what is missing, interrupted or failed.
+
+    Example: dr3-ray sweep --dataset embedded:breakout-replay --steps 10000 --out runs/breakout
+
+    Example: dr3-ray sweep pong.yaml --dry-run
+    """
+    from dr3_ray.cli.spec_options import spec_from
+    from dr3_ray.runs.directory import read_run
+    from dr3_ray.runs.keys import MARK
+    from dr3_ray.sweep.directory import taken_up
+    from dr3_ray.sweep.spec.environment import check_resumed
+
+    sources = {name: str(context.get_parameter_source(name)) for name in context.params}
+    given = {name: context.params[name] for name, source in sources.items() if source.endswith("COMMANDLINE")}
+    how = {"spec", "resume", "force", "trust", "dry_run", "calibration"}
+    if resume and (more := sorted(given.keys() - (how - {"spec"}))):
+        option = more[0].strip("_").replace("_", "-")
+        raise UserError(f"--resume goes on with what was asked for: leave out --{option}, or give no --resume")
+    asked = taken_up(resume) if resume else spec_from(spec, {name: given[name] for name in given.keys() - how})
+    if resume:
+        check_resumed(asked.environment, asked.out, read_run(asked.out).get(MARK), trust)
+    if dry_run:
+        return foresee(asked, calibration)
+    return _run(asked, force, trust)
+
+
+@app.command(rich_help_panel=PREPARE)
+def schema() -> None:
+    """Print the JSON schema of sweep specifications, which editors check and complete YAML files by.
+
+    Example: dr3-ray schema > sweep.schema.json
+
+    Example: dr3-ray schema | jq '.properties | keys'
+    """
+    from dr3_ray.sweep.spec.spec import SweepSpec
+
+    print(json.dumps(SweepSpec.model_json_schema(), indent=1))
+
+
+@app.command(rich_help_panel=TRAIN)
+def demo(out: options.Out = Path("runs/demo")) -> None:
+    """Sweep DR3's coefficient with CQL on the MinAtar Breakout data in the package, and report.
+
+    Example: dr3-ray demo
+
+    Example: dr3-ray demo --out runs/first
+    """
+    from dr3_ray.sweep.spec.spec import SweepSpec
+
+    _run(SweepSpec(**DEMO, out=out))
+
+
+@app.command(rich_help_panel=UNDERSTAND)
+def report(
+    run: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="A run directory, also while it runs; or several.", **PATH)
+    ],
+    also: Annotated[
+        list[str], typer.Option(metavar="KIND", help="Write md, tex (tables), svg, pdf (figures) too; several times.")
+    ] = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(help="Where to.", show_default="RUN/report; of several runs comparison", **PATH)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print verdicts and tables as JSON; write nothing.")] = False,
+) -> None:
+    """Write the report of a run, or compare several, and print the verdict: which c₀ to take, and what is missing.
+
+    Runs on the same data stand in one table; returns on different data sets are never compared.
+
+    Example: dr3-ray report runs/breakout
+
+    Example: dr3-ray report runs/cql runs/iql --also tex --also pdf
+    """
+    if as_json:
+        from dr3_ray.report.judging import document
+        from dr3_ray.report.merged import read_merged
+        from dr3_ray.report.reader import read_tables
+        from dr3_ray.report.tables import outcomes, summarize
+
+        found = read_tables(run[0]) if len(run) == 1 else read_merged(run)
+        print(json.dumps(document(found, summarize(found), outcomes(found)), indent=1, allow_nan=False))
+    else:
+        show_report(*run, out=out, also=also)
+
+
+@app.command(rich_help_panel=UNDERSTAND)
+def fetch(
+    run: Annotated[str, typer.Argument(help="What was --out of a sweep on a cluster, or its --storage.")],
+    cluster: Annotated[
+        Path | None, typer.Option(help="The file of `ray up`. None: RUN is a path or URI.", **PATH)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to.", show_default="runs/ and the name of RUN", **PATH)
+    ] = None,
+    checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Bring the checkpoints, too.")] = False,
+) -> None:
+    """Bring the results of a sweep home from a cluster or a bucket, and report. Again: what is new since then.
+
+    Example: dr3-ray fetch /shared/runs/pong --cluster cluster.yaml
+
+    Example: dr3-ray fetch s3://bucket/pong --out runs/pong --checkpoints
+    """
+    from dr3_ray.runs.fetch import fetch as bring
+    from dr3_ray.runs.fetch import home_of
+
+    out = out or home_of(run)
+    bring(run, out, cluster, checkpoints)
+    show_report(out)
+
+
+@app.command(rich_help_panel=TRAIN)
+def status(
+    run: Annotated[Path, typer.Argument(help="A run directory, or a copy of one.", **PATH)],
+    watch: Annotated[bool, typer.Option("--watch", help="Until the sweep is over; Ctrl-C ends it sooner.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show members by status, updates a second and time left, from the files of a run directory alone.
+
+    Example: dr3-ray status runs/breakout --watch
+
+    Example: dr3-ray status runs/breakout --json
+    """
+    import time
+
+    from rich.console import Console
+
+    from dr3_ray.runs.status import read_status, status_view
+    from dr3_ray.runs.status import watch as follow
+
+    if as_json:
+        if watch:
+            raise UserError("--json prints one document, and --watch many lines: leave out one of them")
+        found = read_status(run)
+        print(json.dumps(found._asdict() | {"over": found.over, "left_s": found.left}, indent=1))
+    elif watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            follow(run, Console())
+    else:
+        Console().print(status_view(read_status(run), run, time.time()), soft_wrap=True, highlight=False)
+
+
+@app.command(rich_help_panel=PREPARE)
+def doctor(
+    cluster: Annotated[
+        Path | None, typer.Option(help="A file for `ray up` to examine, instead of this machine.", **PATH)
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="With --cluster: the --storage of its sweeps.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check whether this machine, or a cluster file, is ready; say what is wrong and what to do about it.
+
+    Example: dr3-ray doctor
+
+    Example: dr3-ray doctor --cluster cluster.yaml --storage s3://bucket/runs
+    """
+    from dr3_ray.cli.doctor import doctor as examine
+    from dr3_ray.cli.doctor import report as show
+
+    if cluster is not None:
+        from dr3_ray.cli.cluster_file import examine as examine_file
+
+        raise typer.Exit(show(examine_file(cluster, storage), as_json))
+    if storage is not None:
+        raise UserError("--storage is examined with a cluster's file: give --cluster, too")
+    raise typer.Exit(show(examine(), as_json))
+
+
+for _command, _panel in (
+    (use.evaluate, USE), (use.export, USE), (listing.algorithms, PREPARE), (listing.options, PREPARE),
+):  # fmt: skip
+    app.command(rich_help_panel=_panel)(_command)
+
+
+def main(arguments: list[str] | None = None, name: str = "dr3-ray", commands: typer.Typer = app) -> None:
+    """Run a command line. A user's mistake is one line on stderr and exit code 2."""
+    if arguments is None:  # what is printed and written of a command has no keys
+        arguments, sys.argv[1:] = sys.argv[1:], remember(sys.argv[1:])
+    try:
+        cache_home()
+        code = commands(arguments, standalone_mode=False, prog_name=name)
+    except UserError as error:
+        if stopping.lost():
+            stopping.end(error=str(error))  # Ray's own end would wait for what is lost
+        _fail(str(error))
+    except _UsageError as error:
+        place = getattr(error, "ctx", None)  # of the command that was typed wrongly
+        _fail(f"{error.format_message()} (see {place.command_path if place else name} --help)")  # type: ignore[attr-defined]
+    except OSError as error:  # of a file that lies where one of ours is to be
+        if error.filename is None or error.errno not in NOT_OURS:
+            _report_fault()
+        _fail(unusable(error.filename, error))
+    except typer.Abort:
+        code = stopping.STOPPED
+    except Exception:
+        _report_fault()
+    if code == stopping.STOPPED:  # what typer makes of a KeyboardInterrupt
+        raise KeyboardInterrupt
+    sys.exit(code)
+
+
+def _run(spec: Any, force: bool = False, trust: bool = False) -> None:
+    failed = train(spec, force, trust, stopping.resuming(spec.out))
+    with results_are_safe([spec.out], shlex.join(["dr3-ray", "report", str(spec.out)])):
+        show_report(spec.out)
+    raise typer.Exit(failed)
+
+
+def _report_fault() -> NoReturn:
+    """Print where a fault of ours was met, without keys, and end the process."""
+    print(masked(traceback.format_exc()), end="", file=sys.stderr)
+    sys.exit(1)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {masked(' '.join(message.split()))}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,270 @@
+"""`dr3-ray data`: import, export, check, collect, inspect, verify and cache data sets."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dr3_ray.cli.commands import Commands
+from dr3_ray.cli.listing import AsJson
+from dr3_ray.cli.paths import FILE, PATH, TYPED
+from dr3_ray.errors import UserError
+
+app = Commands(help="Import, export, check, collect, inspect, verify and cache data sets.")
+
+DatasetArgument = Annotated[
+    str, typer.Argument(help="A directory, its URI, or embedded:NAME; some rows by ?take=best:0.1.")
+]
+
+
+@app.command("import")
+def import_(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="minari:ID, or a file or folder of this machine; several with the same spaces become one."),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="Directory to write, new or empty.", **PATH)] = None,
+    gamma: Annotated[float, typer.Option(help="Discount of the Monte-Carlo returns.")] = 0.99,
+    name: Annotated[str | None, typer.Option(help="Name of the data set (default: that of the source).")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of a table: observation=obs_*,action=a,reward=r; others are guessed.")
+    ] = None,
+    action_space: Annotated[
+        str | None, typer.Option(help="box:LOW,HIGH or discrete:N, where the source does not say.")
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps after which an episode without a flag is truncated.")
+    ] = None,
+    goal: Annotated[str | None, typer.Option(help="X,Y,TOLERANCE: the goal of an OGBench maze.")] = None,
+    clip_actions: Annotated[
+        bool, typer.Option("--clip-actions", help="Move actions outside the action space to its bounds.")
+    ] = False,
+    rescale_actions: Annotated[
+        bool,
+        typer.Option("--rescale-actions", help="Take the bounds of Box actions from the data."),
+    ] = False,
+    flatten: Annotated[
+        bool, typer.Option("--flatten", help="Make one vector of a Dict of observations, instead of named parts.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Make an error of every warning.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load pickled objects, which can run code of their author.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that read and write at once; each takes the memory of one.")
+    ] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what is there and how it would be read; write nothing.")
+    ] = False,
+) -> None:
+    """Convert a data set of another library, a table, or arrays. What was killed goes on by the same command.
+
+    Example: dr3-ray data import flights.csv --out flights
+
+    Example: dr3-ray data import minari:D4RL/door/human-v2 --out door --workers 4
+    """
+    from dr3_ray.cli.importing import describe, write
+    from dr3_ray.data.importers.source import Options
+
+    options = Options(columns, action_space, trust, max_steps, goal)
+    if dry_run:
+        describe(sources, options)
+        return
+    if out is None:
+        raise UserError("Missing option '--out': name the directory to write")
+    write(
+        sources,
+        options,
+        out,
+        workers,
+        gamma=gamma,
+        clip_actions=clip_actions,
+        rescale_actions=rescale_actions,
+        name=name,
+        flatten=flatten,
+        strict=strict,
+        command=shlex.join(["dr3-ray", *sys.argv[1:]]),
+    )
+
+
+@app.command()
+def export(
+    source: DatasetArgument,
+    to: Annotated[str, typer.Option(help="minari, d4rl, rllib or parquet.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="A new file (d4rl, parquet) or folder (rllib); an id of Minari.", **TYPED)
+    ],
+) -> None:
+    """Write a data set in another library's format, with actions and observations as the environment has them.
+
+    Example: dr3-ray data export embedded:pendulum-replay --to rllib --out pendulum
+
+    Example: dr3-ray data export flights --to minari --out mine/flights-v0
+    """
+    from dr3_ray.cli.exporting import write
+
+    write(source, to, out)
+
+
+@app.command()
+def check(
+    source: DatasetArgument,
+    strict: Annotated[bool, typer.Option("--strict", help="Make an error of every warning.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for traps in a data set: jumps, rows of zeros, episodes that repeat, rewards that never change.
+
+    Example: dr3-ray data check flights --strict
+
+    Example: dr3-ray data check embedded:pendulum-replay --json
+    """
+    from dr3_ray.cli.inspecting import show_checks
+
+    show_checks(source, strict, as_json)
+
+
+@app.command()
+def collect(
+    source: Annotated[str, typer.Argument(help="embedded:NAME or halfcheetah-replay, halfcheetah-medium.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory to write, new or empty.", **PATH)],
+    steps: Annotated[int | None, typer.Option(min=1, help="Environment steps (default: as it was made).")] = None,
+) -> None:
+    """Make a data set: an online learner plays, and its replay or its policy's episodes are written. Takes minutes.
+
+    Example: dr3-ray data collect embedded:pendulum-replay --out pendulum
+
+    Example: dr3-ray data collect halfcheetah-replay --steps 20000 --out cheetah
+    """
+    from dr3_ray.evaluation.collect import collect as collect_replay
+
+    manifest = collect_replay(source, out, steps=steps, command=shlex.join(["dr3-ray", *sys.argv[1:]]))
+    returns = manifest.statistics["episode_returns"]
+    print(f"{manifest.counts.rows} rows of {manifest.counts.episodes} episodes written to {out}")
+    print(f"return of an episode: mean {returns.mean:.1f}, best {returns.max:.1f}")
+
+
+@app.command()
+def info(source: DatasetArgument, as_json: AsJson = False) -> None:
+    """Print what is in a data set: returns and lengths, which actions, ranges, and where it comes from.
+
+    Example: dr3-ray data info embedded:breakout-replay
+
+    Example: dr3-ray data info flights --json
+    """
+    from dr3_ray.cli.inspecting import show
+
+    show(source, as_json)
+
+
+@app.command("list")
+def list_(
+    folder: Annotated[
+        Path, typer.Argument(help="Where to look, three folders deep.", show_default="here", **PATH)
+    ] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """List the data sets in a folder, and those in the package.
+
+    Example: dr3-ray data list
+
+    Example: dr3-ray data list data --json
+    """
+    from dr3_ray.cli.inspecting import show_all
+
+    show_all(folder, as_json)
+
+
+@app.command()
+def plot(
+    source: DatasetArgument,
+    out: Annotated[Path, typer.Option("--out", help="Where to: OUT.png and OUT.html, which are replaced.", **FILE)],
+) -> None:
+    """Draw returns, lengths, actions and ranges: a picture, and a page with the numbers, which needs no network.
+
+    Example: dr3-ray data plot embedded:breakout-replay --out breakout
+
+    Example: dr3-ray data plot flights --out reports/flights
+    """
+    from dr3_ray.data.loading import load_dataset
+    from dr3_ray.report.dataset import plot_dataset
+
+    for path in plot_dataset(load_dataset(source), out):
+        print(path)
+
+
+@app.command()
+def verify(
+    source: DatasetArgument,
+    seal: Annotated[
+        bool, typer.Option("--seal", help="Write the manifest anew: one edited by hand, or of an older version.")
+    ] = False,
+) -> None:
+    """Check every row, episode and statistic by the rules of import, and every file by its digest in the manifest.
+
+    Example: dr3-ray data verify flights
+
+    Example: dr3-ray data verify flights --seal
+    """
+    from dr3_ray.data import load_dataset
+    from dr3_ray.data import verify as verify_contents
+    from dr3_ray.data.selected import Selected
+    from dr3_ray.data.verification import seal as seal_manifest
+    from dr3_ray.uris import path_here
+
+    if seal:
+        folder = path_here(source)
+        if not folder or not folder.is_dir():
+            raise UserError(f"{source} is not a folder of this machine: --seal writes into one")
+        print(f"sealed: the fingerprint is {seal_manifest(folder).fingerprint}")
+    dataset = load_dataset(source)
+    whole = dataset.whole if isinstance(dataset, Selected) else dataset
+    verify_contents(whole)
+    print(f"ok: {len(whole):,} rows in {len(whole.manifest.shards)} shard(s) are as they were written")
+    if whole is not dataset:
+        print(f"the whole data set was checked; {dataset.subset} has {len(dataset):,} of its rows")
+    if dataset.manifest.note:
+        print(f"note: {dataset.manifest.note}", file=sys.stderr)
+
+
+@app.command()
+def cache(
+    prune: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="Remove what was not used for so many days; 0: all.")
+    ] = None,
+) -> None:
+    """Show or prune this machine's copies of data sets from URIs, and what interrupted copies and imports left.
+
+    DR3_RAY_CACHE names another folder for them. Pruning removes all that was left, and nothing that a process writes.
+
+    Example: dr3-ray data cache
+
+    Example: dr3-ray data cache --prune 30
+    """
+    import time
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from dr3_ray.data.cache import contents, foreign
+    from dr3_ray.data.cache import prune as remove
+    from dr3_ray.data.leftovers import leftovers
+    from dr3_ray.data.machine import cache_folder
+
+    if prune is not None:
+        left = leftovers()
+        gone = remove(prune * 86_400)
+        print(f"removed {len(gone)} data sets, {sum(each.size for each in gone) / 1e6:,.1f} MB")
+        for each in left:
+            print(f"removed what was left in {each.path}")
+    table = Table("data set", "fingerprint", "MB", "used", title=escape(str(cache_folder())), title_justify="left")
+    for data in contents():
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(data.used))
+        table.add_row(escape(data.manifest.name), data.manifest.fingerprint[:16], f"{data.size / 1e6:,.1f}", used)
+    Console().print(table if table.row_count else f"{cache_folder()} is empty", soft_wrap=True, highlight=False)
+    for each in leftovers():
+        print(f"left by an interrupted process, --prune removes it: {each.path}")
+    for path in foreign():
+        print(f"not of dr3-ray, it stays: {path}")

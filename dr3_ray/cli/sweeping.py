@@ -1,0 +1,70 @@
+"""Sweeping for a command: train, foresee, and show what came of it. `dr3-ray` and search scripts share it."""
+
+import contextlib
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dr3_ray.errors import first_line
+from dr3_ray.process import stopping
+from dr3_ray.process.terminal import said_if_slow
+
+
+def train(spec: Any, force: bool, trust: bool, again: str) -> int:
+    """Sweep and return the exit code, 1 if members failed.
+
+    After Ctrl-C it says that `again` goes on, and ends the process.
+    """
+    begun = spec.out / "run.json"  # which is there before anything is trained
+    stopping.advise(lambda: again if begun.exists() else stopping.command_line())
+    with said_if_slow("loading torch and Ray"):
+        from dr3_ray.sweep.run import train_sweep
+
+    summary = train_sweep(spec, stopping.typed(), force, trust=trust)
+    if summary.interrupted:
+        stopping.end(", ".join(f"{count} {status}" for status, count in summary.statuses.items()))
+    return summary.exit_code
+
+
+def foresee(spec: Any, calibrate: bool) -> None:
+    """Print what a sweep would do."""
+    from rich.console import Console
+
+    with said_if_slow("loading torch and Ray"):
+        from dr3_ray.sweep.estimate import estimate_sweep, estimate_table
+
+    estimate = estimate_sweep(spec, calibrate, say=lambda text: print(text, file=sys.stderr))
+    Console(markup=False).print(estimate_table(estimate))
+
+
+@contextlib.contextmanager
+def results_are_safe(runs: Iterable[Path], again: str) -> Iterator[None]:
+    """Say in one line that nothing of `runs` is lost, and what shows them again, where showing them fails."""
+    try:
+        yield
+    except Exception as error:
+        print(
+            f"error: the results are safe in {', '.join(map(str, runs))}, but showing them failed "
+            f"({' '.join(first_line(error).split())}): {again} tries again",
+            file=sys.stderr,
+        )
+
+
+def show_report(*runs: Path, out: Path | None = None, also: Collection[str] = ()) -> None:
+    """Write the report of runs, and print its verdict with the best settings; arguments are those of `write_report`."""
+    from rich.console import Console
+
+    from dr3_ray.report import write_report
+    from dr3_ray.report.best import best_table
+    from dr3_ray.runs.directory import read_run
+
+    report = write_report(*runs, out=out, also=also)
+    console = Console(markup=False, highlight=False)
+    console.print(report.table)
+    for run in runs:
+        if (read_run(run).get("spec") or {}).get("search"):
+            console.print(best_table(run))
+    for command in report.commands:
+        print(f"to tell more: {command}")  # in one line, however long, to be copied
+    print(f"report: {report.page}")

@@ -1,0 +1,134 @@
+"""`dr3-ray evaluate` and `dr3-ray export`: what was trained, in use."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dr3_ray.cli.paths import FILE, PATH
+from dr3_ray.errors import UserError, check_known
+
+if TYPE_CHECKING:
+    from dr3_ray.policies.policy import Policy
+
+SourceArgument = Annotated[
+    Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or that of a checkpoint.", **PATH)
+]
+MemberOption = Annotated[str, typer.Option(help="best, a hash or how it begins, or a place in a checkpoint.")]
+WhereOption = Annotated[
+    list[str], typer.Option(metavar="OPTION=VALUE", help="Of the members, those with this value; several times.")
+]
+ObjectiveOption = Annotated[
+    str | None, typer.Option(help="What best means, as in td_error.", show_default="what the run was judged by")
+]
+TrustOption = Annotated[bool, typer.Option("--trust", help="RUN is from somebody whose code may run here.")]
+
+
+def evaluate(
+    source: SourceArgument,
+    env: Annotated[
+        str | None, typer.Option(help="An environment's name.", show_default="where the member was rolled out")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next one has the next.")] = 0,
+    member: MemberOption = "best",
+    where: WhereOption = [],  # noqa: B006
+    objective: ObjectiveOption = None,
+    video: Annotated[Path | None, typer.Option(help="A folder for videos of the first episodes.", **PATH)] = None,
+    every_return: Annotated[
+        Path | None, typer.Option(help="A Parquet file for every episode's return.", **PATH)
+    ] = None,
+    trust: TrustOption = False,
+) -> None:
+    """Play episodes with a trained policy and print the mean return with its interval; write every return on request.
+
+    Example: dr3-ray evaluate runs/breakout --episodes 100 --every-return returns.parquet
+
+    Example: dr3-ray evaluate runs/breakout --where dr3_coeff=0.03 --where seed=1 --video videos
+    """
+    from dr3_ray.policies.playing import play
+
+    policy = _load(source, member, where, objective, trust)
+    played = play(policy, env, episodes, seed, video)
+    if every_return:
+        _write(every_return, played._asdict())
+    for line in _told(played):
+        print(line)
+    if video:
+        print(f"videos: {video}")
+
+
+def export(
+    source: SourceArgument,
+    to: Annotated[str, typer.Option(help="onnx, torchscript or pt2.")],
+    out: Annotated[Path, typer.Option(help="The file to write; a model card comes beside it.", **FILE)],
+    member: MemberOption = "best",
+    where: WhereOption = [],  # noqa: B006
+    objective: ObjectiveOption = None,
+    trust: TrustOption = False,
+) -> None:
+    """Write a trained policy as a file that other programs run, once its own runtime gives the same actions.
+
+    Example: dr3-ray export runs/breakout --to onnx --out policy.onnx
+
+    Example: dr3-ray export runs/breakout --to torchscript --member best --out policy.pt
+    """
+    from dr3_ray.policies.export import WRITERS
+    from dr3_ray.policies.export import export as write
+
+    check_known("format", [to], WRITERS)
+    card = write(_load(source, member, where, objective, trust), to, out)
+    print(f"written: {out}, and what it is: {card}")
+
+
+def _load(source: Path, member: str, where: list[str], objective: str | None, trust: bool) -> "Policy":
+    """Load the policy that is meant, and say which it is."""
+    from dr3_ray.cli.spec_options import read_settings
+    from dr3_ray.policies.loading import BEST, load_policy
+
+    if where and member != BEST:
+        raise UserError(f"--member {member} and --where name members in two ways: leave out one of them")
+    values: dict[str, Any] = read_settings(where)
+    place = int(member) if member.isdecimal() and len(member) < 4 else member
+    policy = load_policy(source, values or place, objective, trust)
+    about = {name: policy.config[name] for name in ("dr3_coeff", "seed") if name in policy.config}
+    shown = ", ".join(f"{name} {value:g}" for name, value in about.items())
+    print(f"{policy.spec.name} on {policy.recorded.name}, {shown}: {policy.chosen}", file=sys.stderr)
+    return policy
+
+
+def _told(played: Any) -> list[str]:
+    """Return the returns as people read them."""
+    import numpy as np
+
+    from dr3_ray.stats import bootstrap_estimate, mean
+
+    found = bootstrap_estimate(played.returns, estimator=mean)
+    interval = (
+        f" (95% interval {found.low:.4g} to {found.high:.4g})" if found.has_interval else " (one episode: no interval)"
+    )
+    fine = played.returns[np.isfinite(played.returns)]
+    lines = [
+        f"return {found.value:.4g}{interval} over {found.n} episodes of seeds {played.seeds[0]} to {played.seeds[-1]}",
+        *([f"median {np.median(fine):.4g}, from {fine.min():.4g} to {fine.max():.4g}"] if fine.size else []),
+        f"length {played.lengths.mean():.4g} steps in the mean",
+    ]
+    if found.left_out:
+        lines.append(f"{found.left_out} episodes do not count: the environment gave NaN or infinity")
+    return lines
+
+
+def _write(file: Path, columns: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from dr3_ray.stores import make_folder, replacing
+
+    names = {"seeds": "seed", "returns": "episode_return", "lengths": "length"}
+    try:
+        make_folder(file.resolve().parent)
+        with replacing(file) as partial:
+            pq.write_table(pa.table({names[name]: values for name, values in columns.items()}), partial)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror or error}): give another --every-return") from None

@@ -1,0 +1,103 @@
+"""What is used of Ray and Tune that is not public."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from ray._common.utils import get_default_ray_temp_dir
+from ray._private import ray_constants, services, utils, worker
+from ray._private.utils import estimate_available_memory, get_num_cpus
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+
+from dr3_ray.compat import attribute
+
+__all__ = ["estimate_available_memory", "get_default_ray_temp_dir", "get_num_cpus"]
+
+NAMES = {
+    "ray._common.utils.get_default_ray_temp_dir": "cluster/connect.py: where Ray keeps its sessions",
+    "ray._private.services.canonicalize_bootstrap_address": "cluster/connect.py: which cluster is asked for",
+    "ray._private.services.get_node": "cluster/connect.py: a raylet that a busy machine has not registered yet",
+    "ray._private.utils.set_sigterm_handler": "cluster/connect.py: Ray would end this process at once",
+    "ray._private.ray_constants.ENABLE_RAY_CLUSTER": "cluster/connect.py: a Ray that listens on the loopback address",
+    "ray._private.worker._global_node": "cluster/connect.py: whether a Ray that was started here has died",
+    "ray._private.utils.get_num_cpus": "sweep: the CPUs of this machine, or of its container",
+    "ray._private.utils.estimate_available_memory": "sweep/packs/calibration.py: the same of its memory",
+    "ray.experimental.internal_kv._internal_kv_get": "cluster/keys.py: keys reach workers in Ray's memory",
+    "ray.experimental.internal_kv._internal_kv_put": "cluster/keys.py: the same",
+    "ray.air._internal.usage.tag_callbacks": "sweep/trials/ray_trials.py: Tune would import MLflow and W&B",
+    "ray.autoscaler._private.util.prepare_config": "cli/cluster_file.py: Ray's rules for a cluster's file",
+    "ray.autoscaler._private.util.validate_config": "cli/cluster_file.py: the same",
+    "ray.tune.registry._global_registry": "cluster/environments.py: what a script has registered",
+    "ray.tune.schedulers.pb2._select_config": "evolution/schedulers.py: what PB2 expects to gain",
+}
+"""Every name, where it is used, and what for."""
+
+
+def bootstrap_address() -> str | None:
+    """Return the address that `ray.init()` would use; None: it would start a Ray here."""
+    found: str | None = services.canonicalize_bootstrap_address(None)
+    return found
+
+
+def node() -> Any:
+    """Return the Ray that this process has started: its processes, and the folder of its session."""
+    return worker._global_node
+
+
+def signals_left_alone() -> AbstractContextManager[None]:
+    """Keep Ray from handling SIGTERM."""
+    return attribute(utils, "set_sigterm_handler", lambda handler: None)
+
+
+def on_loopback() -> AbstractContextManager[None]:
+    """Have this process take the loopback address for Ray's."""
+    return attribute(ray_constants, "ENABLE_RAY_CLUSTER", False)
+
+
+def asking_for_nodes(by: Callable[[Callable[..., Any]], Callable[..., Any]]) -> AbstractContextManager[None]:
+    """Have Ray look for the raylet of this process by another function, which `by` makes of its own."""
+    return attribute(services, "get_node", by(services.get_node))
+
+
+def uncounted() -> AbstractContextManager[None]:
+    """Keep Ray from counting kinds of callbacks, for which it would import MLflow and W&B where they are installed."""
+    from ray.air._internal import usage
+
+    return attribute(usage, "tag_callbacks", lambda callbacks: None)
+
+
+def kept(name: bytes) -> bytes | None:
+    """Return the bytes in Ray's memory under a name; None: nothing."""
+    found: bytes | None = _internal_kv_get(name)
+    return found
+
+
+def keep(name: bytes, content: bytes) -> None:
+    """Keep bytes in Ray's memory, for all machines."""
+    _internal_kv_put(name, content, overwrite=True)
+
+
+def check_cluster_file(config: dict[str, Any]) -> None:
+    """Raise what Ray raises for a cluster's file against its rules."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(config))
+
+
+def registered(kind: str, name: str) -> Any:
+    """Return what was registered with Tune; None: nothing."""
+    from ray.tune.registry import _global_registry
+
+    return _global_registry.get(kind, name) if _global_registry.contains(kind, name) else None
+
+
+def replace_callbacks(tuner: Any, callbacks: list[Any]) -> None:
+    """Give an experiment other callbacks than those it was begun and pickled with."""
+    tuner._local_tuner.get_run_config().callbacks = callbacks
+
+
+def most_promising(*known: Any, **sizes: Any) -> Any:
+    """Return the numbers that PB2's model expects to gain most; the arguments are those of Tune's function."""
+    from ray.tune.schedulers.pb2 import _select_config
+
+    return _select_config(*known, **sizes)

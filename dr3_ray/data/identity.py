@@ -1,0 +1,67 @@
+"""What makes data sets the same: everything that changes what is learned, and nothing else."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+RULE = 2  # enters every identity: another number makes every data set another one
+# Fields of a manifest that change nothing that is learned. `environment` names where policies play: members record it
+# on their own, and a sweep refuses to mix two. Of a file, its name. `statistics` follow from the rows.
+DESCRIPTION = ("format", "name", "environment", "statistics", "provenance", "digests")
+SUBSET_RULE = 1  # enters the identity of every subset, like RULE: raise it if a name comes to mean other rows
+ABSENT = {"box": ("start",), "discrete": ("shape",), "dict": ("shape", "start")}  # what a space of a kind never says
+
+
+def fingerprint(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the identity of a dumped `Manifest`: 64 hexadecimal digits."""
+    return digest(
+        {
+            "rule": RULE,
+            "gamma": manifest["gamma"] + 0.0,
+            "complete_episodes": manifest["complete_episodes"],
+            "observation_space": _space(manifest["observation_space"]),
+            "action_space": _space(manifest["action_space"]),
+            "counts": manifest["counts"],
+            "shards": [_file(entry) for entry in manifest["shards"]],  # their order is that of the rows
+            "episodes": _file(manifest["episodes"]),
+        }
+    )
+
+
+def old_fingerprint(manifest: Mapping[str, Any]) -> str:
+    """Return the identity by the rule of manifest format 1, which left out spaces, bounds and gamma."""
+    files = [*manifest["shards"], manifest["episodes"]]
+    identity = [[entry["sha256"] for entry in files], manifest["counts"]]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def of_subset(whole: str, subset: str) -> str:
+    """Return the identity of some rows: those that `subset` names in the data set with the identity `whole`."""
+    return digest({"rule": SUBSET_RULE, "data": whole, "subset": subset})
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the one JSON text of a value; order of keys, spaces and indentation do not count."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file(entry: Mapping[str, Any]) -> list[Any]:
+    return [entry["rows"], entry["bytes"], entry["sha256"]]
+
+
+def _space(space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all fields of a space, its bounds in one spelling."""
+    absent = () if space["choices"] else ABSENT[space["kind"]]
+    found = {name: value for name, value in space.items() if value is not None and name not in absent}
+    if space["spaces"] is not None:
+        return found | {"spaces": {name: _space(part) for name, part in space["spaces"].items()}}
+    bounds = {"low": space["low"], "high": space["high"]}
+    return found | {name: _bound(bound) for name, bound in bounds.items() if bound is not None}
+
+
+def _bound(bound: tuple[float, ...]) -> list[str]:
+    """Return bounds as text, because JSON has no infinity; one number where all are equal. -0 is 0."""
+    numbers = bound[:1] if len(set(bound)) == 1 else bound
+    return [repr(number + 0.0) for number in numbers]

@@ -1,0 +1,130 @@
+"""Which columns of a table are what: as the user says, or a guess by the names that are common."""
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from dr3_ray.errors import UserError
+
+# what --columns calls a column, what we call it, and the names that others have for it; the first that is there counts
+NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "observation": (
+        "observations",
+        ("observations", "observation", "obs", "observation.state", "state", "states", "s", "obs_*", "observation_*",
+         "observation.*", "state_*", "obs[0-9]*", "s[0-9]*"),
+    ),
+    "action": (
+        "actions",
+        ("actions", "action", "act", "a", "action_*", "act_*", "action.*", "a_*", "action[0-9]*", "a[0-9]*"),
+    ),
+    "reward": ("rewards", ("rewards", "reward", "rew", "r", "next.reward")),
+    "terminated": (
+        "terminateds",
+        ("terminateds", "terminated", "terminations", "termination", "terminals", "terminal", "is_terminal", "dones",
+         "done", "next.done"),
+    ),
+    "truncated": (
+        "truncateds",
+        ("truncateds", "truncated", "truncations", "truncation", "timeouts", "timeout", "time_limit"),
+    ),
+    "next_observation": (
+        "next_observations",
+        ("next_observations", "next_observation", "next_obs", "new_obs", "next_state", "next_states", "next_obs_*",
+         "next_observation_*", "next_state_*", "next_obs[0-9]*"),
+    ),
+    "episode": (
+        "episode_ids",
+        ("episode_ids", "episode_id", "episode", "episodes", "eps_id", "ep_id", "episode_index", "traj_id",
+         "trajectory_id", "trajectory", "ep"),
+    ),
+    "t": ("timesteps", ("timesteps", "timestep", "t", "step", "steps", "time_step", "frame_index", "time")),
+}  # fmt: skip
+NEEDED = ("observation", "action", "reward")
+DONE = ("done", "dones", "next.done")  # may mean any end
+
+
+def mapped(names: Iterable[str], said: str | None = None) -> dict[str, list[str]]:
+    """Return the source's columns for each of ours, several for one that is put together of numbers.
+
+    Args:
+        names: what the source has.
+        said: `observation=obs_*,action=a_*,reward=r`: names or patterns, joined by `+`. What it leaves out is guessed;
+            `truncated=` means none.
+
+    Raises:
+        UserError: a column that is needed, or was named, is not there, or is there twice.
+    """
+    names = list(names)
+    asked = _parsed(said) if said else {}
+    found = {ours: _matching(patterns, names, key) for key, (ours, patterns) in asked.items()}
+    for key, (ours, patterns) in NAMES.items():
+        if not any(name == ours or name.startswith(f"{ours}/") for name in found):
+            used = {name for columns in found.values() for name in columns}
+            free = [name for name in names if name not in used]
+            if parts := [name for name in free if name.startswith(f"{ours}/")]:  # as an export names them
+                found |= {name: [name] for name in parts}
+                continue
+            found[ours] = next((columns for pattern in patterns if (columns := _natural(pattern, free))), [])
+            if not found[ours] and key in NEEDED:
+                raise UserError(
+                    f"no column looks like {key}: there are {', '.join(names)}; say which it is, as in "
+                    f"--columns {key}=NAME"
+                )
+    taken = {ours: columns for ours, columns in found.items() if columns}
+    for key in NEEDED:
+        ours = NAMES[key][0]
+        if not any(name == ours or name.startswith(f"{ours}/") for name in taken):
+            raise UserError(f"--columns leaves {key} without a column: write --columns {key}=NAME")
+    if twice := [name for columns in taken.values() for name in columns if names.count(name) > 1]:
+        raise UserError(f"there are several columns {twice[0]!r}: rename or drop the others")
+    return taken
+
+
+def described(columns: dict[str, list[str]], names: Iterable[str] = ()) -> dict[str, str]:
+    """Describe each of our columns in words, and which of the source's `names` are left over."""
+    said = {ours: ", ".join(theirs) for ours, theirs in columns.items()}
+    used = {name for theirs in columns.values() for name in theirs}
+    unused = [name for name in names if name not in used]
+    return said | ({"(not taken)": ", ".join(unused)} if unused else {})
+
+
+def _parsed(said: str) -> dict[str, tuple[str, list[str]]]:
+    asked: dict[str, tuple[str, list[str]]] = {}
+    for word in said.split(","):
+        key, mark, patterns = (part.strip() for part in word.partition("="))
+        kind, _, part = key.partition("/")
+        if not mark or kind not in NAMES or (part and not kind.endswith("observation")):
+            raise UserError(
+                f"--columns has {word!r}: write NAME=COLUMN, where NAME is one of {', '.join(NAMES)}; a part of an "
+                "observation is observation/NAME"
+            )
+        ours = NAMES[kind][0]
+        if key in asked or (kind != key and kind in asked) or any(name.startswith(f"{key}/") for name in asked):
+            raise UserError(f"--columns names {kind} twice: join columns of one with +, or name its parts alone")
+        asked[key] = (
+            f"{ours}/{part}" if part else ours,
+            [each.strip() for each in patterns.split("+") if each.strip()],
+        )
+    return asked
+
+
+def _matching(patterns: list[str], names: list[str], key: str) -> list[str]:
+    found: list[str] = []
+    for pattern in patterns:
+        columns = _natural(pattern, names)
+        if not columns:
+            raise UserError(
+                f"no column is called {pattern!r}, which --columns names for {key}: there are {', '.join(names)}"
+            )
+        found += columns
+    return found
+
+
+def _natural(pattern: str, names: list[str]) -> list[str]:
+    """Return the names that match, obs_2 before obs_10."""
+    if pattern in names:
+        return [pattern]
+    matching = [name for name in names if fnmatchcase(name, pattern)]
+    return sorted(
+        matching, key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    )

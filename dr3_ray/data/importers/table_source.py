@@ -1,0 +1,189 @@
+"""A table of transitions as a source: spaces are inferred, rows cut into episodes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dr3_ray.data.checks import Findings
+from dr3_ray.data.importers.columns import DONE, described
+from dr3_ray.data.importers.layout import Layout, check_next
+from dr3_ray.data.importers.rows import (
+    FLAGS,
+    ORDER,
+    Batch,
+    Beginnings,
+    beginnings,
+    episodes_of,
+)
+from dr3_ray.data.importers.said import space_said
+from dr3_ray.data.importers.source import Episode, Options, Read, Source
+from dr3_ray.data.importers.tables import Table
+from dr3_ray.data.importers.timeouts import check_max_steps, with_timeouts
+from dr3_ray.data.number_types import Array
+from dr3_ray.data.schema import Provenance
+from dr3_ray.errors import UserError
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+
+def table_source(
+    table: Table,
+    options: Options,
+    *,
+    name: str,
+    provenance: Provenance,
+    names: Iterable[str] = (),
+    guessed: bool = False,
+) -> Source:
+    """Return the episodes of a table.
+
+    Real numbers are an unbounded Box of observations, bytes and booleans one of their range. Whole numbers are
+    discrete actions; others are a Box with the bounds -1 and 1, or the range of the data where they lie outside. The
+    user's `action_space` goes first.
+
+    Args:
+        table: its columns by our names, observations, actions and rewards among them.
+        options: `action_space`, `max_steps`, and whether the columns were named by the user.
+        name: of the source.
+        provenance: without details, which are added.
+        names: all columns of the source, so that those left over are told.
+        guessed: whether columns that the user did not name were guessed by their names.
+
+    Raises:
+        UserError: nothing says where episodes end, a column is no number, or next observations are of another kind.
+    """
+    limit = options.max_steps
+    check_max_steps(limit)
+    check_next(table.layout)
+    if not {*FLAGS, "episode_ids", "timesteps"} & set(table.columns) and options.max_steps is None:
+        raise UserError(
+            "nothing says where an episode ends: name a column as terminated, truncated, episode or t with --columns, "
+            "or give --max-steps"
+        )
+    space, bounds = _action_space(table, options.action_space)
+    done = table.columns.get("terminateds", [""])[0]
+    doubtful = guessed and done in DONE and "terminated" not in (options.columns or "")
+
+    def doubt(findings: Findings) -> None:
+        if doubtful:
+            findings.add("done", where=done)
+        if bounds:
+            findings.add("action-bounds", where=bounds)
+
+    def read(findings: Findings) -> Iterator[Episode]:
+        doubt(findings)
+        batches = table.batches(table.columns, findings)
+        batches = with_timeouts(batches, limit) if limit else batches
+        return episodes_of(_played(batches, space), findings, flat=table.flat)
+
+    def part(start: int, stop: int, begin: Array, findings: Findings) -> Iterator[Episode]:
+        batches = table.batches(table.columns, findings, start, min(stop + 1, table.rows))  # one more, to look at
+        return episodes_of(_played(batches, space), findings, table.flat, Beginnings(begin, start, stop))
+
+    def parts(rows: int, findings: Findings) -> Sequence[Read]:
+        """Return what reads a part each, of about so many rows and whole episodes."""
+        if table.rows <= rows:
+            return [read]
+        doubt(findings)
+        names = [name for name in ("rewards", *FLAGS, *ORDER) if name in table.columns]
+        begin = beginnings(table.batches(names, findings), findings)
+        return [partial(part, *ends, begin) for ends in pairwise(_cuts(begin, rows, table.rows))]
+
+    said = described(table.columns, names)
+    return Source(
+        name=name,
+        observation_space=_observation_space(table.layout),
+        action_space=space,
+        read=read,
+        provenance=provenance.model_copy(
+            update={"details": provenance.details | {"columns": "; ".join(f"{ours}: {said[ours]}" for ours in said)}}
+        ),
+        rows=table.rows,
+        columns=said,
+        parts=parts if table.ranged and not limit else None,
+    )
+
+
+def _cuts(begin: Array, rows: int, stop: int) -> list[int]:
+    """Return where pieces of whole episodes end that have up to so many rows each, or one episode; 0 comes first."""
+    cuts = [0]
+    for here, there in pairwise([*begin.tolist(), stop]):
+        if there - cuts[-1] > rows and here > cuts[-1]:
+            cuts.append(here)
+    return [*cuts, stop]
+
+
+def _observation_space(layout: Layout) -> "gym.Space[Any]":
+    from gymnasium import spaces
+
+    parts = {
+        name.removeprefix("observations").removeprefix("/"): _box(*layout[name])
+        for name in sorted(layout)
+        if name == "observations" or name.startswith("observations/")
+    }
+    return parts[""] if "" in parts else spaces.Dict(parts)
+
+
+def _box(dtype: np.dtype[Any], shape: tuple[int, ...]) -> "gym.Space[Any]":
+    from gymnasium import spaces
+
+    if dtype.kind not in "biuf":
+        raise UserError(f"observations have type {dtype}, which is no real number: convert them in the source")
+    if dtype.kind == "f":
+        return spaces.Box(-np.inf, np.inf, shape, dtype.type)
+    if dtype.kind == "b":
+        kind: Any = np.bool_
+        return spaces.Box(0, 1, shape, kind)
+    return spaces.Box(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype.type)
+
+
+def _action_space(table: Table, said: "str | gym.Space[Any] | None") -> tuple["gym.Space[Any]", str]:
+    """Return the space of the actions, and the range of the data where it had to be taken for their bounds."""
+    from gymnasium import spaces
+
+    dtype, shape = table.layout["actions"]
+    if isinstance(said, spaces.Space):
+        return said, ""
+    if dtype.kind not in "biuf":
+        raise UserError(f"actions have type {dtype}, which is no number: convert them in the source")
+    if said is not None:
+        return space_said(said, shape, dtype), ""
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    for batch in table.batches(["actions"]):
+        low, high = np.minimum(low, batch["actions"].min(0)), np.maximum(high, batch["actions"].max(0))
+    if not np.isfinite([low, high]).all():
+        raise UserError("an action is NaN or infinite: drop its episode from the source")
+    if dtype.kind in "biu":
+        if shape not in ((), (1,)):
+            raise UserError(
+                f"actions are whole numbers of shape {shape}: give --action-space box:LOW,HIGH, or combine them"
+            )
+        if low.min() < 0:
+            raise UserError(
+                f"actions are whole numbers from {low.min():g}: count them from 0, or give --action-space box:LOW,HIGH"
+            )
+        return spaces.Discrete(int(high.max()) + 1), ""
+    if (low >= -1).all() and (high <= 1).all():
+        return spaces.Box(-1.0, 1.0, shape, dtype.type), ""
+    return spaces.Box(low.astype(dtype), high.astype(dtype), shape, dtype.type), f"{low.min():g} to {high.max():g}"
+
+
+def _played(batches: Iterable[Batch], space: "gym.Space[Any]") -> Iterator[Batch]:
+    """Yield rows with actions as their space has them: whole numbers [R] of a Discrete one."""
+    from gymnasium import spaces
+
+    discrete = isinstance(space, spaces.Discrete)
+    return ({**batch, "actions": _whole(batch["actions"])} for batch in batches) if discrete else iter(batches)
+
+
+def _whole(actions: Array) -> Array:
+    if actions.shape[1:] not in ((), (1,)):
+        raise UserError(f"discrete actions have shape {actions.shape[1:]}, not one number a row: name another column")
+    whole: Array = actions.reshape(-1).astype(np.int64)
+    if (whole != actions.reshape(-1)).any():
+        raise UserError("discrete actions have to be whole numbers: correct the source")
+    return whole

@@ -1,0 +1,93 @@
+"""Some rows of a data set as a data set: row indices are mapped, and no column is copied."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dr3_ray.data import identity
+from dr3_ray.data.moments import described
+from dr3_ray.data.n_step import Apart
+from dr3_ray.data.reader import Dataset
+from dr3_ray.data.schema import Counts, Manifest, Statistic
+from dr3_ray.data.subsets import Subset, table_of
+
+ROWS_AT_ONCE = 65_536
+
+
+class SubsetManifest(Manifest):
+    """What a manifest would say of some rows of a data set. Its files are those of the whole."""
+
+    whole: Manifest
+    subset: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity: that of the whole, and which rows."""
+        return identity.of_subset(self.whole.fingerprint, self.subset)
+
+    @property
+    def old_fingerprint(self) -> str:
+        """The same by the rule of format 1: no run can have begun on it."""
+        return identity.of_subset(self.whole.old_fingerprint, self.subset)
+
+    @property
+    def note(self) -> str | None:
+        """What a reader should know about the manifest on disk."""
+        return self.whole.note
+
+
+class Selected(Dataset):
+    """The rows of `whole` that `subset` names.
+
+    All columns say of a row what they say in the whole, `next_observations` and `monte_carlo_returns` too. Where rows
+    are drawn one by one, several steps (`gather_n_step`) go on in the whole.
+
+    Raises:
+        UserError: the whole has fewer episodes than it takes.
+    """
+
+    def __init__(self, whole: Dataset, subset: Subset) -> None:
+        vars(self).update(vars(whole))  # its open files
+        self.whole, self.subset = whole, subset
+        rows = subset.rows(whole.episodes, str(whole.path))
+        self.rows = torch.from_numpy(rows)
+        self.episodes = table_of(whole.episodes, rows)
+        theirs = np.isin(whole.episodes["episode_ids"], self.episodes["episode_ids"])
+        uncut = bool((whole.episodes["lengths"][theirs] == self.episodes["lengths"]).all())
+        flags = self._select(torch.arange(len(rows)), ("terminateds", "truncateds"))
+        ends = {name: int(values.sum()) for name, values in flags.items()}
+        self.manifest = SubsetManifest.model_validate(
+            dict(whole.manifest)
+            | {
+                "counts": Counts(rows=len(rows), episodes=len(self.episodes["lengths"]), **ends),
+                "complete_episodes": whole.manifest.complete_episodes and uncut,
+                "statistics": {},
+                "whole": whole.manifest,
+                "subset": str(subset),
+            }
+        )
+        self.apart = Apart(whole, self.rows) if subset.way == "uniform" else None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as the whole and the subset."""
+        return Selected, (self.whole, self.subset)
+
+    def statistics(self) -> dict[str, Statistic]:
+        """Compute those of these rows, which are read for it."""
+        moments = described(self.observation_space)
+        moments["episode_returns"].add(self.episodes["returns"])
+        names = [name for name in moments if name != "episode_returns"]
+        for rows in torch.split(torch.arange(len(self)), ROWS_AT_ONCE):
+            for name, values in self._select(rows, names).items():
+                moments[name].add(values.numpy())
+        return {name: each.result() for name, each in moments.items()}
+
+    def _select(self, rows: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
+        return self.whole._select(self.rows.index_select(0, rows), stored)
+
+
+def subset_of(dataset: Dataset) -> str:
+    """Return in words which rows of how many a data set has; nothing of a whole one."""
+    return f"{dataset.subset}, of {len(dataset.whole):,} rows" if isinstance(dataset, Selected) else ""

@@ -1,0 +1,1 @@
+"""Population-based training: members that copy each other and change their numbers."""

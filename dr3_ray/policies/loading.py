@@ -1,0 +1,118 @@
+"""A trained policy of a run, by what its configuration is or by what it is worth; or of a checkpoint."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dr3_ray.errors import UserError
+from dr3_ray.policies.policy import Policy
+from dr3_ray.policies.ranking import check_comparable, check_scored, criterion_of, has, rank
+from dr3_ray.process.stopping import resuming
+from dr3_ray.runs.checkpoints import packs_kept
+from dr3_ray.runs.directory import RUN
+from dr3_ray.runs.index import Record, read_index
+from dr3_ray.sweep.directory import spec_of
+from dr3_ray.sweep.trained import trained_networks
+from dr3_ray.training.saved import PLACE, Trained, read_networks
+from dr3_ray.uris import path_here
+
+BEST = "best"
+Which = str | int | Mapping[str, Any]
+
+
+def load_policy(
+    source: str | os.PathLike[str], member: Which = BEST, objective: str | None = None, trust: bool = False
+) -> Policy:
+    """Load the trained policy of a member, on the CPU.
+
+    Args:
+        source: A run directory, or the directory of a checkpoint.
+        member: `"best"`, a hash or how it begins, values of the configuration such as `{"dr3_coeff": 0.03, "seed": 1}`,
+            or a place in a checkpoint, from 0 on. With values that several members have: the best of these.
+        objective: What `"best"` means; by default what the run was judged by. The configuration with the best score
+            over its seeds is taken, and of its seeds the best.
+        trust: Read checkpoints of version 0.1 too, which are pickles: whoever made them can run code here.
+
+    Raises:
+        UserError: no such member, nothing by which to choose, no checkpoint, or one that is damaged.
+    """
+    path = path_here(os.fspath(source))
+    assert path is not None
+    if (path / PLACE).is_dir():
+        trained = read_networks(path)
+        return Policy(trained, _row(trained, member, path))
+    if not (path / RUN).is_file():
+        raise UserError(f"{path} is neither a run directory nor a checkpoint: give the directory that a sweep wrote")
+    record, chosen = _chosen(path, member, objective)
+    which = f"member {record['member']} of {path} ({record['status']})"
+    if record["pack"] not in packs_kept(spec_of(path).checkpoints):
+        raise UserError(
+            f"{which} has no checkpoint here: sweep with checkpoints, bring them by `dr3-ray fetch --checkpoints`, or "
+            "choose a member that was trained"
+        )
+    for trained, members in trained_networks(path, trust, packs=[record["pack"]]):
+        if record["member"] in members:
+            return Policy(trained, members.index(record["member"]), record["config"], chosen)
+    raise UserError(f"{which} has only damaged checkpoints: `{resuming(path)}` trains it again from its start")
+
+
+def _chosen(run: Path, member: Which, objective: str | None) -> tuple[Record, str]:
+    """Return the record of the wanted member, and how it was chosen."""
+    records = read_index(run)
+    if not isinstance(member, str | int | Mapping):
+        raise UserError(f"member {member!r} is no hash, place or mapping of values: give one of these")
+    if isinstance(member, int):
+        raise UserError(f"{run} is a run, whose members have no places: give a hash or values of the configuration")
+    if isinstance(member, str) and member != BEST:
+        found = [record for record in records if record["member"].startswith(member)]
+        if len(found) != 1:
+            raise UserError(
+                f"{len(found)} members of {run} have a hash that begins with {member!r}: see `dr3-ray report`"
+            )
+        return found[0], f"named by its hash {found[0]['member']}"
+    values = {} if isinstance(member, str) else dict(member)
+    found = [record for record in records if all(has(record["config"], *each) for each in values.items())]
+    if not found:
+        raise UserError(f"no member of {run} has {_told(values)}: see `dr3-ray report {run}`")
+    if len(found) == 1:
+        return found[0], f"the only member with {_told(values)}" if values else "the only member"
+    return _best(run, found, objective, values)
+
+
+def _best(run: Path, records: Sequence[Record], objective: str | None, values: dict[str, Any]) -> tuple[Record, str]:
+    """Return the best seed of the best configuration."""
+    check_comparable(run, [record["config"] for record in records])
+    criterion = criterion_of(run, objective)
+    ranked = rank(run, records, criterion)
+    best = ranked[0]
+    check_scored(run, criterion.metric, best.score)
+    among = f" with {_told(values)}" if values else ""
+    chosen = (
+        f"of {len(ranked)} configurations{among} the one with the best {criterion.metric} over {len(best.members)} "
+        f"seeds, and of its seeds the best: {best.best:.4g}"
+    )
+    return next(record for record in records if record["member"] == best.members[0]), chosen
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in values.items()) or "these values"
+
+
+def _row(trained: Trained, member: Which, checkpoint: Path) -> int:
+    """Return the place of the wanted member in a checkpoint."""
+    count = len(trained.members)
+    if isinstance(member, int):
+        if not 0 <= member < count:
+            raise UserError(f"{checkpoint} has {count} members, from 0 to {count - 1}: there is no {member}")
+        return member
+    values = dict(member) if isinstance(member, Mapping) else {}
+    if isinstance(member, str) and member != BEST:
+        raise UserError(f"{checkpoint} knows no hashes: give a place from 0 to {count - 1}, or values")
+    rows = [row for row, config in enumerate(trained.members) if all(has(config, *each) for each in values.items())]
+    if len(rows) != 1:
+        raise UserError(
+            f"{len(rows)} of the {count} members of {checkpoint} have {_told(values)}: give a place from 0 to "
+            f"{count - 1}, or more values"
+        )
+    return rows[0]

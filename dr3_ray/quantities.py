@@ -1,0 +1,95 @@
+"""The catalogue of measured quantities: the meaning and the type of each column of a sweep's histories.
+
+Histories, objectives, tables and figures read it. The names of losses and metrics are those of `Terms`; a test compares
+them, and who measures them, with what every algorithm measures with every regulariser.
+"""
+
+from typing import Final, Literal, NamedTuple
+
+RETURN: Final = "episode_return_mean"
+
+
+class Quantity(NamedTuple):
+    """Something that is measured of a member at each evaluation."""
+
+    name: str
+    label: str
+    """As people read it, in titles."""
+    unit: str = ""
+    """Empty: a pure number, or that of a loss."""
+    better: Literal["more", "less"] | None = None
+    """None: neither."""
+    form: Literal["real", "count"] = "real"
+    """A float64, NaN where there is nothing to measure; or an int64."""
+    source: Literal["run", "rollouts", "probe", "minibatch"] = "minibatch"
+    """What it is measured on: rollouts in an environment, the probe batch, or the last minibatch of training."""
+    short: str = ""
+    """As people read it in tables. Empty: the report does not show it."""
+    by: tuple[str, ...] = ()
+    """The algorithms or regularisers that measure it. Empty: all, on the probe batch those with a critic."""
+
+
+QUANTITIES = (
+    Quantity("step", "Gradient updates", "updates", form="count", source="run"),
+    Quantity("time_s", "Time since the pack began", "s", source="run"),
+    Quantity("updates_per_second", "Updates a second of the pack", "1/s", "more", source="run"),
+    Quantity(RETURN, "Return of evaluation episodes", "reward", "more", source="rollouts", short="return"),
+    Quantity("episodes", "Evaluation episodes", "episodes", form="count", source="rollouts"),
+    Quantity(
+        "dot_product",
+        "Dot product φ(s, a)·φ(s\N{PRIME}, a\N{PRIME})",
+        better="less",
+        source="probe",
+        short="dot product",
+    ),
+    Quantity("effective_rank", "Effective rank of the features", better="more", source="probe", short="effective rank"),
+    Quantity("q_mean", "Mean Q on the probe batch", "reward", "more", source="probe", short="mean Q"),
+    Quantity(
+        "cosine", "Cosine of φ(s, a) and φ(s\N{PRIME}, a\N{PRIME})", better="less", source="probe", short="cosine"
+    ),
+    Quantity(
+        "dot_product_abs",
+        "Magnitude of the dot product |φ(s, a)·φ(s\N{PRIME}, a\N{PRIME})|",
+        better="less",
+        source="probe",
+    ),
+    Quantity("phi_norm", "Norm of the features ‖φ(s, a)‖", better="less", source="probe"),
+    Quantity("td_error", "Temporal-difference loss on the probe batch", better="less", source="probe"),
+    # losses
+    Quantity("loss_critic", "Loss of the critic"),
+    Quantity("loss_value", "Loss of the state value", by=("DR3-IQL",)),
+    Quantity("loss_actor", "Loss of the actor", by=("DR3-CQL", "DR3-IQL", "DR3-TD3BC", "DR3-ReBRAC", "DR3-BRAC", "BC")),
+    Quantity("loss_behaviour", "Loss of the model of the behaviour policy", by=("DR3-BRAC", "DR3-TD")),
+    Quantity("loss_temperature", "Loss of the temperature of the entropy", by=("DR3-CQL",)),
+    Quantity("loss_cql", "CQL's penalty times its weight", by=("DR3-CQL", "DR3-QRCQL")),
+    Quantity("loss_lagrange", "Loss of CQL's multiplier", by=("DR3-CQL",)),
+    Quantity("loss_dr3", "DR3's penalty times its weight", by=("dr3",)),
+    Quantity("loss_dr3_multiplier", "Loss of DR3's multiplier", by=("dr3",)),
+    Quantity("loss_srank", "The srank penalty times its weight", by=("srank",)),
+    Quantity("loss_feature_l2", "L2 of the features times its weight", by=("feature_l2",)),
+    Quantity("loss_bottleneck", "KL of the bottleneck times its weight", by=("bottleneck",)),
+    # metrics of objectives
+    Quantity("q_data", "Mean Q of the data's actions", "reward"),
+    Quantity("target", "Mean target of the backup", "reward"),
+    Quantity("advantage", "Mean advantage of the data's actions", "reward", by=("DR3-IQL",)),
+    Quantity("weight", "Mean weight of the data's actions", by=("DR3-IQL",)),
+    Quantity("cql_gap", "CQL's gap, without its weight", "reward", by=("DR3-CQL", "DR3-QRCQL")),
+    Quantity("entropy", "Entropy of the policy", "nats", by=("DR3-CQL", "DR3-BRAC")),
+    Quantity("temperature", "Temperature of the entropy", by=("DR3-CQL",)),
+    Quantity("policy_divergence", "Divergence of the policy from the behaviour", by=("DR3-BRAC",)),
+    Quantity(
+        "action_distance", "Squared distance of the policy's actions from the data's", by=("DR3-TD3BC", "DR3-ReBRAC")
+    ),
+    Quantity("dr3_penalty", "DR3's penalty, without its weight", by=("dr3",)),
+    Quantity("dr3_weight", "Weight of DR3's penalty, adaptive", by=("dr3",)),
+)
+CATALOGUE = {quantity.name: quantity for quantity in QUANTITIES}
+REPORTED = tuple(each for each in QUANTITIES if each.short)
+"""What the report shows."""
+JUDGED = tuple(each.name for each in QUANTITIES if each.better and each.source in ("rollouts", "probe"))
+"""What an objective can be: every algorithm with a critic measures it, and more or less of it is better."""
+
+
+def quantity(name: str) -> Quantity:
+    """Return the entry of a column in the catalogue; an undeclared one is a real number of that name."""
+    return CATALOGUE.get(name) or Quantity(name, name)

@@ -1,0 +1,45 @@
+"""What a report says first: the verdict on each data set, its best settings, and where its tables are."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from dr3_ray.report import tables
+from dr3_ray.report.judging import Judged
+from dr3_ray.report.reader import COEFFICIENT
+
+
+def terminal(datasets: Sequence[Judged]) -> Iterator[Text | Table]:
+    """Yield the verdict on each data set and the best settings."""
+    for judged in datasets:
+        yield Text(judged.heading, style="bold")
+        for place, sentence in enumerate(judged.verdict.sentences):
+            yield Text(f"• {sentence}", style="bold" if place == 0 else "")
+        yield tables.best_table(judged.heading, judged.rows, judged.axes)
+
+
+def for_page(datasets: Sequence[Judged], judged: Mapping[str, Judged]) -> list[dict[str, Any]]:
+    """Return of each data set its verdict, its best settings with links, and its tables; `judged` has them by link.
+
+    A data set with one table has no settings here: that table has its verdict and all of them.
+    """
+    link = {at: name for name, each in judged.items() for at in each.rows.index}
+    found = []
+    for dataset in datasets:
+        own = [(each.heading, name) for name, each in judged.items() if each.rows.index[0] in dataset.rows.index]
+        shown = tables.columns(dataset.rows)
+        rows = [
+            {
+                "axes": [row[axis] for axis in dataset.axes],
+                "coefficient": f"{row[COEFFICIENT]:g}",
+                "mark": tables.mark(row),
+                "runs": tables.runs_cell(row),
+                "cells": [tables.cell(row, key) for key in shown],
+                "link": link[at],
+            }
+            for at, row in (tables.best_settings(dataset.rows) if dataset.axes else dataset.rows[:0]).iterrows()
+        ]
+        found.append({"judged": dataset, "rows": rows, "titles": list(shown.values()), "tables": own})
+    return found

@@ -1,0 +1,95 @@
+"""A trial of Ray Tune: its data, its seed, and what it could not be built by."""
+
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune.result import TRIAL_INFO
+from ray.tune.search.sample import Domain
+
+from dr3_ray.data.addresses import Address
+from dr3_ray.errors import UserError
+from dr3_ray.uris import absolute, is_uri
+
+INPUT = ("input_", "input")  # the two names that RLlib has for it
+DRIVERS_FOLDER = "TUNE_ORIG_WORKING_DIR"  # where Tune's worker was before it entered its trial's folder
+NO_PATHS = ("embedded:", "minari:")
+
+
+def is_searched(value: Any) -> bool:
+    """Return whether Tune is to choose the value, or something inside of it."""
+    if isinstance(value, Mapping):
+        return "grid_search" in value or any(map(is_searched, value.values()))
+    return isinstance(value, Domain) or (isinstance(value, list | tuple) and any(map(is_searched, value)))
+
+
+def source_of(given: Any) -> Any:
+    """Return the data set as text that means the same in every folder; anything else as it is."""
+    if isinstance(given, list | tuple):
+        if len(given) != 1:
+            raise UserError(f"input_ names {len(given)} data sets: name one")
+        given = given[0]
+    if isinstance(given, os.PathLike):
+        given = os.fspath(given)
+    if not isinstance(given, str) or given in ("", "sampler") or given.startswith(NO_PATHS) or is_uri(given):
+        return given
+    here, elsewhere = given, os.path.join(os.environ.get(DRIVERS_FOLDER, "."), given)
+    places = [Address.parse(each).place for each in (here, elsewhere)]
+    return absolute(here if os.path.exists(places[0]) or not os.path.exists(places[1]) else elsewhere)
+
+
+def resolve_data(config: dict[str, Any]) -> None:
+    """Resolve the data set of a trial's config in place, on the driver: the trial has another working directory."""
+    for name in INPUT:
+        if name in config and not is_searched(config[name]):
+            config[name] = source_of(config[name])
+
+
+def seed_of(trial_id: str) -> int:
+    """Return the seed of a trial that names none: its number in the experiment, else drawn from its id."""
+    numbered = re.fullmatch(r".*_(\d{5,})", trial_id)
+    return int(numbered[1]) if numbered else zlib.crc32(trial_id.encode())
+
+
+class TuneTrial(Algorithm):
+    """A mixin that lets a UserError reach the user as itself."""
+
+    failure: UserError | None = None  # that this trial of Tune could not be built by; `train` raises it
+
+    def __init__(self, config: Any = None, env: Any = None, **kwargs: Any) -> None:
+        trial = config.get(TRIAL_INFO) if isinstance(config, dict) else None
+        if trial is None:
+            super().__init__(config, env, **kwargs)
+            return
+        try:
+            super().__init__(config | {"trial_seed": seed_of(trial.trial_id)}, env, **kwargs)
+        except UserError as error:  # what an actor's `__init__` raises reaches nobody but as an actor's death
+            self.failure = error
+
+    def train(self) -> dict[str, Any]:
+        """Make one iteration and return its result.
+
+        Raises:
+            UserError: what the algorithm could not be built by, in a trial of Tune; a mistake that training met.
+        """
+        try:
+            if self.failure:
+                raise self.failure
+            result: dict[str, Any] = super().train()
+        except UserError as error:
+            raise error.with_traceback(None) from None
+        return result
+
+    def stop(self) -> None:
+        """Stop learners and runners."""
+        if self.failure is None:
+            super().stop()
+
+    def __repr__(self) -> str:
+        if self.failure:  # Ray's first line about an error shows it
+            return f"{type(self).__name__}: {self.failure}"
+        return super().__repr__() if isinstance(getattr(self, "config", None), AlgorithmConfig) else type(self).__name__

@@ -1,0 +1,1 @@
+"""Which members train together."""

@@ -1,0 +1,1 @@
+"""What a sweep is asked for, and which members that means."""

@@ -1,0 +1,152 @@
+"""The problems of a sweep, one algorithm on one data set each, and the members that are trained for them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dr3_ray.algorithms.registry import find
+from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.data import Dataset, load_dataset
+from dr3_ray.data.labels import dataset_label
+from dr3_ray.errors import UserError
+from dr3_ray.runs.identity import member_id
+from dr3_ray.sweep.spec.condition import meets
+from dr3_ray.sweep.spec.environment import environment_of, playable_in
+from dr3_ray.sweep.spec.halving import Race
+from dr3_ray.sweep.spec.measured import check_measured
+from dr3_ray.sweep.spec.names import REGULAR, check_names, options_of
+from dr3_ray.sweep.spec.space import Assignment, Space, expand, ordered
+from dr3_ray.sweep.spec.spec import Config, SweepSpec
+from dr3_ray.training.member import Member, check_members
+
+
+class Problem(NamedTuple):
+    """One algorithm on one data set, for which the configurations of a sweep are made."""
+
+    spec: SweepSpec
+    source: str
+    """The data set, as the specification names it."""
+    data: Dataset
+    form: AlgorithmSpec
+    about: Config
+    """What all members here have in common."""
+
+    def configs(self, options: Assignment) -> list[Config]:
+        """Return a configuration with every seed.
+
+        Raises:
+            UserError: one of the options is unknown or not acceptable here.
+        """
+        known = options_of(self.form).keys() | REGULAR
+        for name in {**self.spec.options, **options}:
+            if name not in known:
+                raise UserError(
+                    f"{self.form.name} has no option {name!r}: "
+                    "make it an axis with when: {algorithm: ...} for those that do"
+                )
+        pack = [Member.from_dict(self.form, {**self.spec.options, **options, "seed": seed}) for seed in self.spec.seeds]
+        check_members(self.form, self.data.spaces, pack)
+        return [self.about | member.to_dict() for member in pack]
+
+    def excluded_by(self, config: Config) -> list[int]:
+        """Return which of the conditions of `exclude` a member meets."""
+        seen = config | {"dataset": self.source}
+        return [number for number, condition in enumerate(self.spec.exclude) if meets(condition, seen)]
+
+    def members(self, options: Assignment) -> dict[str, Config]:
+        """Return a configuration with the seeds that `exclude` leaves, by hash.
+
+        Raises:
+            UserError: as `configs`.
+        """
+        return {member_id(config): config for config in self.configs(options) if not self.excluded_by(config)}
+
+    @property
+    def name(self) -> str:
+        """`DR3-CQL on breakout-replay`."""
+        return f"{self.form.name} on {dataset_label(self.source)}"
+
+    @property
+    def spaces(self) -> list[tuple[str, Space]]:
+        """The axes and `dr3_coeff`, each after the ones that its condition looks at."""
+        return ordered(self.spec.axes, self.spec.coefficients if self.form.has_critic else None)
+
+    @property
+    def known(self) -> Assignment:
+        """The values that conditions see besides the axes."""
+        return options_of(self.form) | self.spec.options | {"algorithm": self.form.name, "dataset": self.source}
+
+
+def problems(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> list[Problem]:
+    """Return every algorithm on every data set.
+
+    `say` is told where there are no rollouts for want of a package, and which data sets are the same one.
+
+    Raises:
+        UserError: an algorithm, data set, option or environment is unknown, unusable or does not fit another.
+    """
+    check_names(spec.algorithms, spec.options, spec.axes, spec.exclude)
+    found = []
+    known: dict[str, str] = {}  # the first name of each data set, by its fingerprint
+    for source in dict.fromkeys(spec.datasets):
+        data = load_dataset(source)
+        if (first := known.setdefault(data.fingerprint, source)) != source:
+            say(f"{source} holds the same data as {first}: members on both are the same, and are trained once")
+        if data.manifest.note:
+            say(f"{source}: {data.manifest.note}")
+        if len(spec.seeds) > len(data):
+            raise UserError(f"{len(spec.seeds)} seeds are more than {source} has rows ({len(data)}): use fewer seeds")
+        environment = environment_of(spec.environment, data, say)
+        for algorithm in dict.fromkeys(spec.algorithms):
+            form = find(algorithm, "discrete" if data.action_space.kind == "discrete" else "continuous")
+            playable = playable_in(environment, form, spec.environment)
+            about = {
+                "algorithm": algorithm,
+                "dataset": source,
+                "data_fingerprint": data.fingerprint,
+                "steps": spec.steps,
+                "evaluations": spec.evaluations,
+                "environment": playable,
+                "evaluation_episodes": spec.evaluation_episodes if playable else 0,
+                "dr3_coeff": 0.0,  # of an algorithm that has nothing to regularise
+            }
+            if spec.halving:
+                about["halving"] = Race(**dict(spec.halving), objective=spec.objective[0]).model_dump()
+                check_measured(spec.objective[:1], [about])
+            found.append(Problem(spec, source, data, form, about))
+    return found
+
+
+def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dict[str, Config]:
+    """Return all members of a sweep, by their hash: each its full configuration, with every option resolved.
+
+    `say` is told where there are no rollouts for want of a package, and of conditions that nothing meets.
+
+    Raises:
+        UserError: an algorithm, data set, option, seed or environment is unknown, unusable or does not fit another;
+            or nothing is left.
+    """
+    found: dict[str, Config] = {}
+    idle = set(range(len(spec.exclude)))  # conditions that have left nothing out yet
+    for problem in problems(spec, say):
+        here: dict[str, list[Config]] = {}  # every configuration with all its seeds
+        for options in expand(problem.spaces, problem.known, spec.sample_seed):
+            for config in problem.configs(options):
+                met = problem.excluded_by(config)
+                if not met:
+                    here.setdefault(_drawn_by(problem, config), []).append(config)
+                idle -= set(met)
+        for key in here if spec.budget is None else sorted(here)[: spec.budget]:
+            found |= {member_id(config): config for config in here[key]}
+    for number in sorted(idle):
+        say(f"exclude.{number} leaves nothing out: no member meets it")
+    if not found:
+        raise UserError("the sweep has no members: exclude leaves out all of them")
+    return found
+
+
+def _drawn_by(problem: Problem, config: Config) -> str:
+    """Return the key of random draws, the same for all seeds and on all data sets."""
+    own = {name: value for name, value in config.items() if name not in problem.about}
+    if problem.form.has_critic:
+        own["dr3_coeff"] = config["dr3_coeff"]
+    return member_id(own | {"seed": problem.spec.sample_seed})

@@ -1,0 +1,111 @@
+"""Minibatches for K members: which rows of the data, with which noise, and as the networks take them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dr3_ray.data.n_step import FOLLOWED, Rows, gather_n_step
+from dr3_ray.data.resident import Resident, resident
+from dr3_ray.data.sampler import CountingSampler, Draws, Sampler, best_first, counted, sizes_of
+from dr3_ray.networks.pixels import crop_images
+from dr3_ray.observations import each_part
+from dr3_ray.training.normalization import normalized
+from dr3_ray.training.share import ALONE, Share
+from dr3_ray.types import Noise, Transition
+
+PROBE_ROWS = 2048
+GATHERED_ROWS = 512  # at a time: enough to make the cost of a gather small, few enough to stay in a CPU's cache
+ON_A_GPU = 2**28  # bytes that are gathered at a time, so that they leave room
+DRAWN = 64  # bytes that take a random number while it is drawn there
+CROPS = {"observations": "crop", "next_observations": "next_crop"}  # the noise that moves the images of a column
+
+
+class Batches:
+    """Batches of `columns` from the data, by the stacked options of K members.
+
+    `networks` says where they go, in which precision, and which statistics normalise them. Several learners draw the
+    same batches, and each takes its share of the rows. `draw` draws counted numbers, on a GPU.
+    """
+
+    def __init__(
+        self,
+        data: Rows,
+        columns: Sequence[str],
+        options: Any,
+        noise: Noise,
+        seeds: Sequence[int],
+        networks: nn.Module,
+        share: Share = ALONE,
+        draw: Callable[..., Draws] = counted,
+    ):
+        self.columns, self.share, self._networks = columns, share, networks
+        self.members = range(len(seeds))
+        first = next(networks.parameters())
+        self.device, self.dtype = first.device, first.dtype
+        self.n_step: int = getattr(options, "n_step", 1)
+        wanted = sorted({*columns, *(FOLLOWED if self.n_step > 1 else ())})
+        self.data = resident(data, wanted, self.device, self.n_step)
+        self.random_crop: int = options.random_crop
+        if self.random_crop:
+            noise = noise._replace(uniform=noise.uniform | dict.fromkeys(CROPS.values(), (2,)))
+        rows, self._order = [len(data)] * len(seeds), None
+        if (shares := getattr(options, "best_share", torch.ones(1))).min() < 1.0:
+            self._order, rows = best_first(data.episodes, shares.tolist())  # type: ignore[attr-defined]
+            self._order = self._order.to(self.device)
+        self.sampler: Sampler | CountingSampler = (
+            Sampler(rows, options.batch_size, noise, seeds, self.dtype)
+            if self.device.type == "cpu"
+            else CountingSampler(rows, options.batch_size, noise, seeds, self.dtype, self.device, draw)
+        )
+        self._at_once, self._home = GATHERED_ROWS, torch.device("cpu")  # how many rows are gathered, and where
+        if isinstance(self.data, Resident):
+            self._home = self.data.device
+            numbers = sum(sizes_of(self.sampler.noise, options.batch_size)) / options.batch_size
+            self._at_once = int(ON_A_GPU / (self.data.row_bytes + DRAWN * numbers))
+
+    def stream(self, members: slice, n_steps: int) -> Iterator[tuple[Transition, dict[str, Tensor]]]:
+        """Yield batch and noise of these members' next steps; rows are gathered for several steps at once."""
+        at_once = max(1, self._at_once // (len(self.members[members]) * self.sampler.batch_size))
+        for start in range(0, n_steps, at_once):
+            n = min(at_once, n_steps - start)
+            indices, noise = self.draws(members, n)
+            rows = self.gather(indices, *(noise[name] for name in CROPS.values() if self.random_crop))
+            columns = {name: column for name, column in rows._asdict().items() if column is not None}
+            for i in range(n):
+                batch = Transition(**{name: each_part(itemgetter(i), column) for name, column in columns.items()})
+                yield batch, {name: values[i] for name, values in noise.items()}
+
+    def draws(self, members: slice, n: int) -> Draws:
+        """Draw indices and noise of this learner's share of the next `n` batches, which all learners draw alike."""
+        indices, noise = self.sampler.draws(members, n)
+        if self._order is not None:
+            indices = self._order[indices]
+        rows, per_step = self.share.rows(indices.shape[2]), self.sampler.noise.uniform_per_step
+        return indices[:, :, rows], {name: v if name in per_step else v[:, :, rows] for name, v in noise.items()}
+
+    def gather(self, indices: Tensor, *crops: Tensor) -> Transition:
+        """Return the columns of rows [*lead, B], as the networks take them; `crops` [*lead, B, 2] move the images."""
+        indices = indices.to(self._home)
+        if self.n_step > 1:
+            columns = gather_n_step(self.data, indices, self.columns, self.n_step)
+        else:
+            columns = self.data.gather(indices, self.columns)
+        found = {name: each_part(self._as_parameters, column) for name, column in columns.items()}
+        for name, uniform in zip([name for name in CROPS if name in found], crops, strict=False):
+            found[name] = crop_images(found[name], uniform.to(self.device), self.random_crop)
+        for name in found.keys() & CROPS.keys():
+            found[name] = normalized(self._networks, found[name])
+        return Transition(**found)
+
+    def probe(self) -> tuple[Transition, dict[str, Tensor]]:
+        """Return 2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data."""
+        sampler = Sampler([len(self.data)], PROBE_ROWS, self.sampler.noise, [0], self.dtype, stream="probe")
+        indices, noise = sampler.draw(slice(0, 1))
+        return self.gather(indices), {name: values.to(self.device) for name, values in noise.items()}
+
+    def _as_parameters(self, column: Tensor) -> Tensor:
+        """Move a column to the networks' device, and floats to their precision."""
+        return column.to(self.device, self.dtype if column.is_floating_point() else column.dtype)

@@ -1,0 +1,74 @@
+"""Observations minus their mean, over their standard deviation, both of the data.
+
+Bytes are left alone: networks divide them by 255. The statistics are buffers of the networks, so that a checkpoint made
+for inference carries them. They are applied once a batch, before any network or regulariser sees it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dr3_ray.data.n_step import Rows
+from dr3_ray.errors import UserError
+from dr3_ray.observations import Observations, each_part
+
+EPSILON = 1e-3  # added to the standard deviation, as in TD3+BC and CORL
+ROWS_AT_ONCE = 65_536
+
+Statistics = tuple[Observations, Observations]  # mean and standard deviation, each [*observation], of every part
+
+
+def observation_statistics(data: Rows) -> Statistics:
+    """Return mean and (population) standard deviation of every component over all rows, in float64.
+
+    Of a dict observation, those of the parts that are not bytes.
+
+    Raises:
+        UserError: nothing else is left.
+    """
+    batches = torch.split(torch.arange(len(data)), ROWS_AT_ONCE)
+
+    def floats(rows: Tensor) -> Observations:
+        """Return the observations of these rows, without parts that are bytes."""
+        observations: Observations = data.gather(rows, ("observations",))["observations"]
+        if isinstance(observations, dict):
+            observations = {name: part for name, part in observations.items() if part.dtype != torch.uint8}
+        if (isinstance(observations, Tensor) and observations.dtype == torch.uint8) or not len(observations):
+            raise UserError("normalize_observations has no effect on bytes, which are divided by 255: leave it out")
+        return observations
+
+    def mean(centers: Observations, power: int) -> Observations:
+        """Return the mean of (observation − center)^power over the data, part by part."""
+        sums = [
+            each_part(lambda part, center: (part.double() - center).pow(power).sum(0), floats(rows), centers)
+            for rows in batches
+        ]
+        return each_part(lambda *parts: torch.stack(parts).sum(0) / len(data), *sums)  # type: ignore[no-any-return]
+
+    zeros = each_part(lambda part: torch.zeros(part.shape[1:]), floats(batches[0][:1]))
+    center = mean(zeros, 1)
+    return center, each_part(Tensor.sqrt, mean(center, 2))
+
+
+def normalize_by(networks: nn.Module, statistics: Statistics) -> None:
+    """Give these networks the statistics that `normalized` uses from now on."""
+    mean, std = statistics
+    for name, value in mean.items() if isinstance(mean, dict) else [("", mean)]:
+        scale = std[name] if isinstance(std, dict) else std
+        networks.register_buffer(_buffer("mean", name), value.to(torch.get_default_dtype()))
+        networks.register_buffer(_buffer("scale", name), scale.to(torch.get_default_dtype()) + EPSILON)
+
+
+def normalized(networks: nn.Module, observations: Observations) -> Observations:
+    """Return (s − mean) / (std + ε) where the networks have statistics, else s; observations [*batch, *observation]."""
+    if isinstance(observations, dict):
+        return {name: _normalized(networks, name, part) for name, part in observations.items()}
+    return _normalized(networks, "", observations)
+
+
+def _normalized(networks: nn.Module, name: str, part: Tensor) -> Tensor:
+    mean = getattr(networks, _buffer("mean", name), None)
+    return part if mean is None else (part - mean) / getattr(networks, _buffer("scale", name))
+
+
+def _buffer(statistic: str, name: str) -> str:
+    return f"observation_{statistic}" + (f"/{name}".replace(".", "/") if name else "")

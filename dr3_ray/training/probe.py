@@ -1,0 +1,116 @@
+"""What is measured of a population on its probe batch, whose rows are the same for every run on the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dr3_ray.diagnostics.implicit import GradientLayers, implicit_regularizer
+from dr3_ray.diagnostics.registry import DIAGNOSTICS
+from dr3_ray.networks.architecture import FLAT
+from dr3_ray.networks.critics import next_features
+from dr3_ray.observations import each_part
+from dr3_ray.options import Number
+from dr3_ray.training.steps import Steps, View
+from dr3_ray.types import Backup, Terms, Transition
+
+BLOCK = 256  # rows at a time: 2,048 at once took gigabytes where a row stands for many actions or quantiles
+
+
+class Block(NamedTuple):
+    """Some rows, and the base algorithm's results on them."""
+
+    batch: Transition
+    terms: Terms
+    backup: Backup
+
+
+def diagnostics(steps: Steps, step: int) -> dict[str, Tensor]:
+    """Return each diagnostic [K]: see `Population.probe`."""
+
+    def measured(view: View, batch: Transition, blocks: list[Block]) -> dict[str, Tensor]:
+        """Measure all blocks of the probe as one batch, and average what a block has averaged."""
+        next_phis = [next_features(view.networks.critic, block.batch, block.backup) for block in blocks]
+        phi, next_phi = torch.cat([block.backup.phi for block in blocks], dim=2), torch.cat(next_phis, dim=2)
+        in_backup = torch.cat([block.backup.in_backup for block in blocks], dim=1)
+        share = in_backup.new_tensor([block.backup.in_backup.shape[1] for block in blocks]) / in_backup.shape[1]
+        found: dict[str, Tensor] = {}
+        for diagnostic in DIAGNOSTICS:
+            found |= diagnostic(phi, next_phi, in_backup)
+        return found | {
+            "q_mean": share @ torch.stack([block.terms.metrics["q_data"] for block in blocks]),
+            "td_error": share @ torch.stack([block.terms.losses["critic"] for block in blocks]),
+        }
+
+    return over_views(steps, step, measured)
+
+
+def implicit_terms(
+    steps: Steps, step: int, layers: GradientLayers, step_size: Number | None, negligible: float
+) -> dict[str, Tensor]:
+    """Return each term [K]: see `Population.implicit_regularizer`."""
+
+    def measured(view: View, batch: Transition, blocks: list[Block]) -> dict[str, Tensor]:
+        """Put the blocks' backups together and measure the implicit regulariser of the whole probe."""
+        backup = Backup(
+            torch.cat([block.backup.phi for block in blocks], dim=2),
+            torch.cat([block.backup.next_actions for block in blocks], dim=1),
+            torch.cat([block.backup.in_backup for block in blocks], dim=1),
+        )
+        gamma = 0.0 if steps.gamma is None else steps.gamma[view.rows]
+        size = step_size[view.rows] if isinstance(step_size, Tensor) else step_size
+        return implicit_regularizer(view.networks.critic, batch, backup, gamma, layers, size, negligible)  # type: ignore[arg-type]
+
+    return over_views(steps, step, measured)
+
+
+@torch.no_grad()
+def over_views(
+    steps: Steps, step: int, measured: Callable[[View, Transition, list[Block]], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Measure all members, each quantity [K]; nothing of an algorithm without a critic."""
+    if not steps.spec.has_critic:
+        return {}
+    batch, noise = steps.batches.probe()
+    n = rows_at_a_time(steps)
+    found: dict[str, list[Tensor]] = {}
+    for view in steps.views:
+        starts = range(0, batch.actions.shape[1], n)
+        blocks = [evaluated(steps, step, view, batch, noise, slice(start, start + n)) for start in starts]
+        for name, values in measured(view, some_rows(batch, slice(None), len(view.members)), blocks).items():
+            found.setdefault(name, []).append(values)
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+def rows_at_a_time(steps: Steps) -> int:
+    """Return how many rows are measured at a time: through convolutions no more than a step takes.
+
+    256 rows, in 256 Nature-CNNs on a GPU, were 50 GiB of windows.
+    """
+    options = steps.members[0].options
+    return BLOCK if options.encoder == FLAT else min(BLOCK, options.batch_size)
+
+
+def evaluated(steps: Steps, step: int, view: View, batch: Transition, noise: dict[str, Tensor], rows: slice) -> Block:
+    """Evaluate some rows of the probe batch by these members' objective."""
+    k = len(view.members)
+    per_step = steps.batches.sampler.noise.uniform_per_step
+    draws = {name: values if name in per_step else values[:, rows] for name, values in noise.items()}
+    draws = {name: values.expand(k, *values.shape[1:]) for name, values in draws.items()}
+    some = some_rows(batch, rows, k)
+    terms, backup = view.base_objective(view.networks, some, draws, step)
+    assert backup is not None
+    return Block(some, terms, backup)
+
+
+def some_rows(batch: Transition, rows: slice, members: int) -> Transition:
+    """Return these rows of [1, B, …], for each of K members alike."""
+    columns = {
+        name: each_part(lambda part: part[:, rows].expand(members, *part[:, rows].shape[1:]), column)
+        for name, column in batch._asdict().items()
+        if column is not None
+    }
+    return Transition(**columns)

@@ -1,0 +1,63 @@
+"""The networks of a checkpoint, with all that is needed to build them again: read without running code, without Ray."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from dr3_ray.algorithms.registry import find
+from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.errors import UserError, first_line
+from dr3_ray.observations import each_part
+from dr3_ray.runs.plain import DAMAGES, read_plain
+from dr3_ray.training.member import Member, build_networks
+from dr3_ray.types import Spaces
+
+PLACE = "learner_group/learner/rl_module/default_policy"  # in an algorithm's checkpoint, where RLlib has it
+NAME = "module_state"
+PREFIX = "networks."  # of parameters in RLlib's module
+
+
+class Trained(NamedTuple):
+    """K trained members: their algorithm, spaces, full configurations, and stacked networks on the CPU."""
+
+    spec: AlgorithmSpec
+    spaces: Spaces
+    members: list[dict[str, Any]]
+    networks: nn.Module
+    recorded: dict[str, Any]
+    """The spaces of the data, as `evaluation.contract.Recorded.to_dict` writes them."""
+
+
+def description(model_config: dict[str, Any], spaces: Spaces) -> dict[str, Any]:
+    """Describe a module's networks as plain values, by which they are built again."""
+    plain = ("algorithm", "members", "observation_statistics", "recorded")
+    kept = {name: model_config[name] for name in plain if name in model_config}
+    return kept | {"spaces": spaces._asdict()}
+
+
+def model_config_of(described: dict[str, Any]) -> dict[str, Any]:
+    """Return the `model_config` that `description` described."""
+    return described | {"spaces": Spaces(**described["spaces"])}
+
+
+def read_networks(checkpoint: Path) -> Trained:
+    """Read the networks of a checkpoint with their members; nothing is unpickled.
+
+    Raises:
+        UserError: the checkpoint is damaged, or there is none.
+    """
+    saved = read_plain(checkpoint / PLACE, NAME)
+    try:
+        config = model_config_of(saved["description"])
+        spec = find(config["algorithm"], config["spaces"].action_kind)
+        members = [Member.from_dict(spec, values) for values in config["members"]]
+        statistics = config["observation_statistics"]
+        tensors = statistics and tuple(each_part(torch.tensor, each) for each in statistics)
+        networks = build_networks(spec, config["spaces"], members, tensors)
+        state = {name.removeprefix(PREFIX): torch.as_tensor(values) for name, values in saved["state"].items()}
+        networks.load_state_dict(state)
+    except (UserError, RuntimeError, *DAMAGES) as error:
+        raise UserError(f"{checkpoint} holds no networks that can be built ({first_line(error)})") from None
+    return Trained(spec, config["spaces"], config["members"], networks, config.get("recorded", {}))

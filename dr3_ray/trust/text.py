@@ -1,0 +1,32 @@
+"""Text of others for a terminal: without the characters by which it could move, hide or rename what is there."""
+
+import json
+import re
+from typing import Any
+
+# C0 and C1 controls but tab and newline, what turns the direction of writing, and halves of characters: not those that
+# stand for the bytes of a file's name
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(value: Any) -> Any:
+    """Return a text, or whatever holds some, in which control characters are written out by their codes."""
+    if isinstance(value, str):
+        return _CONTROLS.sub(lambda found: ascii(found.group())[1:-1], value)
+    if isinstance(value, dict):
+        return {printable(name): printable(each) for name, each in value.items()}
+    return [printable(each) for each in value] if isinstance(value, list) else value
+
+
+def printable_json(line: bytes) -> Any:
+    """Return the value of a line of JSON, printable.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = json.loads(line, parse_constant=_refuse)
+    return printable(found) if b"\\" in line or b"\x7f" in line or not line.isascii() else found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")

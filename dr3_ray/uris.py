@@ -1,0 +1,122 @@
+"""Paths of this machine and URIs, as text: which is which, and what they mean in every folder."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from dr3_ray.errors import UserError
+
+NAMED = ("embedded:", "minari:")  # what data sets begin with that are neither paths nor URIs
+FILE = re.compile(r"(?i)file:/(?!/)")
+HOST = re.compile(r"(?i)file:(?://([^/?#]*)|/(localhost)(?=/))?")  # two slashes are one in a URI that was a path once
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # at the beginning of a URI that has become a path
+
+
+def is_uri(source: str) -> bool:
+    """Return whether a source is `scheme://…`, or `file:/…`, rather than a path of this machine."""
+    return "://" in source or FILE.match(source.strip()) is not None
+
+
+def spelled_out(source: str) -> str:
+    """Return a URI or the name of a data set without the blanks around it, or a path with the home that `~` stands for.
+
+    Blanks of a path belong to it. No shell expands `~` in a specification or within quotes, and pyarrow would, later.
+
+    Raises:
+        UserError: no file can have that name.
+    """
+    try:
+        possible = b"\0" not in os.fsencode(source)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise UserError(f"{source!a} holds a sign that no name of a file or store can have: leave it out")
+    bare = source.strip()
+    return bare if bare.startswith(NAMED) or is_uri(bare) or SCHEME.match(bare) else os.path.expanduser(source)
+
+
+def absolute(source: str) -> str:
+    """Return a data set, path or URI that means the same in every folder of this machine; `file:/a` as `file:///a`.
+
+    Raises:
+        UserError: a scheme with one slash, as of a URI that has become a path; or a file of another machine.
+    """
+    source = spelled_out(source)
+    if source.startswith(NAMED):
+        return source
+    if is_uri(source):
+        if is_local(source):
+            _path_in(source)
+        return FILE.sub("file:///", source)
+    if found := SCHEME.match(source):
+        raise UserError(f"{source} is neither a path nor a URI: write {found[1]}://…, or the whole path of a folder")
+    return str(resolved(source))
+
+
+def path_here(path: str | Path | None) -> Path | None:
+    """Return the path of this machine that somebody gave, as it is or as a URI.
+
+    Every option, argument and field that is a path and no URI passes here: as a path, `s3://a/b` is a folder `s3:`.
+    It is given as text where it was one, because a path has lost the slashes before another machine's name.
+
+    Raises:
+        UserError: it is the URI of something elsewhere.
+    """
+    if not isinstance(path, str | Path):
+        return path
+    given = spelled_out(str(path))
+    found = SCHEME.match(given)
+    if not found or found[1].lower() == "file":
+        here = Path(unquote(_path_in(given)) if found else given)
+        resolved(here)
+        return here
+    raise UserError(f"{found[1]}://{given[found.end() :].lstrip('/')} is a URI: give a path of this machine here")
+
+
+def names_folder(given: str) -> bool:
+    """Return whether a path can only be a folder's, as it was typed: a `Path` has lost the slash at its end."""
+    return given.endswith("/") or given.rpartition("/")[2] in (".", "..")
+
+
+def is_local(store: str) -> bool:
+    """Return whether a store is a folder of this machine: a path, or the URI of one."""
+    return not is_uri(store) or store.strip().lower().startswith("file:")
+
+
+def local_path(store: str) -> Path:
+    """Return the path of a folder of this machine, without links and `..`.
+
+    Raises:
+        UserError: it is the URI of a file elsewhere.
+    """
+    path = unquote(re.split(r"[?#]", _path_in(store))[0]) if is_uri(store := spelled_out(store)) else store
+    return resolved(path)
+
+
+def resolved(path: str | Path) -> Path:
+    """Return a path from the root, without links and `..`.
+
+    Raises:
+        UserError: a link in it leads to itself.
+    """
+    found = Path(os.path.realpath(path))
+    if any(map(os.path.islink, (found, *found.parents))):
+        raise UserError(f"{path} is a link that leads to itself: remove it, or give the path of a file or folder")
+    return found
+
+
+def _path_in(uri: str) -> str:
+    """Return the path behind the machine's name in a file URI.
+
+    Raises:
+        UserError: that is another machine's, or nothing follows.
+    """
+    found = HOST.match(uri)
+    path = uri[found.end() :] if found else ""
+    host = found and found[1]
+    if host and host.lower() != "localhost":
+        raise UserError(f"{uri} is a file of {host}: give file:///PATH for one of this machine, or the URI of a store")
+    if not path.startswith("/"):
+        raise UserError(f"{uri} names no path: write file:///PATH")
+    return path

@@ -1,0 +1,77 @@
+"""The Python of the documents runs as it is printed, page by page, and their commands have the options they name."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import minari
+import pytest
+import typer
+
+from dr3_ray.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = {path.relative_to(DOCS).as_posix(): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
+PAGES["README.md"] = (ROOT / "README.md").read_text()
+ELSEWHERE = {"README.md", "drop_in.md"}  # test_readme.py, tests/rllib/test_drop_in.py
+RUN = """
+import sys
+from dr3_ray.sweep.run import train_sweep
+from dr3_ray.sweep.spec.spec import SweepSpec
+
+# the run that the pages name
+tiny = {"options": {"hidden_sizes": [8]}, "coefficients": [0.1], "seeds": 1, "steps": 10, "evaluations": 1}
+what = {"datasets": ["embedded:breakout-replay"], "environment": "none", "objective": "td_error"}
+train_sweep(SweepSpec(out="runs/breakout", **what, **tiny))
+for page in sys.argv[1:]:
+    code = compile(open(page).read(), page, "exec")
+    exec(code, {"__name__": page})
+"""
+
+
+@pytest.fixture
+def minari_sets(tmp_path, monkeypatch) -> Path:
+    """Where Minari finds the data set that docs/data.md names, here of another environment."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    played = minari.DataCollector(gym.make("CartPole-v1"))
+    for seed in range(2):
+        played.reset(seed=seed)
+        while not any(played.step(seed)[2:4]):
+            pass
+    played.create_dataset("D4RL/door/human-v2")
+    return tmp_path / "minari"
+
+
+@pytest.mark.slow
+def test_python_runs(tmp_path, minari_sets):
+    """All pages in one process with one Ray, each with names of its own."""
+    files = []
+    for page, text in PAGES.items():
+        blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        if blocks and page not in ELSEWHERE:
+            files.append(tmp_path / f"{page.replace('/', '-')}.py")
+            files[-1].write_text("\n".join(blocks))
+    assert {path.name for path in files} >= {"rllib.md.py", "search.md.py", "gpu.md.py"}
+    home = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", RUN, *map(str, files)]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | home, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert "2 trials" in done.stdout and "{'finished': 3}" in done.stdout
+
+
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if "dr3-ray " in text])
+def test_commands_have_these_options(page):
+    commands = typer.main.get_command(app)
+    text = re.sub(r"\\\n\s*", " ", PAGES[page])
+    for line in re.findall(r"^(?:\$ )?(dr3-ray .*)$", text, re.MULTILINE):
+        words, command = shlex.split(line, comments=True)[1:], commands
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help", "--version"}
+        asked = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert asked <= known, line

@@ -1,0 +1,118 @@
+"""Exported policies: their own runtimes give the same actions, in batches of any size; or nothing is written."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from gymnasium import spaces
+
+from dr3_ray import load_policy
+from dr3_ray.algorithms.registry import find
+from dr3_ray.data.spaces import SpaceSpec
+from dr3_ray.errors import UserError
+from dr3_ray.policies import export as exporting
+from dr3_ray.policies.export import WRITERS, export, observations
+from tests.policies.conftest import untrained
+from tests.policies.test_playing import command
+
+BOX = SpaceSpec.from_gymnasium(spaces.Box(-1, 1, (3,)))
+WIDE = SpaceSpec.from_gymnasium(spaces.Box(np.array([-2.0, 0.0], "f4"), np.array([3.0, 10.0], "f4")))
+GRID = SpaceSpec.from_gymnasium(spaces.Box(0, 20, (2, 2), np.int32))
+IMAGE = SpaceSpec.from_gymnasium(spaces.Box(0, 255, (36, 36, 3), np.uint8))
+BOTH = SpaceSpec.from_gymnasium(
+    spaces.Dict({"camera": spaces.Box(0, 255, (36, 36, 3), np.uint8), "joints": spaces.Box(-np.inf, np.inf, (2,))})
+)
+CASES = {
+    "numbers": ("DR3-TD3BC", "continuous", BOX, WIDE, {}),
+    "wide": ("DR3-CQL", "continuous", BOX, GRID, {"hidden_sizes": [512, 512]}),  # where products have fast paths
+    "choices": ("DR3-REM", "discrete", BOX, SpaceSpec.from_gymnasium(spaces.Discrete(4, start=2)), {}),
+    "image": ("DR3-DQN", "discrete", IMAGE, SpaceSpec.from_gymnasium(spaces.Discrete(3)), {"encoder": "nature_cnn"}),
+    "parts": ("BC", "continuous", BOTH, WIDE, {"encoder": {"camera": "impala"}}),
+}
+
+
+def run_by_itself(form: str, file, given: dict[str, np.ndarray]) -> np.ndarray:
+    """What the file's own runtime makes of a batch, in a process without this package for torch's formats."""
+    if form == "onnx":
+        (found,) = onnxruntime.InferenceSession(str(file)).run(["action"], given)
+        return np.asarray(found)
+    np.savez(file.with_suffix(".npz"), *given.values())
+    load = "torch.jit.load(sys.argv[1])" if form == "torchscript" else "torch.export.load(sys.argv[1]).module()"
+    code = f"""
+import sys, numpy as np, torch
+given = np.load(sys.argv[2])
+np.save(sys.argv[3], {load}(*(torch.from_numpy(given[name]) for name in given.files)).numpy())
+assert "dr3_ray" not in sys.modules"""
+    out = file.with_suffix(".npy")
+    subprocess.run([sys.executable, "-c", code, str(file), str(file.with_suffix(".npz")), str(out)], check=True)
+    return np.load(out)
+
+
+SOON = {("torchscript", "choices"), ("pt2", "numbers")}  # the others take some ten seconds each
+EVERY = [
+    pytest.param(form, case, marks=[] if (form, case) in SOON else pytest.mark.slow)
+    for form in WRITERS
+    for case in CASES
+]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_shape_checks")  # a trace has tensors for shapes
+@pytest.mark.parametrize(("form", "case"), EVERY)
+def test_the_file_acts_as_the_policy(form, case, tmp_path):
+    name, kind, seen, acted, options = CASES[case]
+    policy = untrained(find(name, kind), seen, acted, **options)
+    card = export(policy, form, tmp_path / f"policy.{form}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"policy.{form}", f"policy.{form}.md"]
+    assert f"output `action`: {acted.played_dtype if acted.n is None else 'int64'}" in card.read_text()
+    for count in (1, 7):
+        samples = observations(policy, count)
+        given = {f"observation_{key}" if key else "observation": part for key, part in samples.items()}
+        found = run_by_itself(form, tmp_path / f"policy.{form}", given)
+        np.testing.assert_allclose(found, policy.act(samples.get("", samples)), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_card(run, tmp_path, capsys):
+    out = tmp_path / "new" / "policy.onnx"
+    assert command("export", run, "--to", "onnx", "--out", out, "--where", "dr3_coeff=0.1") == 0
+    assert capsys.readouterr().out == f"written: {out}, and what it is: {out}.md\n"
+    card = (tmp_path / "new" / "policy.onnx.md").read_text()
+    config = json.loads(re.search(r"```json\n(.*?)\n```", card, re.DOTALL)[1])
+    assert (config["dr3_coeff"], config["seed"]) == (0.1, load_policy(run, {"dr3_coeff": 0.1}).config["seed"])
+    assert "of 1 configurations with dr3_coeff=0.1 the one with the best episode_return_mean" in card
+    assert "# DR3-CQL on cartpole" in card
+
+
+def test_a_file_that_acts_otherwise_is_not_kept(run, tmp_path, monkeypatch):
+    def wrong(deployed, given, out):
+        out.write_bytes(b"something")
+        return lambda samples: 1 - load_policy(run).act(samples["observation"])
+
+    monkeypatch.setitem(exporting.WRITERS, "pt2", wrong)
+    with pytest.raises(UserError, match="gives other actions than the policy, and was not kept"):
+        export(load_policy(run), "pt2", tmp_path / "policy.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_package_that_is_missing_is_named(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert command("export", run, "--to", "onnx", "--out", tmp_path / "x.onnx") == 2
+    assert "pip install 'dr3-ray[export]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert command("export", run, "--to", "onx", "--out", tmp_path / "x.onnx") == 2
+    assert "unknown format 'onx': did you mean 'onnx'?" in capsys.readouterr().err
+
+
+def test_operations_are_plain_only_while_it_is_written(run, tmp_path):
+    from dr3_ray.networks.precision import may_be_fast
+
+    assert may_be_fast()
+    export(load_policy(run), "torchscript", tmp_path / "policy.pt")
+    assert may_be_fast()
+    assert torch.jit.load(str(tmp_path / "policy.pt"))(torch.zeros(2, 4)).shape == (2,)

@@ -1,0 +1,34 @@
+"""Environments that go wrong, under names that workers can import: gymnasium:tests.sweep.odd_worlds:Far-v0."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box
+
+from tests.evaluation.worlds import World
+
+ANYWHERE, PUSH = Box(-np.inf, np.inf, (2,)), Box(-1.0, 1.0, (1,))
+
+
+class Far(World):
+    """An observation that is finite, and too large for products of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__(ANYWHERE, PUSH, lambda step: np.full(2, 3e38 if step == 2 else step / 20, np.float32))
+
+
+class Unpaid(World):
+    """A reward of NaN."""
+
+    def __init__(self) -> None:
+        super().__init__(ANYWHERE, PUSH, self.look, lambda action, step: np.nan if step == 7 else 1.0)
+
+    @staticmethod
+    def look(step: int) -> Any:
+        """Where one is."""
+        return np.full(2, step / 20, np.float32)
+
+
+gym.register("Far-v0", entry_point=Far, disable_env_checker=True)
+gym.register("Unpaid-v0", entry_point=Unpaid, disable_env_checker=True)
