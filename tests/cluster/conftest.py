@@ -68,7 +68,7 @@ class Testbed:
         self._process.kill()
         self._process.wait()
 
-    def run(self, command: str, timeout: float = 120, check: bool = True) -> str:
+    def run(self, command: str, timeout: float = 400, check: bool = True) -> str:
         """What a command on the laptop prints, stderr included."""
         process = self.start(command)
         try:
@@ -101,7 +101,7 @@ class Testbed:
         """Take the network away from a host (`down`), or give it back (`up`)."""
         self.run(f"ip link set port{host} {state}")
 
-    def on(self, host: int, command: str, timeout: float = 30, check: bool = True) -> str:
+    def on(self, host: int, command: str, timeout: float = 200, check: bool = True) -> str:
         """What a command on a host prints."""
         options = "-o StrictHostKeyChecking=no -o LogLevel=ERROR"
         return self.run(f"ssh {options} {ADDRESSES[host - 1]} {shlex.quote(command)}", timeout, check)
