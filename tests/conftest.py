@@ -54,8 +54,8 @@ def frames(context: int = 0) -> list[inspect.FrameInfo]:
 
 
 inspect.stack = frames
-# an example may take as long as it does on a busy machine
-settings.register_profile("patient", deadline=None)
+# an example may take as long as it does on a busy machine; the same ones each time, but for `make fuzz`
+settings.register_profile("patient", deadline=None, derandomize="DR3_RAY_FUZZ" not in os.environ)
 settings.load_profile("patient")
 # sums of float32 are then the same however the tests are started; `make test` asks for it as well
 torch.set_num_threads(1)

@@ -108,7 +108,10 @@ def test_a_copy_has_weights_and_optimiser_of_its_model_and_its_own_numbers(
 def test_a_population_goes_on_after_sigterm_and_kill_9(
     cartpole: str, cluster: str, tmp_path: Path, scheduler: str
 ) -> None:
-    """Started four times: ended by SIGTERM, by lost members without retries, by kill -9, and not at all."""
+    """Started four times: ended by SIGTERM, by lost members without retries, by kill -9, and not at all.
+
+    PB2's is ended by kill -9 alone. What another version has begun is refused in the end.
+    """
     out = tmp_path / "run"
     environment = os.environ | {"RAY_ADDRESS": cluster}
     command = [sys.executable, str(SCRIPT), *arguments(cartpole, out, scheduler)]
@@ -135,8 +138,9 @@ def test_a_population_goes_on_after_sigterm_and_kill_9(
         assert "Traceback" not in said
         return driver.returncode
 
-    assert stopped_by(subprocess.Popen.terminate, 2) == 130
-    assert stopped_by(members_lost, 3, "--retries", "0") == 1  # it was begun with two
+    if scheduler == "pbt":
+        assert stopped_by(subprocess.Popen.terminate, 2) == 130
+        assert stopped_by(members_lost, 3, "--retries", "0") == 1  # it was begun with two
     assert stopped_by(subprocess.Popen.kill, 7) == -signal.SIGKILL
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -151,6 +155,15 @@ def test_a_population_goes_on_after_sigterm_and_kill_9(
         assert any(moved)
     assert {"schedule.csv", "schedule.parquet", "schedule.png"} <= {path.name for path in out.iterdir()}
     pd.testing.assert_frame_equal(pd.read_parquet(out / "schedule.parquet"), schedule)
+
+    for state in out.rglob("tuner.pkl"):
+        state.write_bytes(state.read_bytes().replace(b"dr3_ray.evolution.", b"dr3_ray.evolutiom."))
+        if (state.parent / "manifest.json").exists():
+            write_manifest(state.parent)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert again.returncode == 2 and again.stderr.count("error: ") == 1, again.stderr
+    assert f"error: {out} was begun by another version of dr3-ray" in again.stderr
+    assert "No module named 'dr3_ray.evolutiom'" in again.stderr.splitlines()[-1]
 
 
 def test_a_directory_of_other_options_or_in_use_is_refused(cartpole: str, tmp_path: Path) -> None:
@@ -175,23 +188,6 @@ def test_the_schedule_says_from_whom_everyone_descends() -> None:
     assert [ancestor(schedule, member) for member in "abc"] == ["b", "c", "b"]
     assert len(schedule_table(schedule, ["dr3_coeff"]).rows) == 3
     assert len(draw(schedule, ["dr3_coeff"]).axes) == 2
-
-
-@pytest.mark.slow
-def test_a_population_of_a_version_with_other_modules_is_one_line(cartpole: str, cluster: str, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    environment = os.environ | {"RAY_ADDRESS": cluster}
-    command = [sys.executable, str(SCRIPT), *arguments(cartpole, out, "pbt")]
-    before = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert before.returncode == 0, before.stderr
-    for state in out.rglob("tuner.pkl"):
-        state.write_bytes(state.read_bytes().replace(b"dr3_ray.evolution.", b"dr3_ray.evolutiom."))
-        if (state.parent / "manifest.json").exists():
-            write_manifest(state.parent)
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert again.returncode == 2 and again.stderr.count("error: ") == 1, again.stderr
-    assert f"error: {out} was begun by another version of dr3-ray" in again.stderr
-    assert "No module named 'dr3_ray.evolutiom'" in again.stderr.splitlines()[-1]
 
 
 def begun(run: Path) -> Evolution:

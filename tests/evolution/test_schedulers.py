@@ -68,7 +68,7 @@ class Hill(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         c0 = self.config["dr3_coeff"]
-        self.score += self.config["height"] * (10 - 5 * from_the_top(c0) ** 2)
+        self.score += 10 - 5 * from_the_top(c0) ** 2
         if c0 > 0.7:
             self.score = math.nan
         measured = {"episode_return_mean": self.score, "diverged": math.isnan(self.score)}
@@ -99,16 +99,20 @@ def test_pb2_chooses_numbers_near_those_that_gained_most():
     assert np.median(found) < 0.5
 
 
+def test_pb2_tries_other_numbers_within_bounds_where_nothing_differs():
+    np.random.seed(0)
+    learned = [[5.0 * (2 + place // 4), 10.0, math.log(0.1), 0.5, 0.0] for place in range(12)]
+    c0, tau = scheduler_of("pb2", BOUNDS)._most_promising(learned, [], learned[-1])
+    assert 1e-3 <= math.exp(c0) <= 1.0 and 0.0 <= tau <= 1.0
+    assert (c0, tau) != (math.log(0.1), 0.5)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("height", "starts"),
-    [(1.0, [0.002, 0.005, 0.6, 0.9]), (0.0, [0.1] * 4)],
-    ids=["best in the middle", "nothing differs"],
-)
-def test_pb2_tries_other_numbers_within_bounds_and_ends(cluster, tmp_path, height, starts):
+def test_pb2_tries_other_numbers_within_bounds_and_ends(cluster, tmp_path):
     random.seed(0), np.random.seed(0)
+    starts = [0.002, 0.005, 0.6, 0.9]
     path = tmp_path / "schedule.jsonl"
-    space = {"dr3_coeff": tune.grid_search(starts), "tau": 0.5, "height": height, "empty": {}}
+    space = {"dr3_coeff": tune.grid_search(starts), "tau": 0.5, "empty": {}}
     results = tune.Tuner(
         tune.with_resources(Hill, {"cpu": 1}),
         param_space=space,

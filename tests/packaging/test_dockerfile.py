@@ -1,4 +1,7 @@
-"""The images hold what was tested and no more; their steps run in an empty environment with an empty home."""
+"""The images hold what was tested and no more; their steps run in an empty environment with an empty home.
+
+There the package is used without extras first.
+"""
 
 import os
 import re
@@ -32,6 +35,8 @@ def read_stages() -> dict[str, tuple[str, list[Step]]]:
 
 
 STAGES = read_stages()
+EXTRAS = "[minatar]"
+SWEEP = "dr3-ray sweep --dataset embedded:breakout-replay --coefficients 0,0.03 --seeds 1 --steps 200 --evaluations 2"
 TARGETS = [name for name, (image, _) in STAGES.items() if image != "scratch"]
 
 
@@ -81,7 +86,7 @@ def test_cluster_files_use_these_images() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # it downloads and installs two gigabytes
-def test_the_steps_run_with_an_empty_home(tmp_path: Path) -> None:
+def test_the_steps_run_with_an_empty_home_and_what_they_install_sweeps_without_extras(tmp_path: Path) -> None:
     """Those of the CPU's image, in a new environment without this one's variables.
 
     Where torch's own index is out of reach, TORCH_INDEX is the usual one, as by `docker build --build-arg`.
@@ -102,13 +107,20 @@ def test_the_steps_run_with_an_empty_home(tmp_path: Path) -> None:
         socket.getaddrinfo(urlsplit(argument["TORCH_INDEX"]).hostname, 443)
     except OSError:
         clean["TORCH_INDEX"] = "https://pypi.org/simple"
-    said = ""
-    for instruction, rest in STAGES["cpu"][1]:
-        if instruction == "RUN":
-            done = subprocess.run(["sh", "-c", rest], cwd=home, env=clean, capture_output=True, text=True, timeout=850)
-            assert done.returncode == 0, f"{shlex.quote(rest)}: {done.stderr[-2000:]}"
-            said = done.stdout
-    assert re.fullmatch(r"\d+\.\d+\.\d+\n", said)
+
+    def run(command: str) -> str:
+        done = subprocess.run(["sh", "-c", command], cwd=home, env=clean, capture_output=True, text=True, timeout=850)
+        assert done.returncode == 0, f"{shlex.quote(command)}: {done.stdout[-1000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    torch, package, version = (rest for instruction, rest in STAGES["cpu"][1] if instruction == "RUN")
+    run(torch)
+    run(package.replace(EXTRAS, ""))
+    run("OMP_NUM_THREADS=1 dr3-ray doctor")
+    run(f"OMP_NUM_THREADS=1 {SWEEP} --out run")
+    assert all((home / "run" / name).stat().st_size for name in ("histories.parquet", "report/report.html"))
+    run(package)
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", run(version))
     assert not (home / ".cache" / "pip").exists()
     pinned = (ROOT / "constraints.txt").read_text()
     kept = subprocess.run([python / "bin" / "pip", "freeze"], capture_output=True, text=True, check=True).stdout

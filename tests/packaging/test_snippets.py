@@ -18,17 +18,21 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
 PAGES["README.md"] = (ROOT / "README.md").read_text()
-ELSEWHERE = {"README.md", "drop_in.md"}  # test_readme.py, tests/rllib/test_drop_in.py
+ELSEWHERE = {"drop_in.md"}  # tests/rllib/test_drop_in.py
+BY_THEMSELVES = {"README.md"}  # pages whose blocks know nothing of each other
 RUN = """
+import os
 import sys
 from dr3_ray.sweep.run import train_sweep
 from dr3_ray.sweep.spec.spec import SweepSpec
 
-# the run that the pages name
+# the run that the pages name; the README makes everything itself, in the end
 tiny = {"options": {"hidden_sizes": [8]}, "coefficients": [0.1], "seeds": 1, "steps": 10, "evaluations": 1}
 what = {"datasets": ["embedded:breakout-replay"], "environment": "none", "objective": "td_error"}
 train_sweep(SweepSpec(out="runs/breakout", **what, **tiny))
 for page in sys.argv[1:]:
+    if page.endswith("README.md-0.py"):
+        os.mkdir("readme"), os.chdir("readme")
     code = compile(open(page).read(), page, "exec")
     exec(code, {"__name__": page})
 """
@@ -53,13 +57,14 @@ def test_python_runs(tmp_path, minari_sets):
     files = []
     for page, text in PAGES.items():
         blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-        if blocks and page not in ELSEWHERE:
-            files.append(tmp_path / f"{page.replace('/', '-')}.py")
-            files[-1].write_text("\n".join(blocks))
-    assert {path.name for path in files} >= {"rllib.md.py", "search.md.py", "gpu.md.py"}
+        parts = blocks if page in BY_THEMSELVES else ["\n".join(blocks)] if blocks else []
+        for number, part in enumerate(parts if page not in ELSEWHERE else ()):
+            files.append(tmp_path / f"{page.replace('/', '-')}-{number}.py")
+            files[-1].write_text(part)
+    assert {path.name for path in files} >= {"rllib.md-0.py", "search.md-0.py", "gpu.md-0.py", "README.md-3.py"}
     home = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-c", RUN, *map(str, files)]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | home, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "2 trials" in done.stdout and "{'finished': 3}" in done.stdout
 

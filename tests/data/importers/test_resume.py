@@ -141,27 +141,33 @@ while not codes or codes[-1] == -signal.SIGKILL:
 
 
 @pytest.mark.parametrize(
-    "kind",
+    ("kind", "where"),
     [
-        "d4rl",
-        "csv",
-        "minari",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("npz", "parquet", "robomimic")),
+        ("d4rl", "a new folder"),
+        ("minari", "an empty folder"),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                ("csv", "a new folder"),
+                ("npz", "an empty folder"),
+                ("parquet", "a new folder"),
+                ("robomimic", "an empty folder"),
+            )
+        ),
     ],
 )
-def test_an_import_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path, make_source, kind):
-    source = make_source(kind)
+def test_an_import_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path, make_source, kind, where):
+    """Into an empty folder the files move one by one."""
+    source, out = make_source(kind), tmp_path / "out"
     write(source, tmp_path / "whole")
-    for seed in range(2):
-        out = tmp_path / f"out-{seed}"
-        if seed == 1:  # an empty folder, into which the files move one by one
-            out.mkdir()
-        command = [sys.executable, "-W", "ignore", "-c", KILLED, source, str(out), str(seed)]
-        result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
-        codes = [int(line) for line in result.stdout.split()]
-        assert len(codes) > 2 and set(codes) == {0, -signal.SIGKILL} and codes[-1] == 0
-        assert contents(out) == contents(tmp_path / "whole")
-        assert not list(tmp_path.rglob(f"*{PARTIAL}")) and leftovers() == []
+    if where == "an empty folder":
+        out.mkdir()
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, source, str(out), str(len(kind))]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    codes = [int(line) for line in result.stdout.split()]
+    assert len(codes) > 2 and set(codes) == {0, -signal.SIGKILL} and codes[-1] == 0
+    assert contents(out) == contents(tmp_path / "whole")
+    assert not list(tmp_path.rglob(f"*{PARTIAL}")) and leftovers() == []
     verify(load_dataset(tmp_path / "whole"))
 
 
