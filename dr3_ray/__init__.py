@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the configs are made from the registry: these lines tell type checkers and editors of them
+    from dr3_ray.algorithms.registry import find
     from dr3_ray.data import Dataset, load_dataset
     from dr3_ray.errors import UserError
     from dr3_ray.policies.loading import load_policy
@@ -42,6 +43,7 @@ _HOME = {
     "SweepSpec": "sweep.spec.spec",
     "UserError": "errors",
     "config_for": "rllib",
+    "find": "algorithms.registry",
     "load_dataset": "data",
     "load_policy": "policies.loading",
     "load_run": "report.sweep",
@@ -72,6 +74,7 @@ __all__ = [
     "SweepSpec",
     "UserError",
     "config_for",
+    "find",
     "load_dataset",
     "load_policy",
     "load_run",

@@ -50,7 +50,11 @@ def kinds_of(name: str) -> dict[str, AlgorithmSpec]:
 
 
 def find(name: str, action_kind: str) -> AlgorithmSpec:
-    """Return the algorithm for `discrete` or `continuous` actions."""
+    """Return the algorithm for `discrete` or `continuous` actions.
+
+    Raises:
+        UserError: no such algorithm, or none for these actions.
+    """
     kinds = kinds_of(name)
     if action_kind not in kinds:
         able = ", ".join(other for other, forms in ALGORITHMS.items() if action_kind in forms)

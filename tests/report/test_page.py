@@ -140,6 +140,7 @@ def test_command_versions_and_specification_are_there_to_the_letter(page):
     assert '"seeds": 3' in page.text
 
 
+@pytest.mark.slow
 def test_the_page_begins_with_the_verdict_over_all_tables_and_links_to_them(new_run):
     writer = new_run(axes=("dr3_coeff", "batch_size", "tau"))
     for size in (8, 16):
@@ -155,6 +156,7 @@ def test_the_page_begins_with_the_verdict_over_all_tables_and_links_to_them(new_
     assert all(page.source.count(f'id="{anchor}"') == 1 for anchor in anchors)
 
 
+@pytest.mark.slow
 def test_the_terminal_prints_the_verdict_and_ten_settings(new_run):
     writer = new_run(axes=("dr3_coeff", "tau"))
     for tau in range(1, 9):
