@@ -197,14 +197,14 @@ def test_runs_that_go_on_are_said_to(new_run):
 
 @pytest.mark.slow
 def test_a_table_without_differences_is_seldom_said_to_have_one(new_run, tmp_path):
-    """Six equal settings, five seeds, 200 times: one time in twenty at most something is worse for certain.
+    """Six equal settings, five seeds, 80 times: one time in twenty at most something is worse for certain.
 
     The best of six is compared, which was chosen for being best: the bound of the Bonferroni intervals, which are
     two-sided, has to hold for that too.
     """
     random = np.random.default_rng(0)
     run, wrong, claims = None, 0, 0
-    for _ in range(200):
+    for _ in range(80):
         if run is None:
             _, run = written(new_run(), drawn(dict.fromkeys((0.0, 0.001, 0.01, 0.03, 0.1, 0.3), 1.0), 5, 1.0))
         members = outcomes(run)
@@ -214,8 +214,8 @@ def test_a_table_without_differences_is_seldom_said_to_have_one(new_run, tmp_pat
         said = judge(table, members).sentences
         wrong += "for certain" in said[0] and "No c₀ is better" not in said[0]
         claims += said[1].startswith(("DR3 helps", "DR3 hurts"))
-    assert wrong <= 30  # a share of 0.15, five standard errors above one of 0.075
-    assert claims <= 26
+    assert wrong <= 17  # five standard errors above a share of 0.075
+    assert claims <= 13  # and above one of 0.05
 
 
 @pytest.mark.parametrize(
@@ -289,13 +289,12 @@ def test_what_no_command_says_has_none(more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("played", [True, False])
-def test_the_next_command_runs_and_is_what_was_missing(tmp_path, monkeypatch, played):
+def test_the_next_command_runs_and_is_what_was_missing(tmp_path, monkeypatch):
     """By the command line, from one seed: the advice of five is followed, and nothing is trained twice."""
     monkeypatch.chdir(tmp_path)
     words = ["--dataset", "embedded:breakout-replay", "--coefficients", "0,0.1", "--seeds", "1", "--steps", "20"]
     words += ["--evaluations", "2", "--episodes", "1", "--set", "hidden_sizes=[8]", "--out", "run"]
-    words += ["--axis", "batch_size=8,16"] * played
+    words += ["--axis", "batch_size=8,16"]
 
     def run(words):
         done = subprocess.run([sys.executable, "-m", "dr3_ray", *words], capture_output=True, text=True)
