@@ -21,8 +21,9 @@ class Quantity(NamedTuple):
     """None: neither."""
     form: Literal["real", "count"] = "real"
     """A float64, NaN where there is nothing to measure; or an int64."""
-    source: Literal["run", "rollouts", "probe", "minibatch"] = "minibatch"
-    """What it is measured on: rollouts in an environment, the probe batch, or the last minibatch of training."""
+    source: Literal["run", "rollouts", "probe", "minibatch", "diagnosis"] = "minibatch"
+    """What it is measured on: rollouts in an environment, the probe batch, the last minibatch of training, or, by
+    `dr3-ray diagnose` alone, the probe batch and rows that were held out."""
     short: str = ""
     """As people read it in tables. Empty: the report does not show it."""
     by: tuple[str, ...] = ()
@@ -82,6 +83,24 @@ QUANTITIES = (
     ),
     Quantity("dr3_penalty", "DR3's penalty, without its weight", by=("dr3",)),
     Quantity("dr3_weight", "Weight of DR3's penalty, adaptive", by=("dr3",)),
+    # of a diagnosis
+    Quantity("next_phi_norm", "Norm of the features ‖φ(s\N{PRIME}, a\N{PRIME})‖", better="less", source="diagnosis"),
+    Quantity("stable_rank", "Stable rank of the features", better="more", source="diagnosis"),
+    Quantity("dead_units", "Share of units that are 0 at every row", better="less", source="diagnosis"),
+    Quantity("dormant_units", "Share of units that are dormant", better="less", source="diagnosis"),
+    Quantity("seem_eigenvalue", "SEEM's eigenvalue of the last layer", better="less", source="diagnosis"),
+    Quantity("seem_normalized", "SEEM's eigenvalue by the norm of its kernel", better="less", source="diagnosis"),
+    Quantity("first_term", "First term of R_TD, ‖∇Q‖²", source="diagnosis"),
+    Quantity("second_term", "Second term of R_TD, γ ∇Q·∇Q\N{PRIME}", source="diagnosis"),
+    Quantity("r_td", "R_TD, the first term minus the second", source="diagnosis"),
+    Quantity("q_std", "Standard deviation of Q over rows", "reward", source="diagnosis"),
+    Quantity("q_policy", "Mean Q of the policy's actions", "reward", source="diagnosis"),
+    Quantity("q_random", "Mean Q of random actions", "reward", source="diagnosis"),
+    Quantity("random_above", "Share of random actions with more Q than the data's", better="less", source="diagnosis"),
+    Quantity("overestimation", "Mean Q minus the Monte-Carlo return", "reward", source="diagnosis"),
+    Quantity("return_std", "Standard deviation of Monte-Carlo returns", "reward", source="diagnosis"),
+    Quantity("return_rows", "Rows whose Monte-Carlo return counts", "rows", source="diagnosis"),
+    Quantity("policy_distance", "Distance of the policy from the data's actions", source="diagnosis"),
 )
 CATALOGUE = {quantity.name: quantity for quantity in QUANTITIES}
 REPORTED = tuple(each for each in QUANTITIES if each.short)

@@ -13,14 +13,17 @@ HEAD = """# What is measured
 The columns of a sweep's histories, as `dr3_ray/quantities.py` declares them; `scripts/list_quantities.py` makes this
 page. What a run measures itself is there without an environment, rollouts with one. The probe batch is 2,048 rows, the
 same for every run on the same data, and measured where there is a critic. What is measured on the last minibatch are
-the losses and metrics of the objective, by the algorithms and regularisers that have them.
+the losses and metrics of the objective, by the algorithms and regularisers that have them. A diagnosis is no column: it
+is what `dr3-ray diagnose` measures of a trained member, beside what the probe has.
 
 """
 
 
 def row(quantity: Quantity) -> str:
     """Return one line of the table."""
-    by = ", ".join(quantity.by) or ("all with a critic" if quantity.source in ("probe", "minibatch") else "all")
+    by = ", ".join(quantity.by) or (
+        "all with a critic" if quantity.source in ("probe", "minibatch", "diagnosis") else "all"
+    )
     label = quantity.label.replace("|", "\\|")
     cells = (f"`{quantity.name}`", label, quantity.unit, quantity.better or "", quantity.source, by)
     return f"| {' | '.join(cells)} |"

@@ -22,3 +22,15 @@ def feature_statistics(
         "phi_norm": phi.norm(dim=-1),
     }
     return {name: masked_mean(values, mask.unsqueeze(1)).mean(-1) for name, values in rows.items()}
+
+
+def pair_statistics(
+    phi: Float[Tensor, "member critic batch feature"],
+    next_phi: Float[Tensor, "member critic batch feature"],
+    in_backup: Float[Tensor, "member batch"],
+    trained: Float[Tensor, "member batch"],
+    discounts: Float[Tensor, "member batch"],
+) -> dict[str, Float[Tensor, "member"]]:
+    """Return `feature_statistics` of the rows that have a backup, and the mean of ‖φ(s', a')‖ over them and critics."""
+    norms = masked_mean(next_phi.norm(dim=-1), in_backup.unsqueeze(1)).mean(-1)
+    return feature_statistics(phi, next_phi, in_backup) | {"next_phi_norm": norms}

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from dr3_ray.errors import UserError
-from dr3_ray.losses.td import value_of
+from dr3_ray.losses.features import feature_dot
+from dr3_ray.losses.td import masked_mean, value_of
 from dr3_ray.networks.critics import ContinuousCritic, MultiHeadCritic
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.options import Number, per_row
@@ -79,6 +80,27 @@ def implicit_regularizer(
     for rows, here, there in gradient_blocks(critic, pairs, layers):
         first += (weights[..., rows] * product(here, here, sigma)).sum(-1).mean(-1)
         second += (weights[..., rows] * discounts[..., rows] * product(here, there, sigma)).sum(-1).mean(-1)
+    return {"first_term": first, "second_term": second, "r_td": first - second}
+
+
+def last_layer_terms(
+    phi: Float[Tensor, "*member batch feature"],
+    next_phi: Float[Tensor, "*member batch feature"],
+    in_backup: Float[Tensor, "*#member batch"],
+    trained: Float[Tensor, "*#member batch"],
+    discounts: Float[Tensor, "*#member batch"],
+    share: Float[Tensor, "*#member batch"],
+    outputs: int = 1,
+    bias: float = 1.0,
+) -> dict[str, Float[Tensor, "*member"]]:
+    """Return what `implicit_regularizer` does of the last layer with Σ* = I, from the features alone.
+
+    ∇Q·∇Q' = share (φ·φ' + bias) / outputs: `share` is 1, or 1[a = a'] where each action has outputs of its own, and Q
+    is the mean of so many `outputs`. `bias` 0: of a layer without one. Rows count that are `trained` on. Gradients
+    are those of the matrix that multiplies φ, also where that is a normalised one.
+    """
+    first = masked_mean((feature_dot(phi, phi) + bias) / outputs, trained)
+    second = masked_mean(discounts * in_backup * share * (feature_dot(phi, next_phi) + bias) / outputs, trained)
     return {"first_term": first, "second_term": second, "r_td": first - second}
 
 

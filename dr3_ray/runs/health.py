@@ -45,6 +45,13 @@ THRESHOLDS = {
     "lower": Threshold(0.5, "c₀ brings the dot product down: to this share of that of c₀ = 0, for certain"),
     "moved": Threshold(0.1, "and leaves mean Q alone: it differs by at most this share of that of c₀ = 0"),
     "error": Threshold(1.2, "and the TD error too: it is at most this many times that of c₀ = 0"),
+    "dormant": Threshold(0.025, "a unit is dormant: its mean activation is at most this share of its layer's"),
+    "idle": Threshold(0.5, "dormant units: at least this share of the features"),
+    "seem": Threshold(0.001, "self-exciting: SEEM's eigenvalue is at least this share of the norm of its kernel"),
+    "promise": Threshold(1, "over-estimating: Q is above the returns by so many of their standard deviations"),
+    "tail": Threshold(0.05, "returns count that were cut so late that what followed is discounted to this or less"),
+    "unseen": Threshold(2, "overfit to its rows: the TD error on held-out rows is at least so many times that on them"),
+    "random": Threshold(0.6, "prefers random actions: their Q is above that of the data's in this share of rows"),
 }
 """Every number that flags and verdicts depend on."""
 
