@@ -10,6 +10,7 @@ from dr3_ray.cli.paths import FILE, PATH
 from dr3_ray.errors import UserError, check_known
 
 if TYPE_CHECKING:
+    from dr3_ray.policies.loading import Which
     from dr3_ray.policies.policy import Policy
 
 SourceArgument = Annotated[
@@ -82,16 +83,26 @@ def export(
     print(f"written: {out}, and what it is: {card}")
 
 
-def _load(source: Path, member: str, where: list[str], objective: str | None, trust: bool) -> "Policy":
-    """Load the policy that is meant, and say which it is."""
+def which_member(member: str, where: list[str]) -> "Which":
+    """Return the member that the options mean, as `load_policy` takes it.
+
+    Raises:
+        UserError: they name members in two ways.
+    """
     from dr3_ray.cli.spec_options import read_settings
-    from dr3_ray.policies.loading import BEST, load_policy
+    from dr3_ray.policies.loading import BEST
 
     if where and member != BEST:
         raise UserError(f"--member {member} and --where name members in two ways: leave out one of them")
     values: dict[str, Any] = read_settings(where)
-    place = int(member) if member.isdecimal() and len(member) < 4 else member
-    policy = load_policy(source, values or place, objective, trust)
+    return values or (int(member) if member.isdecimal() and len(member) < 4 else member)
+
+
+def _load(source: Path, member: str, where: list[str], objective: str | None, trust: bool) -> "Policy":
+    """Load the policy that is meant, and say which it is."""
+    from dr3_ray.policies.loading import load_policy
+
+    policy = load_policy(source, which_member(member, where), objective, trust)
     about = {name: policy.config[name] for name in ("dr3_coeff", "seed") if name in policy.config}
     shown = ", ".join(f"{name} {value:g}" for name, value in about.items())
     print(f"{policy.spec.name} on {policy.recorded.name}, {shown}: {policy.chosen}", file=sys.stderr)

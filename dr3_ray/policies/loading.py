@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dr3_ray.errors import UserError
 from dr3_ray.policies.policy import Policy
@@ -19,6 +19,19 @@ from dr3_ray.uris import path_here
 
 BEST = "best"
 Which = str | int | Mapping[str, Any]
+
+
+class Found(NamedTuple):
+    """A trained member among those that were read with it."""
+
+    trained: Trained
+    row: int
+    config: dict[str, Any]
+    """Its full configuration; of a bare checkpoint its options."""
+    chosen: str = ""
+    """How it was chosen among others, in a sentence."""
+    member: str | None = None
+    """Its hash, where it is one of a run."""
 
 
 def load_policy(
@@ -37,11 +50,24 @@ def load_policy(
     Raises:
         UserError: no such member, nothing by which to choose, no checkpoint, or one that is damaged.
     """
+    found = find_member(source, member, objective, trust)
+    return Policy(found.trained, found.row, found.config, found.chosen)
+
+
+def find_member(
+    source: str | os.PathLike[str], member: Which = BEST, objective: str | None = None, trust: bool = False
+) -> Found:
+    """Read the trained networks of a member, with the arguments of `load_policy`.
+
+    Raises:
+        UserError: as `load_policy`, whatever the algorithm is.
+    """
     path = path_here(os.fspath(source))
     assert path is not None
     if (path / PLACE).is_dir():
         trained = read_networks(path)
-        return Policy(trained, _row(trained, member, path))
+        row = _row(trained, member, path)
+        return Found(trained, row, trained.members[row])
     if not (path / RUN).is_file():
         raise UserError(f"{path} is neither a run directory nor a checkpoint: give the directory that a sweep wrote")
     record, chosen = _chosen(path, member, objective)
@@ -53,7 +79,8 @@ def load_policy(
         )
     for trained, members in trained_networks(path, trust, packs=[record["pack"]]):
         if record["member"] in members:
-            return Policy(trained, members.index(record["member"]), record["config"], chosen)
+            row = members.index(record["member"])
+            return Found(trained, row, {**trained.members[row], **record["config"]}, chosen, record["member"])
     raise UserError(f"{which} has only damaged checkpoints: `{resuming(path)}` trains it again from its start")
 
 

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from dr3_ray.diagnostics.diagnosis import Diagnosis
 from dr3_ray.errors import UserError, check_known
 from dr3_ray.policies.loading import BEST, Which, load_policy
 from dr3_ray.policies.policy import Policy
 from dr3_ray.policies.ranking import check_comparable, check_scored, criterion_of, has, rank
 from dr3_ray.quantities import CATALOGUE
 from dr3_ray.report import tables
+from dr3_ray.report.diagnosis import diagnose_member
 from dr3_ray.report.figures import Pictures, draw_curves
 from dr3_ray.report.html import Report, file_name, rows_of_facet, write_report
 from dr3_ray.report.judging import document, judge_tables
@@ -127,6 +129,23 @@ class Sweep:
             UserError: no such member, no checkpoint, or one that is damaged.
         """
         return load_policy(self.path, member, objective, trust)
+
+    def diagnose(
+        self, member: Which = BEST, data: str | None = None, objective: str | None = None, trust: bool = False
+    ) -> Diagnosis:
+        """Measure a trained critic and say what is wrong with it, as `dr3-ray diagnose` does.
+
+        Args:
+            member: As in `policy`, with `objective` and `trust`.
+            data: Episodes that it was not trained on; by default those of `?split=validation` of a run on
+                `?split=train`.
+            objective: What `"best"` means.
+            trust: Read checkpoints of version 0.1 too.
+
+        Raises:
+            UserError: as `policy`; no critic, no data, or data of other spaces or of the same episodes.
+        """
+        return diagnose_member(self.path, data, member, objective, trust)
 
     def plot(self, quantity: str, **values: Any) -> Pictures:
         """Draw a quantity against gradient updates, for each algorithm on each data set and every further axis.

@@ -46,7 +46,8 @@ def test_help_is_quick_and_needs_neither_torch_nor_ray(arguments):
 def test_the_commands_are_these(capsys):
     assert run() == 0
     shown = capsys.readouterr().out
-    for command in ("sweep", "demo", "schema", "status", "report", "doctor", "data", "algorithms", "options"):
+    names = ["sweep", "demo", "schema", "status", "report", "diagnose", "doctor", "data", "algorithms", "options"]
+    for command in names:
         assert f"│ {command} " in shown
     panels = [line.split()[1] for line in shown.splitlines() if line.startswith("╭")]
     assert panels == ["Options", "Data", "Train", "Understand", "Use", "Prepare"]

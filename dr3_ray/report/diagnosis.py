@@ -1,0 +1,203 @@
+"""A trained member under the lens: its critic on rows that it was trained on and on others, its curves, its table."""
+
+import os
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from dr3_ray.data.addresses import Address
+from dr3_ray.data.loading import largest_reward, load_dataset
+from dr3_ray.data.reader import Dataset
+from dr3_ray.data.selected import Selected
+from dr3_ray.diagnostics.diagnosis import HELD_OUT, TRAIN, Diagnosis, Finding, Probe
+from dr3_ray.diagnostics.verdict import (
+    DIVERGED,
+    RULES,
+    as_finding,
+    findings_of,
+    level,
+    nothing_wrong,
+    one_moment,
+)  # fmt: skip
+from dr3_ray.errors import UserError
+from dr3_ray.evaluation.contract import Recorded, check_same
+from dr3_ray.policies.loading import BEST, Found, Which, find_member
+from dr3_ray.policies.probing import Critic
+from dr3_ray.report.coadaptation import by_diagnostics, read_curves
+from dr3_ray.report.reader import read_tables
+from dr3_ray.report.tables import outcomes
+from dr3_ray.runs.health import largest_q
+from dr3_ray.trust.secrets import masked
+from dr3_ray.trust.text import printable
+from dr3_ray.uris import path_here
+
+ANY_ACTION = "φ depends on the state alone here: every a' gives the same φ(s', a'), in other rows at most"
+NO_POLICY = "the algorithm evaluates the data's policy and has none of its own: nothing is measured of its actions"
+
+
+class Rows(NamedTuple):
+    """Rows of a data set, and whether their Monte-Carlo returns are discounted as the critic's values are."""
+
+    data: Dataset
+    returns_hold: bool
+
+
+def diagnose_member(
+    source: str | os.PathLike[str],
+    data: str | None = None,
+    member: Which = BEST,
+    objective: str | None = None,
+    trust: bool = False,
+) -> Diagnosis:
+    """Measure the critic of a trained member on rows of its data and on held-out ones, and say what is wrong with it.
+
+    Args:
+        source: A run directory, or the directory of a checkpoint.
+        data: Of a run, a data set of episodes that it was not trained on; a run on `?split=train` has those of
+            `?split=validation`. Of a checkpoint, what it was trained on, which it does not know itself.
+        member: As in `load_policy`.
+        objective: As in `load_policy`.
+        trust: As in `load_policy`.
+
+    Raises:
+        UserError: as `load_policy`; no critic, no data, or data of other spaces or of the same episodes.
+    """
+    found = find_member(source, member, objective, trust)
+    critic = Critic(found.trained, found.row)
+    train, held_out = _sources(found, data)
+    gamma = found.config.get("gamma")
+    here = _opened(found, train, gamma)
+    there = _opened(found, held_out, gamma) if held_out else None
+    if there:
+        _check_apart(here.data, there.data, str(held_out))
+    probes: dict[str, Probe] = {}
+    if critic.finite:
+        given = {TRAIN: here} | ({HELD_OUT: there} if there else {})
+        probes = {name: critic.probe(*rows) for name, rows in given.items()}
+    fingerprint = here.data.fingerprint
+    bound = largest_q(found.config | {"data_fingerprint": fingerprint}, {fingerprint: largest_reward(train)})
+    findings = verdict_on(source, found, probes, bound)
+    about = {"algorithm": critic.spec.name, "source": os.fspath(source), "member": found.member, "chosen": found.chosen}
+    about |= {name: found.config[name] for name in ("dr3_coeff", "seed") if name in found.config}
+    about |= {"train": _shown(train), "held_out": held_out and _shown(held_out)}
+    return Diagnosis(probes, nothing_wrong(findings), _notes(found, critic, train, here, there, probes), about)
+
+
+def _sources(found: Found, data: str | None) -> tuple[str, str | None]:
+    """Return what the member was trained on, and what it was not trained on; None: there is nothing."""
+    if found.member is not None:
+        train = str(found.config["dataset"])
+        return train, data or _validation(train)
+    if data is None:
+        raise UserError("a checkpoint does not know its data: give --data, or the run that the checkpoint is of")
+    return data, _validation(data)
+
+
+def _validation(train: str) -> str | None:
+    """Return the part of the data set that `split=train` left out."""
+    address = Address.parse(train)
+    if address.subset is None or address.subset.split != "train":
+        return None
+    return str(Address(address.place, replace(address.subset, split="validation", take=None, seed=0)))
+
+
+def _opened(found: Found, source: str, gamma: Any) -> Rows:
+    """Open data of the member's spaces, with returns of its discount where they can be had.
+
+    Raises:
+        UserError: there are no such data, or they changed under the run.
+    """
+    data = load_dataset(source)
+    check_same(Recorded.from_dict(found.trained.recorded), Recorded.of(data), "the trained member")
+    known = found.config.get("data_fingerprint")
+    if known and source == found.config["dataset"] and known not in (data.fingerprint, data.manifest.old_fingerprint):
+        raise UserError(f"{source} is another data set than the run was trained on: bring that one back")
+    if gamma is None or data.gamma == gamma:
+        return Rows(data, True)
+    whole = data.whole if isinstance(data, Selected) else data
+    if not whole.manifest.complete_episodes:
+        return Rows(data, False)
+    return Rows(load_dataset(source, gamma), True)
+
+
+def _check_apart(train: Dataset, held_out: Dataset, source: str) -> None:
+    """Check that no episode is on both sides.
+
+    Raises:
+        UserError: one is.
+    """
+    one, other = (each.whole if isinstance(each, Selected) else each for each in (train, held_out))
+    if one.fingerprint != other.fingerprint:
+        return
+    if both := len(set(train.episodes["episode_ids"].tolist()) & set(held_out.episodes["episode_ids"].tolist())):
+        raise UserError(f"{source} has {both} episodes that it was trained on: give episodes that are held out, --data")
+
+
+def verdict_on(
+    source: str | os.PathLike[str], found: Found, probes: dict[str, Probe], bound: float | None
+) -> list[Finding]:
+    """Return what the numbers of this moment say, and of a member of a run what its curves and its table say.
+
+    Raises:
+        UserError: a file of the run is damaged.
+    """
+    now = findings_of(probes, bound) if probes else [DIVERGED]
+    if found.member is None:
+        return [*now, *([one_moment(probes[TRAIN])] if probes else [])]
+    path = path_here(os.fspath(source))
+    assert path is not None
+    run = read_tables(path)
+    told = [as_finding(flag) for flag in run.flags.get(found.member, [])]
+    members = outcomes(run)
+    member = members.loc[found.member]
+    table = members[(members[run.facets] == member[run.facets]).all(axis=1)]
+    advice = by_diagnostics(table)
+    if advice.advised is not None:
+        told = [
+            each._replace(sentence=f"{each.sentence}; try dr3_coeff {advice.advised:g}")
+            if each.name == "co-adapting"
+            else each
+            for each in told
+        ]
+    names = {finding.name for finding in told}
+    told += [finding for finding in now if finding.name not in names]
+    if probes and "co-adapting" not in names:
+        told.append(_not_coadapting(member, probes[TRAIN]))
+    sentences = [*read_curves(table).sentences, *advice.sentences]
+    return told + [Finding("table", f"of all seeds and coefficients: {said}", wrong=False) for said in sentences]
+
+
+def _not_coadapting(member: Any, probe: Probe) -> Finding:
+    """Say that the critic does not co-adapt, or why that cannot be told, from the row of the member."""
+    if member["coadapting"] != "no":
+        said = f"whether it co-adapts cannot be told: {member['coadapting']}; {level(probe)}"
+        return Finding("co-adaptation", said, False, RULES["co-adapting"])
+    said = (
+        f"it does not co-adapt: since update {int(member['settled_at']):,}, when mean Q had settled, the dot product "
+        f"changed by \N{MULTIPLICATION SIGN}{member['growth']:.2g} and mean Q by {member['q_change']:+.0%}; "
+        f"{level(probe)}"
+    )
+    return Finding("co-adaptation", said, False, RULES["co-adapting"])
+
+
+def _notes(
+    found: Found, critic: Critic, train: str, here: Rows, there: Rows | None, probes: dict[str, Probe]
+) -> list[str]:
+    """Say what could not be measured, and why."""
+    notes = []
+    if there is None:
+        more = "--data OTHER" if found.member else "--data DATA?split=train, if that is what it was trained on"
+        notes.append(
+            f"no held-out data: {_shown(train)} has no validation part; train on DATA?split=train, or give {more}"
+        )
+    if not all(rows.returns_hold for rows in (here, there) if rows):
+        notes.append("over-estimation is not measured: the data are a subsample whose returns have another discount")
+    elif any("overestimation" not in probe.numbers for probe in probes.values()):
+        notes.append("over-estimation is not measured: every episode is cut before what followed is discounted away")
+    if critic.spec.act is None:
+        notes.append(NO_POLICY)
+    return notes + ([ANY_ACTION] if critic.spec.action_kind == "discrete" else [])
+
+
+def _shown(source: str) -> str:
+    """Return a data set's name without keys and without signs that a terminal would follow."""
+    return str(printable(masked(source)))
