@@ -59,6 +59,9 @@ def test_health_compares_flags_with_what_is_known(tmp_path: Path) -> None:
     right = {name: share for name, _, _, share in found["rows"]}
     assert right["step size 1e30"] == right["nothing learned"] == right["step size 1"] == "1/1"
     assert found["of"] == len(right) and f"{found['right']} of {found['of']} verdicts are right" in done.stdout
+    diagnoses = {name: share for name, _, _, share in found["diagnoses"]}
+    assert diagnoses["step size 1e30"] == diagnoses["nothing learned"] == diagnoses["CQL on 300 rows"] == "1/1"
+    assert f"{found['right_diagnoses']} of {found['of']} diagnoses are right" in done.stdout
 
 
 @pytest.mark.parametrize(
