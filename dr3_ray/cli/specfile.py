@@ -10,6 +10,9 @@ from ruamel.yaml.error import YAMLError
 from dr3_ray.errors import UserError
 
 
+LARGEST = 200_000  # bytes, which take some three seconds to read
+
+
 class _Core(SafeConstructor):
     """A constructor of the values of YAML's core schema alone: a date and a lone `=` are words."""
 
@@ -22,12 +25,18 @@ def read_spec(path: Path) -> dict[str, Any]:
     """Read a specification file as fields for `SweepSpec(**…)`.
 
     Raises:
-        UserError: there is no such file, or it is not a YAML mapping; says the line.
+        UserError: there is no such file, it is larger than 200 kB, or it is not a YAML mapping; says the line.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Core
     try:
-        document = yaml.load(path.read_text())
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise UserError(
+                f"{path} is larger than {LARGEST // 1000} kB: give ranges instead of lists, or SweepSpec from Python"
+            )
+        document = yaml.load(text.decode())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a YAML file, or options alone") from None
     except (YAMLError, UnicodeDecodeError, RecursionError) as error:

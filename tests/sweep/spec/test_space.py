@@ -174,6 +174,7 @@ def test_a_file_is_read_as_people_mean_it(tmp_path):
         ("a: !!python/object:os.system x\n", "line 1 is not YAML"),
         ("a: " + "[" * 2_000, "is not YAML: it is nested too deeply"),
         ("a: \0\n", "is not YAML: it is not text"),
+        ("a: [" + "0.1, " * 50_000 + "]", "is larger than 200 kB: give ranges instead of lists"),
         (None, "cannot be read (No such file or directory)"),
     ],
 )
