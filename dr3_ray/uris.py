@@ -7,7 +7,8 @@ from urllib.parse import unquote
 
 from dr3_ray.errors import UserError
 
-NAMED = ("embedded:", "minari:")  # what data sets begin with that are neither paths nor URIs
+MIXTURE = "mix:"  # what mixtures of data sets begin with
+NAMED = ("embedded:", "minari:", MIXTURE)  # what data sets begin with that are neither paths nor URIs
 FILE = re.compile(r"(?i)file:/(?!/)")
 HOST = re.compile(r"(?i)file:(?://([^/?#]*)|/(localhost)(?=/))?")  # two slashes are one in a URI that was a path once
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # at the beginning of a URI that has become a path
@@ -15,7 +16,8 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # at the beginning of a URI
 
 def is_uri(source: str) -> bool:
     """Return whether a source is `scheme://…`, or `file:/…`, rather than a path of this machine."""
-    return "://" in source or FILE.match(source.strip()) is not None
+    bare = source.strip()
+    return not bare.startswith(MIXTURE) and ("://" in bare or FILE.match(bare) is not None)
 
 
 def spelled_out(source: str) -> str:

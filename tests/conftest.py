@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.data.mixing import Mixing
 from dr3_ray.observations import Observations, Shape, each_part, is_image
 from dr3_ray.training.member import Member, build_networks
 from dr3_ray.training.normalization import observation_statistics
@@ -76,6 +77,8 @@ IMAGE = (8, 8, 3)
 
 class TableData:
     """Columns in memory, as training asks for them."""
+
+    mixing: Mixing | None = None
 
     def __init__(self, columns: dict[str, Any]):
         self.columns = columns

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from dr3_ray.algorithms.registry import ALGORITHMS, find, kinds_of
 from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.data.mixing import Mixing
 from dr3_ray.errors import UserError
 from dr3_ray.options import Options
 from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS
 from dr3_ray.training.member import Member
-from tests.conftest import IMAGE, SPACES
+from tests.conftest import IMAGE, SPACES, random_data
 
 ALL_OPTIONS: list[type[Options]] = [
     *dict.fromkeys(spec.options for kinds in ALGORITHMS.values() for spec in kinds.values()),
@@ -45,6 +47,7 @@ CHANGED = {
     "huber_kappa": 0.01,
     "encoder": "cog",
     "precision": "bf16",
+    "target_share": 0.5,
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "tau": {"target_period": 1},
@@ -106,14 +109,17 @@ def test_every_option_changes_the_run(
     spaces = SPACES[algorithm.action_kind]
     if field.name in ("encoder", "random_crop"):
         spaces = spaces._replace(observation_shape=IMAGE)
+    data = random_data(algorithm.action_kind, shape=spaces.observation_shape)
+    if field.name == "target_share":
+        data.mixing = Mixing(("prior", "target"), (150, 50), ((Fraction(9, 10), Fraction(1, 10)),))
 
     def outcome(values: dict[str, Any]) -> dict[str, Tensor]:
-        population = make_population(algorithm, [values], spaces=spaces)
+        population = make_population(algorithm, [values], spaces=spaces, data=data)
         return population.update(3) | population.networks.state_dict()
 
     known = Member.from_dict(algorithm, {}).to_dict()
     beside = {name: value for name, value in BESIDE.get(field.name, {}).items() if name in known}
-    key = f"{algorithm.name} {spaces} {beside}"
+    key = f"{algorithm.name} {spaces} {beside} {data.mixing}"
     base = bases[key] = bases.get(key) or outcome(beside)
     value = Member.from_dict(algorithm, beside).to_dict()[field.name]
     other = outcome(beside | {field.name: changed(field, value)})

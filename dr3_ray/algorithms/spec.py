@@ -67,6 +67,9 @@ class TrainingOptions(Options):
     normalize_observations: bool = choice(
         False, "observations minus their mean over their standard deviation + 10⁻³, of the data (CORL: on)"
     )
+    target_share: Number = number(
+        0.0, "share of every batch of a mixture's target (its last weight); 0: as its weights say", low=0.0, high=1.0
+    )
 
 
 @dataclass(frozen=True)

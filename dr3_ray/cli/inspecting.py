@@ -14,6 +14,7 @@ from rich.table import Table
 from dr3_ray.data.checks import check_dataset
 from dr3_ray.data.embedded import embedded_names, embedded_path
 from dr3_ray.data.loading import load_dataset
+from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.reader import Dataset
 from dr3_ray.data.schema import MANIFEST, Manifest
 from dr3_ray.data.selected import Selected, subset_of
@@ -131,7 +132,7 @@ def _entry(source: str, manifest: Manifest) -> dict[str, Any]:
 def _document(dataset: Dataset) -> dict[str, Any]:
     """Return what the manifest says, but for files and statistics."""
     manifest = dataset.manifest
-    left_out = {"format", "counts", "shards", "episodes", "statistics", "digests"}
+    left_out = {"format", "counts", "shards", "episodes", "statistics", "digests", "parts"}
     said = manifest.model_dump_json(exclude=left_out, exclude_none=True)  # where infinite bounds are text
     return {
         "path": str(dataset.path),
@@ -143,11 +144,20 @@ def _document(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def _shares(mixing: Mixing) -> str:
+    """Return a line for each part of a mixture: its share of a batch, and its rows."""
+    return "\n".join(
+        f"{name}: {' to '.join(f'{float(100 * share):.4g}%' for share in shares)}, of {rows:,} rows"
+        for name, shares, rows in zip(mixing.names, zip(*mixing.shares, strict=True), mixing.rows, strict=True)
+    )
+
+
 def _facts(dataset: Dataset) -> Table:
     manifest, counts, provenance = dataset.manifest, dataset.manifest.counts, dataset.manifest.provenance
     facts = {
         "path": str(dataset.path),
         "subset": subset_of(dataset),
+        "shares of a batch": _shares(dataset.mixing) if dataset.mixing else "",
         "rows": f"{counts.rows:,} in {len(manifest.shards)} shard(s), {_size(manifest) / 1e6:,.1f} MB",
         "episodes": f"{counts.episodes:,}" + ("" if manifest.complete_episodes else ", their rows a subsample"),
         "episode ends": f"{counts.terminateds:,} terminated, {counts.truncateds:,} truncated",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dr3_ray.cli.specfile import read_spec
+from dr3_ray.data.mixture_names import is_mixture
 from dr3_ray.errors import UserError
 from dr3_ray.process.stopping import resuming
 from dr3_ray.runs.directory import RUN
@@ -129,8 +130,8 @@ def _words(texts: Sequence[str]) -> list[str]:
 
 
 def _datasets(texts: Sequence[str]) -> list[str]:
-    """Return the names of data sets; a comma may also be part of a folder's name, which is there then."""
-    return [name for text in texts for name in ([text] if Path(text).exists() else _words([text]))]
+    """Return the names of data sets; a comma may also be part of a mixture, or of a folder that is there."""
+    return [name for text in texts for name in ([text] if is_mixture(text) or Path(text).exists() else _words([text]))]
 
 
 def _number(text: str, option: str) -> float:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from dr3_ray.cluster.nodes import alive, on_each
 from dr3_ray.data.addresses import Address
 from dr3_ray.data.cache import upload
+from dr3_ray.data.loading import load_dataset
+from dr3_ray.data.mixture_names import MixtureName, is_mixture
 from dr3_ray.data.schema import MANIFEST
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.remote import open_store
@@ -26,13 +28,19 @@ class MachineView(NamedTuple):
 def share(storage: str, needed: bool, datasets: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
     """Return where trials find the data sets, given by their fingerprints as absolute paths or URIs.
 
-    Each ends in `#FINGERPRINT`, so that a trial takes no other data that lie there later. A URI is the same everywhere.
-    A folder that some machine does not see, or sees with other contents, is put into the storage, from where every
-    machine copies it once; `say` is told. The storage has to be shared if that is `needed`.
+    Each (of a mixture each part) ends in `#FINGERPRINT`, so that a trial takes no other data that lie there later. A
+    URI is the same everywhere. A folder that some machine does not see, or sees with other contents, is put into the
+    storage, from where every machine copies it once; `say` is told. The storage has to be shared if that is `needed`.
 
     Raises:
         UserError: a machine does not see the storage; says which, and what to do.
     """
+    if mixtures := {name: MixtureName.parse(at) for name, at in datasets.items() if is_mixture(at)}:
+        parts = {name: [_identified(part.data) for part in mixture.parts] for name, mixture in mixtures.items()}
+        plain = {name: at for name, at in datasets.items() if name not in mixtures}
+        found = share(storage, needed, plain | dict(part for each in parts.values() for part in each), say)
+        mixed = {name: str(mixtures[name].renamed([found[part] for part, _ in parts[name]])) for name in mixtures}
+        return {name: found[name] for name in plain} | mixed
     addresses = {name: Address.parse(at)._replace(fingerprint=name) for name, at in datasets.items()}
     sources = {name: str(address) for name, address in addresses.items()}
     places = {name: address.place for name, address in addresses.items()}
@@ -54,6 +62,11 @@ def share(storage: str, needed: bool, datasets: Mapping[str, str], say: Callable
             say(f"{path} is not there on {', '.join(lacking)}: machines take it from {storage}, each once")
             sources[name] = str(addresses[name]._replace(place=_upload(path, storage)))
     return sources
+
+
+def _identified(source: str) -> tuple[str, str]:
+    """Return the fingerprint of a data set, and its name."""
+    return load_dataset(source).fingerprint, source
 
 
 def _views(storage: str, paths: Sequence[str]) -> list[MachineView]:

@@ -136,8 +136,9 @@ def check_dataset(dataset: "Dataset") -> list[str]:
     """Return the notes of all checks on a data set, episode by episode.
 
     Raises:
-        UserError: it is a subsample of rows.
+        UserError: it is a subsample of rows, or a mixture.
     """
+    dataset.check_one("check")
     if not dataset.manifest.complete_episodes:
         raise UserError(f"{dataset.path} is a subsample of its episodes: checks need whole ones")
     findings, table = Findings(), dataset.episodes

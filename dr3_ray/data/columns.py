@@ -1,6 +1,7 @@
 """The columns of a data set, and how they lie on disk."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +83,15 @@ def columns_of(observation_space: SpaceSpec, action_space: SpaceSpec) -> dict[st
         "episode_ids": number,
         "timesteps": number,
     }
+
+
+def parts_on_disk(columns: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the names on disk of each column's parts; most have one part, without a name."""
+    found: dict[str, dict[str, str]] = {}
+    for name in columns:
+        column, _, part = name.partition("/")
+        found.setdefault(column, {})[part] = name
+    return found
 
 
 EPISODE_SCHEMA = pa.schema(

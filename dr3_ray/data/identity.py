@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 RULE = 2  # enters every identity: another number makes every data set another one
@@ -10,6 +11,7 @@ RULE = 2  # enters every identity: another number makes every data set another o
 # on their own, and a sweep refuses to mix two. Of a file, its name. `statistics` follow from the rows.
 DESCRIPTION = ("format", "name", "environment", "statistics", "provenance", "digests")
 SUBSET_RULE = 1  # enters the identity of every subset, like RULE: raise it if a name comes to mean other rows
+MIXTURE_RULE = 1  # the same, of every mixture
 ABSENT = {"box": ("start",), "discrete": ("shape",), "dict": ("shape", "start")}  # what a space of a kind never says
 
 
@@ -20,8 +22,8 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
             "rule": RULE,
             "gamma": manifest["gamma"] + 0.0,
             "complete_episodes": manifest["complete_episodes"],
-            "observation_space": _space(manifest["observation_space"]),
-            "action_space": _space(manifest["action_space"]),
+            "observation_space": space(manifest["observation_space"]),
+            "action_space": space(manifest["action_space"]),
             "counts": manifest["counts"],
             "shards": [_file(entry) for entry in manifest["shards"]],  # their order is that of the rows
             "episodes": _file(manifest["episodes"]),
@@ -41,6 +43,17 @@ def of_subset(whole: str, subset: str) -> str:
     return digest({"rule": SUBSET_RULE, "data": whole, "subset": subset})
 
 
+def of_mixture(
+    parts: Sequence[str], shares: Sequence[Sequence[Fraction]], since: int | None, tasks: Sequence[int] | None
+) -> str:
+    """Return the identity of a mixture: of data sets with these identities, by its shares in each phase and its tasks.
+
+    Weights count by their shares: 9 and 1 are 0.9 and 0.1.
+    """
+    said = [[str(share) for share in phase] for phase in shares]
+    return digest({"rule": MIXTURE_RULE, "parts": list(parts), "shares": said, "since": since, "tasks": tasks})
+
+
 def digest(value: Any) -> str:
     """Return the SHA-256 of the one JSON text of a value; order of keys, spaces and indentation do not count."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -51,13 +64,13 @@ def _file(entry: Mapping[str, Any]) -> list[Any]:
     return [entry["rows"], entry["bytes"], entry["sha256"]]
 
 
-def _space(space: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all fields of a space, its bounds in one spelling."""
-    absent = () if space["choices"] else ABSENT[space["kind"]]
-    found = {name: value for name, value in space.items() if value is not None and name not in absent}
-    if space["spaces"] is not None:
-        return found | {"spaces": {name: _space(part) for name, part in space["spaces"].items()}}
-    bounds = {"low": space["low"], "high": space["high"]}
+def space(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all fields of a dumped space, its bounds in one spelling."""
+    absent = () if said["choices"] else ABSENT[said["kind"]]
+    found = {name: value for name, value in said.items() if value is not None and name not in absent}
+    if said["spaces"] is not None:
+        return found | {"spaces": {name: space(part) for name, part in said["spaces"].items()}}
+    bounds = {"low": said["low"], "high": said["high"]}
     return found | {name: _bound(bound) for name, bound in bounds.items() if bound is not None}
 
 

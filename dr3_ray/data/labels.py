@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote
 
 from dr3_ray.data.addresses import cut_subset
+from dr3_ray.data.mixture_names import MixtureName, is_mixture
 from dr3_ray.data.subsets import Subset
 from dr3_ray.errors import UserError
 from dr3_ray.uris import is_uri
@@ -22,8 +23,10 @@ def dataset_label(source: str) -> str:
     """Return the short name of a data set: the last part of its path, without scheme, options or fingerprint.
 
     `source` is a path, a URI such as `s3://bucket/pong?endpoint_override=…#FINGERPRINT`, or `embedded:NAME`. A subset
-    stands behind the name: `pong (split=train, take=best:0.1)`.
+    stands behind the name: `pong (split=train, take=best:0.1)`. A mixture: `pong 90% + breakout 10%`.
     """
+    if is_mixture(source):
+        return _mixture_label(MixtureName.parse(source))
     path, query = cut_subset(re.sub(r"#[0-9a-f]{8,}$", "", source))
     try:
         said = f" ({str(Subset.parse(query)).replace('&', ', ')})" if query else ""
@@ -35,3 +38,13 @@ def dataset_label(source: str) -> str:
         path = named[2]
     parts = [part for part in path.split("/") if part.strip() and part not in (".", "..")]
     return " ".join(parts[-1].split()) + said if parts else source
+
+
+def _mixture_label(name: MixtureName) -> str:
+    shares = [" to ".join(f"{float(100 * share):.4g}%" for share in part) for part in zip(*name.phases, strict=True)]
+    said = [f"{dataset_label(part.data)} {share}" for part, share in zip(name.parts, shares, strict=True)]
+    return (
+        " + ".join(said) + (f" at {name.since:,}" if name.since else "")
+        if len(said) > 1
+        else dataset_label(name.parts[0].data)
+    )

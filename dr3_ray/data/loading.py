@@ -5,6 +5,8 @@ from pathlib import Path
 
 from dr3_ray.data.addresses import Address
 from dr3_ray.data.cache import cached, refuse_others
+from dr3_ray.data.mixture import Mixture
+from dr3_ray.data.mixture_names import MixtureName, is_mixture, names_in
 from dr3_ray.data.opening import read_manifest
 from dr3_ray.data.reader import Dataset
 from dr3_ray.data.selected import Selected
@@ -16,12 +18,15 @@ def load_dataset(source: str | os.PathLike[str], gamma: float | None = None) -> 
     """Open `embedded:NAME`, the directory of a data set, or its URI, with `gamma` as in `Dataset`.
 
     Each may name some rows, `DIR?split=train&take=best:0.1` (`dr3_ray.data.subsets`), and end in `#FINGERPRINT`: those
-    data and no others. The data at a URI are copied to this machine once (`dr3_ray.data.cache`).
+    data and no others. The data at a URI are copied to this machine once (`dr3_ray.data.cache`). `mix:A=0.9,B=0.1` is a
+    `Mixture` of such data sets, of one of them that data set.
 
     Raises:
-        UserError: as `Dataset`, the data cannot be copied, or there are no such rows.
+        UserError: as `Dataset` and `Mixture`, the data cannot be copied, or there are no such rows.
     """
     source = spelled_out(os.fspath(source))
+    if is_mixture(source):
+        return _load_mixture(MixtureName.parse(source), gamma)
     if source.startswith("minari:"):
         raise UserError(f"{source} has to be imported first: dr3-ray data import {source} --out DIR")
     address = Address.parse(source)
@@ -40,8 +45,17 @@ def largest_reward(source: str) -> float:
     Raises:
         UserError: it is not here, or its manifest cannot be read.
     """
-    rewards = read_manifest(_folder(Address.parse(source))).statistics.get("rewards")
-    return max(abs(rewards.min), abs(rewards.max)) if rewards else 0.0
+    manifests = [read_manifest(_folder(Address.parse(name))) for name in names_in(source)]
+    rewards = [manifest.statistics["rewards"] for manifest in manifests if "rewards" in manifest.statistics]
+    return max((max(abs(each.min), abs(each.max)) for each in rewards), default=0.0)
+
+
+def _load_mixture(name: MixtureName, gamma: float | None) -> Dataset:
+    """Open all parts, with the target's discount of Monte-Carlo returns where they have others."""
+    target = load_dataset(name.parts[-1].data, gamma)
+    if len(name.parts) == 1:
+        return target
+    return Mixture(name, [*(load_dataset(part.data, target.gamma) for part in name.parts[:-1]), target])
 
 
 def _load_whole(address: Address, gamma: float | None) -> Dataset:

@@ -5,7 +5,7 @@ Nothing is copied on opening; processes on one machine share the pages. Only a g
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from torch import Tensor
 from dr3_ray.data.addresses import Address
 from dr3_ray.data.arrow import read_batch
 from dr3_ray.data.cache import cached, refuse_others
-from dr3_ray.data.columns import EPISODE_SCHEMA, Columns, arrow_schema, columns_of
+from dr3_ray.data.columns import EPISODE_SCHEMA, Columns, arrow_schema, columns_of, parts_on_disk
 from dr3_ray.data.episodes import monte_carlo_returns
 from dr3_ray.data.mapped import as_tensor, decode, select
+from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.n_step import Apart
 from dr3_ray.data.opening import opening_fault, read_manifest
 from dr3_ray.data.schema import MANIFEST, FileEntry, Statistic, damaged
@@ -47,6 +48,8 @@ class Dataset:
 
     subset: Subset | None = None  # which rows of another one these are
     apart: Apart | None = None  # where several steps go on, if that is not here
+    mixing: Mixing | None = None  # how batches are drawn from several data sets in one
+    task: Tensor | None = None  # what observations of the environment lack, [tasks]: the one-hot of the task to act in
 
     def __init__(
         self, path: str | os.PathLike[str], gamma: float | None = None, uri: str | None = None, accept: bool = False
@@ -58,10 +61,7 @@ class Dataset:
         self._looked = 0.0  # when the sizes of files were last compared
         self.gamma = self.manifest.gamma if gamma is None else gamma
         self._layout = columns_of(self.observation_space, self.action_space)
-        self._parts: dict[str, dict[str, str]] = {}  # the names on disk of a column's parts; most have one part, ""
-        for name in self._layout:
-            column, _, part = name.partition("/")
-            self._parts.setdefault(column, {})[part] = name
+        self._parts = parts_on_disk(self._layout)
         self._shards = [self._open_shard(entry) for entry in self.manifest.shards]
         rows = [entry.rows for entry in self.manifest.shards]
         self._ends = torch.tensor(rows).cumsum(0)
@@ -134,6 +134,15 @@ class Dataset:
         if unknown := [name for name in columns if name not in self._parts]:
             raise UserError(f"unknown column {unknown[0]!r}: the data set has {', '.join(self.columns)}")
 
+    def check_one(self, what: str) -> None:
+        """Check that this is one data set, of which something can be done that a mixture is not for.
+
+        Raises:
+            UserError: it is a mixture.
+        """
+        if self.mixing:
+            raise UserError(f"{self.path} is a mixture, which is for training: {what} its parts, one by one")
+
     def check_files(self) -> None:
         """Check that no mapped file was cut short: reading the missing part would kill the process (SIGBUS).
 
@@ -195,20 +204,13 @@ class Dataset:
         """Copy the rows [R] as they lie on disk, flags as 0 or 1; `stored` are names of columns there."""
         if len(self._shards) == 1:
             return {name: select(self._layout[name], self._shards[0][name], rows) for name in stored}
-        shard_of = torch.bucketize(rows, self._ends, right=True)
-        order = shard_of.argsort()
-        back = order.argsort()
-        counts = torch.bincount(shard_of, minlength=len(self._shards)).tolist()
-        parts = [
-            (shard, part - (end - entry.rows))
-            for shard, part, end, entry in zip(
-                self._shards, torch.split(rows[order], counts), self._ends.tolist(), self.manifest.shards, strict=True
-            )
-            if len(part)
-        ] or [(self._shards[0], rows)]
-        found = {name: [select(self._layout[name], shard[name], part) for shard, part in parts] for name in stored}
-        # not [back], which takes three times as long for images
-        return {name: torch.cat(values).index_select(0, back) for name, values in found.items()}
+        return routed(
+            rows,
+            self._ends,
+            lambda number, part: {
+                name: select(self._layout[name], self._shards[number][name], part) for name in stored
+            },
+        )
 
     def _read_batch(self, entry: FileEntry, schema: pa.Schema) -> pa.RecordBatch:
         path = self.path / entry.file
@@ -250,6 +252,21 @@ class Dataset:
         parts = torch.split(returns, [entry.rows for entry in self.manifest.shards])
         for shard, part in zip(self._shards, parts, strict=True):
             shard["monte_carlo_returns"] = part
+
+
+def routed(rows: Tensor, ends: Tensor, piece: Callable[[int, Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Copy the rows [R] of what consists of pieces, one after the other, that end at `ends`.
+
+    `piece` copies rows of the piece of a number, counted from its first.
+    """
+    piece_of = torch.bucketize(rows.contiguous(), ends, right=True)
+    order = piece_of.argsort()
+    back = order.argsort()
+    counts = torch.bincount(piece_of, minlength=len(ends)).tolist()
+    parts = zip(torch.split(rows[order], counts), [0, *ends.tolist()], strict=False)
+    found = [piece(number, part - start) for number, (part, start) in enumerate(parts) if len(part)] or [piece(0, rows)]
+    # not [back], which takes three times as long for images
+    return {name: torch.cat([each[name] for each in found]).index_select(0, back) for name in found[0]}
 
 
 def _reopened(path: str, uri: str | None, gamma: float, fingerprint: str) -> Dataset:

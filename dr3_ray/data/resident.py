@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.n_step import Apart, Rows
 from dr3_ray.observations import Observations, each_part
 
@@ -53,6 +54,11 @@ class Resident:
     def episodes(self) -> Any:
         """One row per episode, as the data set has them."""
         return self._data.episodes  # type: ignore[attr-defined]
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """How batches are drawn from several data sets in one."""
+        return getattr(self._data, "mixing", None)
 
     def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
         """Return columns at `indices` [*lead], each [*lead, *shape]."""

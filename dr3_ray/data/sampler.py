@@ -43,12 +43,32 @@ def best_first(episodes: Mapping[str, Any], shares: Sequence[float]) -> tuple[Te
     return torch.from_numpy(rows_of(offsets, lengths)), [int(ends[holders(ends, share) - 1]) for share in shares]
 
 
+def best_of_each(
+    episodes: Mapping[str, Any], parts: Sequence[int], shares: Sequence[float]
+) -> tuple[Tensor, list[list[int]]]:
+    """Return `best_first` of each part of the rows: all orders in one, and the numbers by share and part.
+
+    `parts` are the numbers of rows of parts that lie one after the other, whole episodes each.
+    """
+    orders, numbers, start = [], [], 0
+    for rows in parts:
+        inside = (episodes["offsets"] >= start) & (episodes["offsets"] < start + rows)
+        order, number = best_first({name: values[inside] for name, values in episodes.items()}, shares)
+        orders.append(order)
+        numbers.append(number)
+        start += rows
+    return torch.cat(orders), [list(each) for each in zip(*numbers, strict=True)]
+
+
 class Sampler:
-    """Row indices, below `rows[k]` for member k, and noise, from a generator for each member."""
+    """Row indices, below `rows[k]` for member k, and noise, from a generator for each member.
+
+    Of a mixture `rows[k]` are bounds for each place in a batch, [B].
+    """
 
     def __init__(
         self,
-        rows: Sequence[int],
+        rows: Sequence[int] | Tensor,
         batch_size: int,
         noise: Noise,
         seeds: Sequence[int],
@@ -57,6 +77,10 @@ class Sampler:
     ):
         self.rows, self.batch_size, self.noise, self.dtype, self._seeds = rows, batch_size, noise, dtype, seeds
         self.generators = [generator(seed, stream) for seed in seeds]
+
+    def bound(self, rows: Tensor) -> None:
+        """Draw below other `rows` [K, B] from now on."""
+        self.rows = rows
 
     def draws(self, members: slice, n: int) -> Draws:
         """Draw the next `n` batches at once, each tensor of `draw` with a first dimension more: [n, K, B, …]."""
@@ -67,8 +91,11 @@ class Sampler:
         sources = zip(self.generators[members], self.rows[members], strict=True)
         return _stacked([self._draw_one(*each) for each in sources])
 
-    def _draw_one(self, source: torch.Generator, rows: int) -> Draws:
-        indices = torch.randint(rows, (self.batch_size,), generator=source)
+    def _draw_one(self, source: torch.Generator, rows: int | Tensor) -> Draws:
+        if isinstance(rows, Tensor):  # 53 random bits, below 1 also when they are multiplied
+            indices = (torch.rand(self.batch_size, dtype=torch.float64, generator=source) * rows).long()
+        else:
+            indices = torch.randint(rows, (self.batch_size,), generator=source)
         # noise is drawn in float32 and widened, so that a float64 run sees the same numbers
         noise = {
             name: torch.randn(self.batch_size, *shape, generator=source).to(self.dtype)
@@ -97,7 +124,7 @@ class CountingSampler:
 
     def __init__(
         self,
-        rows: Sequence[int],
+        rows: Sequence[int] | Tensor,
         batch_size: int,
         noise: Noise,
         seeds: Sequence[int],
@@ -109,8 +136,12 @@ class CountingSampler:
         self._draw = draw or counted
         self._blocks = torch.arange(-(-sum(sizes_of(noise, batch_size)) // 4), device=device)
         self._keys = torch.tensor([key(seed, "sampler") for seed in seeds], device=device)  # [K, 2]
-        self._rows = torch.tensor(rows, device=device).unsqueeze(1)  # [K, 1]
+        self._rows = torch.as_tensor(rows, device=device).view(len(seeds), -1)  # [K, 1], of a mixture [K, B]
         self._steps = torch.zeros(len(seeds), dtype=torch.int64, device=device)  # which a CUDA graph counts on
+
+    def bound(self, rows: Tensor) -> None:
+        """Draw below other `rows` [K, B], on the device, from now on."""
+        self._rows = rows
 
     def draws(self, members: slice, n: int) -> Draws:
         """Draw indices [n, K, B] and noise, each [n, K, B, *shape] or [n, K, *shape], of the next `n` batches."""
@@ -142,7 +173,7 @@ def sizes_of(noise: Noise, batch_size: int) -> list[int]:
 
 
 def counted(keys: Tensor, steps: Tensor, blocks: Tensor, rows: Tensor, batch_size: int, noise: Noise) -> Draws:
-    """Draw indices [n, K, B] below `rows` [K, 1] and noise in float32, of keys [K, 2] at steps [n, K].
+    """Draw indices [n, K, B] below `rows` [K, 1] or [K, B] and noise in float32, of keys [K, 2] at steps [n, K].
 
     `blocks` count from 0, four words each; they are given because torch.compile would count them in 32 bits.
     """

@@ -76,16 +76,22 @@ class Selected(Dataset):
 
     def statistics(self) -> dict[str, Statistic]:
         """Compute those of these rows, which are read for it."""
-        moments = described(self.observation_space)
-        moments["episode_returns"].add(self.episodes["returns"])
-        names = [name for name in moments if name != "episode_returns"]
-        for rows in torch.split(torch.arange(len(self)), ROWS_AT_ONCE):
-            for name, values in self._select(rows, names).items():
-                moments[name].add(values.numpy())
-        return {name: each.result() for name, each in moments.items()}
+        return statistics_of([self])
 
     def _select(self, rows: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
         return self.whole._select(self.rows.index_select(0, rows), stored)
+
+
+def statistics_of(datasets: Sequence[Dataset]) -> dict[str, Statistic]:
+    """Compute the statistics of the rows of data sets of one space together, which are read for it."""
+    moments = described(datasets[0].observation_space)
+    names = [name for name in moments if name != "episode_returns"]
+    for data in datasets:
+        moments["episode_returns"].add(data.episodes["returns"])
+        for rows in torch.split(torch.arange(len(data)), ROWS_AT_ONCE):
+            for name, values in data._select(rows, names).items():
+                moments[name].add(values.numpy())
+    return {name: each.result() for name, each in moments.items()}
 
 
 def subset_of(dataset: Dataset) -> str:

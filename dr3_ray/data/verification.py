@@ -26,6 +26,7 @@ def verify(dataset: Dataset) -> None:
     Raises:
         UserError: says what is wrong first, and where.
     """
+    dataset.check_one("verify")
     dataset = dataset.whole if isinstance(dataset, Selected) else dataset
     manifest = dataset.manifest
     if manifest.digests is not None and manifest.digests.manifest != manifest.digest:

@@ -22,6 +22,7 @@ from dr3_ray.cluster.nodes import wait_for_nodes
 from dr3_ray.cluster.pickles import check_trusted
 from dr3_ray.cluster.sharing import share
 from dr3_ray.compat.ray import replace_callbacks
+from dr3_ray.data.mixture_names import absolute_name
 from dr3_ray.errors import UserError, check_known, first_line
 from dr3_ray.evolution.schedule import SCHEDULE, entry, run_of
 from dr3_ray.evolution.schedulers import Bounds, SchedulerName, check_scheduler, distribution, scheduler_of, score_of
@@ -39,7 +40,6 @@ from dr3_ray.sweep.spec.spec import SweepSpec
 from dr3_ray.sweep.trials.callbacks import Watchdog
 from dr3_ray.sweep.trials.ray_trials import check_room, fit, room_of
 from dr3_ray.sweep.trials.trainable import algorithm_config
-from dr3_ray.uris import absolute
 
 ASKED = "evolution.json"
 LINEAGE = "lineage.json"
@@ -258,7 +258,7 @@ def claim(out: Path, asked: Evolution) -> IO[str]:
     datasets = before["spec"].get("datasets")
     if not (isinstance(datasets, list) and all(isinstance(source, str) for source in datasets)):
         raise UserError(f"{file} is damaged at datasets: {REMEDY}")
-    before["spec"]["datasets"] = list(map(absolute, datasets))
+    before["spec"]["datasets"] = list(map(absolute_name, datasets))
     pairs |= {name: (before["spec"].get(name), value) for name, value in now["spec"].items()}
     if different := [f"{name} {was} then, {is_} now" for name, (was, is_) in pairs.items() if was != is_]:
         raise UserError(f"{out} was begun with other options ({'; '.join(different)}): use another --out")

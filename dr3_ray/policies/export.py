@@ -21,7 +21,7 @@ from dr3_ray.errors import UserError, first_line
 from dr3_ray.networks.precision import plain_operations
 from dr3_ray.policies.policy import Policy
 from dr3_ray.stores import make_folder, replace_file, replacing
-from dr3_ray.training.normalization import normalized
+from dr3_ray.training.normalization import as_trained
 
 CHECKED = 1000  # observations at which a file has to give the same actions
 CLOSE = 1e-4  # of the width of an action's range: runtimes sum in other orders
@@ -62,7 +62,7 @@ class Deployed(nn.Module):
         """Return actions: int64 [N], of a product [N, *action], or float32 [N, *action] in the environment's units."""
         named = {name: part.unsqueeze(0) for name, part in zip(self.names, parts, strict=True)}
         assert self.spec.act is not None
-        chosen = self.spec.act(self.networks, normalized(self.networks, named.get("", named)))[0]
+        chosen = self.spec.act(self.networks, as_trained(self.networks, named.get("", named)))[0]
         if self.product:
             picked = chosen.unsqueeze(-1) // self.strides % self.factors + self.starts
             return picked.reshape(-1, *self.shape)

@@ -17,7 +17,7 @@ from dr3_ray.evaluation.contract import Recorded, contract
 from dr3_ray.evaluation.fqe import played_value
 from dr3_ray.networks.members import member_view
 from dr3_ray.observations import Observations
-from dr3_ray.training.normalization import normalized
+from dr3_ray.training.normalization import as_trained
 from dr3_ray.training.population import act
 from dr3_ray.training.saved import Trained
 
@@ -89,7 +89,7 @@ class Policy:
         """
         seen, actions, batched = self._pairs(observation, action)
         with torch.no_grad():
-            values = played_value(self.networks.critic, normalized(self.networks, seen), actions).amin(1)[0].numpy()
+            values = played_value(self.networks.critic, as_trained(self.networks, seen), actions).amin(1)[0].numpy()
         return values if batched else values[0]
 
     def features(self, observation: Any, action: Any) -> Array:
@@ -100,7 +100,7 @@ class Policy:
         """
         seen, actions, batched = self._pairs(observation, action)
         with torch.no_grad():
-            phi: Tensor = self.networks.critic.features(normalized(self.networks, seen), actions)
+            phi: Tensor = self.networks.critic.features(as_trained(self.networks, seen), actions)
         rows = phi[0].movedim(0, 1).numpy()
         return rows if batched else rows[0]
 
@@ -146,7 +146,7 @@ class Policy:
         draw = getattr(getattr(self.networks, "actor", None), "sample", None)
         if draw is None:
             raise UserError(f"{self.spec.name} has a deterministic policy: leave out `sample`")
-        actions: Tensor = draw(normalized(self.networks, seen), generator)
+        actions: Tensor = draw(as_trained(self.networks, seen), generator)
         return actions
 
 

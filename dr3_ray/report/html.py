@@ -16,6 +16,7 @@ from rich.console import Group
 
 from dr3_ray.data import load_dataset
 from dr3_ray.data.cache import find_cached
+from dr3_ray.data.mixture_names import is_mixture, names_in
 from dr3_ray.errors import UserError, check_known
 from dr3_ray.report import tables
 from dr3_ray.report.figures import draw_facet
@@ -191,7 +192,8 @@ def _provenance(run: Run, source: str) -> dict[str, str]:
     used = set(run.members.loc[run.members["dataset"] == source, "fingerprint"])
     facts = {"fingerprint": ", ".join(sorted(used))}
     try:
-        if is_uri(source) and not find_cached(_pinned(source, used)):  # it may be far away, and large
+        away = [each for each in names_in(source) if is_uri(each)]  # far away, it may be, and large
+        if not all(find_cached(each if is_mixture(source) else _pinned(each, used)) for each in away):
             raise UserError("this machine has no copy")
         dataset = load_dataset(_pinned(source, used) if is_uri(source) else source)
     except UserError as error:

@@ -20,6 +20,7 @@ from dr3_ray.rllib.checked import CheckedConfig
 from dr3_ray.rllib.env_runner import PopulationEnvRunner
 from dr3_ray.rllib.learner import PopulationLearner
 from dr3_ray.rllib.module import PopulationModule
+from dr3_ray.training.batches import check_shares
 from dr3_ray.training.documentation import ByKind, Method, describe, documented, options_of
 from dr3_ray.training.execution.choice import Execution
 from dr3_ray.training.execution.compiler import USUAL_UPDATES
@@ -231,6 +232,7 @@ class OfflineConfig(CheckedConfig):
         spec = find(self.algorithm_name, self._action_kind)
         members = [Member.from_dict(spec, values) for values in self.full_members()]
         options = check_members(spec, data.spaces, members)
+        check_shares(data, members)
         self._check_learners(options.batch_size)
         if self.env is None and not self.custom_evaluation_function and self._evaluates():
             raise UserError("evaluation is asked for, but there is no environment: .environment(env='CartPole-v1')")
@@ -270,6 +272,7 @@ class OfflineConfig(CheckedConfig):
             "algorithm": self.algorithm_name,
             "members": members,
             "recorded": Recorded.of(data).to_dict(),
+            "task": None if data.task is None else data.task.tolist(),
             "observation_statistics": (
                 statistics_of(self.input_, data.fingerprint)
                 if members and members[0]["normalize_observations"]

@@ -19,7 +19,7 @@ from torch import Tensor
 from dr3_ray.algorithms.registry import find
 from dr3_ray.cluster.pickles import check_trusted
 from dr3_ray.data.actions import to_env_actions
-from dr3_ray.data.spaces import SpaceSpec, named_parts, training_spaces
+from dr3_ray.data.spaces import SpaceSpec, named_parts, training_spaces, with_tasks
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.contract import Recorded, playable
 from dr3_ray.networks.members import member_view
@@ -28,7 +28,7 @@ from dr3_ray.rllib.checkpoint import folder_to_read, folder_to_write, write_cons
 from dr3_ray.runs.plain import is_plain, read_plain, write_plain
 from dr3_ray.training.member import Member, build_networks
 from dr3_ray.training.population import act
-from dr3_ray.training.saved import NAME, description, model_config_of
+from dr3_ray.training.saved import NAME, description, model_config_of, task_of
 
 
 def module_state_of(state: StateDict, rows: Sequence[int]) -> StateDict:
@@ -45,7 +45,8 @@ def write_module(folder: Path, plain: dict[str, Any], state: StateDict) -> None:
 class PopulationModule(TorchRLModule, InferenceOnlyAPI):
     """The stacked networks of all members as an RLModule.
 
-    `model_config` holds the algorithm's name, the members' full configurations, what was `recorded`, and statistics.
+    `model_config` holds the algorithm's name, the members' full configurations, what was `recorded`, statistics, and
+    the task to act in.
     Inference is deterministic: the greedy action of a critic, the mode of a policy (for a squashed Gaussian tanh of
     the mean, in [−1, 1]). RLlib's own inference calls act with the first member; `act_all` acts with all of them.
     """
@@ -53,13 +54,22 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
     def setup(self) -> None:
         """Build the networks for the data's spaces; each member's first weights come from its own seed."""
         self.recorded = Recorded.from_dict(self.model_config["recorded"])
-        self.spaces = training_spaces(self.recorded.observations, self.recorded.actions)
+        self.spaces, task = (
+            training_spaces(self.recorded.observations, self.recorded.actions),
+            task_of(self.model_config),
+        )
+        if task is not None:
+            self.spaces = with_tasks(self.spaces, len(task))
         self.observation_space, self.action_space = self.recorded.to_gymnasium()
         self.spec = find(self.model_config["algorithm"], self.spaces.action_kind)
         members = [Member.from_dict(self.spec, values) for values in self.model_config["members"]]
         statistics = self.model_config.get("observation_statistics")
         self.networks = build_networks(
-            self.spec, self.spaces, members, statistics and tuple(each_part(torch.tensor, each) for each in statistics)
+            self.spec,
+            self.spaces,
+            members,
+            statistics and tuple(each_part(torch.tensor, each) for each in statistics),
+            task,
         )
         self.n_members, self._first = len(members), members[0]
         if self.inference_only:

@@ -32,7 +32,9 @@ def as_ray_dataset(source: Dataset | str | os.PathLike[str]) -> "ray.data.Datase
     Raises:
         UserError: there is no such data set.
     """
-    return ray.data.read_datasource(_Shards(opened(source)))
+    dataset = opened(source)
+    dataset.check_one("read")
+    return ray.data.read_datasource(_Shards(dataset))
 
 
 class _Shards(Datasource):

@@ -12,6 +12,7 @@ from ray.tune.result import TRIAL_INFO
 from ray.tune.search.sample import Domain
 
 from dr3_ray.data.addresses import Address
+from dr3_ray.data.mixture_names import MixtureName, is_mixture
 from dr3_ray.errors import UserError
 from dr3_ray.uris import absolute, is_uri
 
@@ -35,6 +36,9 @@ def source_of(given: Any) -> Any:
         given = given[0]
     if isinstance(given, os.PathLike):
         given = os.fspath(given)
+    if isinstance(given, str) and is_mixture(given):
+        mixture = MixtureName.parse(given)
+        return str(mixture.renamed([source_of(part.data) for part in mixture.parts]))
     if not isinstance(given, str) or given in ("", "sampler") or given.startswith(NO_PATHS) or is_uri(given):
         return given
     here, elsewhere = given, os.path.join(os.environ.get(DRIVERS_FOLDER, "."), given)

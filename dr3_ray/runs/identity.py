@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LATER = {"target_share": 0.0}  # options that came later, and change nothing at these values: no part of a hash then
 CONFIG_FORMAT = 1  # enters every hash: another number redoes every run
 
 
@@ -13,7 +14,9 @@ def member_id(config: Mapping[str, Any]) -> str:
 
     The data count by their contents, not by where they lie.
     """
-    identity = {name: value for name, value in config.items() if name != "dataset"} | {"config_format": CONFIG_FORMAT}
+    identity = {name: value for name, value in config.items() if name != "dataset"}
+    identity = {name: value for name, value in identity.items() if name not in LATER or value != LATER[name]}
+    identity |= {"config_format": CONFIG_FORMAT}
     return hashlib.sha256(canonical(identity).encode()).hexdigest()[:16]
 
 

@@ -14,6 +14,7 @@ from dr3_ray.data.loading import largest_reward
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.runs.directory import FORMAT, RENEW, RUN, DamagedRunError, asked_of, is_run, read_run
 from dr3_ray.runs.fetch import fetch, home_of
+from dr3_ray.runs.identity import LATER
 from dr3_ray.runs.index import FETCHED, INDEX, Index
 from dr3_ray.runs.keys import MARK, mark
 from dr3_ray.runs.mirror import described, kept_index
@@ -160,7 +161,11 @@ def axes(configs: Iterable[Config]) -> list[str]:
         groups.setdefault((config["algorithm"], config["dataset"]), []).append(config)
     several = [name for part, name in enumerate(("algorithm", "dataset")) if len({key[part] for key in groups}) > 1]
     differing = {
-        name for group in groups.values() for config in group for name in config if config[name] != group[0].get(name)
+        name
+        for group in groups.values()
+        for config in group
+        for name in config
+        if config[name] != group[0].get(name, LATER.get(name))
     }
     return [*several, "dr3_coeff", *sorted(differing - {"seed", "dr3_coeff"})]
 

@@ -1,15 +1,19 @@
 """Minibatches for K members: which rows of the data, with which noise, and as the networks take them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dr3_ray.data.mixing import Mixing, Slots, largest_remainders
+from dr3_ray.data.mixture_names import FORM
 from dr3_ray.data.n_step import FOLLOWED, Rows, gather_n_step
 from dr3_ray.data.resident import Resident, resident
-from dr3_ray.data.sampler import CountingSampler, Draws, Sampler, best_first, counted, sizes_of
+from dr3_ray.data.sampler import CountingSampler, Draws, Sampler, best_of_each, counted, sizes_of
+from dr3_ray.errors import UserError
 from dr3_ray.networks.pixels import crop_images
 from dr3_ray.observations import each_part
 from dr3_ray.training.normalization import normalized
@@ -23,11 +27,28 @@ DRAWN = 64  # bytes that take a random number while it is drawn there
 CROPS = {"observations": "crop", "next_observations": "next_crop"}  # the noise that moves the images of a column
 
 
+def check_shares(data: Rows, members: Sequence[Any]) -> list[list[list[int]]]:
+    """Return how many rows of a batch come from each part of a mixture, by phase and member; of one data set nothing.
+
+    Raises:
+        UserError: a part would give none, or a member wants a share of a target, and there is no mixture.
+    """
+    mixing: Mixing | None = getattr(data, "mixing", None)
+    options = [member.options for member in members]
+    if mixing:
+        phases = range(len(mixing.shares))
+        return [[mixing.counts(each.batch_size, phase, each.target_share) for each in options] for phase in phases]
+    if vain := [each.target_share for each in options if each.target_share]:
+        raise UserError(f"target_share = {vain[0]:g} has no effect on one data set: name a mixture, {FORM}")
+    return []
+
+
 class Batches:
     """Batches of `columns` from the data, by the stacked options of K members.
 
     `networks` says where they go, in which precision, and which statistics normalise them. Several learners draw the
-    same batches, and each takes its share of the rows. `draw` draws counted numbers, on a GPU.
+    same batches, and each takes its share of the rows. `draw` draws counted numbers, on a GPU. `counts` are those of
+    `check_shares`.
     """
 
     def __init__(
@@ -40,6 +61,7 @@ class Batches:
         networks: nn.Module,
         share: Share = ALONE,
         draw: Callable[..., Draws] = counted,
+        counts: Sequence[Sequence[Sequence[int]]] = (),
     ):
         self.columns, self.share, self._networks = columns, share, networks
         self.members = range(len(seeds))
@@ -51,10 +73,18 @@ class Batches:
         self.random_crop: int = options.random_crop
         if self.random_crop:
             noise = noise._replace(uniform=noise.uniform | dict.fromkeys(CROPS.values(), (2,)))
-        rows, self._order = [len(data)] * len(seeds), None
+        self.mixing: Mixing | None = getattr(data, "mixing", None)
+        parts = self.mixing.rows if self.mixing else (len(data),)
+        bounds, self._order = [list(parts)] * len(seeds), None
         if (shares := getattr(options, "best_share", torch.ones(1))).min() < 1.0:
-            self._order, rows = best_first(data.episodes, shares.tolist())  # type: ignore[attr-defined]
-            self._order = self._order.to(self.device)
+            order, bounds = best_of_each(data.episodes, parts, shares.tolist())  # type: ignore[attr-defined]
+            self._order = order.to(self.device)
+        rows: Any = [bound[0] for bound in bounds]
+        self._slots: list[Slots] = []  # by phase, for a mixture alone
+        if self.mixing:
+            slots = [self.mixing.slots(each, bounds) for each in counts]
+            self._slots = [Slots(*(part.to(self.device) for part in each)) for each in slots]
+            rows = self._slots[0].rows
         self.sampler: Sampler | CountingSampler = (
             Sampler(rows, options.batch_size, noise, seeds, self.dtype)
             if self.device.type == "cpu"
@@ -66,21 +96,31 @@ class Batches:
             numbers = sum(sizes_of(self.sampler.noise, options.batch_size)) / options.batch_size
             self._at_once = int(ON_A_GPU / (self.data.row_bytes + DRAWN * numbers))
 
-    def stream(self, members: slice, n_steps: int) -> Iterator[tuple[Transition, dict[str, Tensor]]]:
-        """Yield batch and noise of these members' next steps; rows are gathered for several steps at once."""
+    def stream(self, members: slice, n_steps: int, first: int = 0) -> Iterator[tuple[Transition, dict[str, Tensor]]]:
+        """Yield batch and noise of these members' steps from `first` on; rows of several steps are gathered at once."""
         at_once = max(1, self._at_once // (len(self.members[members]) * self.sampler.batch_size))
-        for start in range(0, n_steps, at_once):
-            n = min(at_once, n_steps - start)
-            indices, noise = self.draws(members, n)
+        end = first + n_steps
+        while first < end:
+            n = min(at_once, (self.mixing.until(first, end) if self.mixing else end) - first)
+            indices, noise = self.draws(members, n, self.phase(first))
+            first += n
             rows = self.gather(indices, *(noise[name] for name in CROPS.values() if self.random_crop))
             columns = {name: column for name, column in rows._asdict().items() if column is not None}
             for i in range(n):
                 batch = Transition(**{name: each_part(itemgetter(i), column) for name, column in columns.items()})
                 yield batch, {name: values[i] for name, values in noise.items()}
 
-    def draws(self, members: slice, n: int) -> Draws:
+    def phase(self, step: int) -> int:
+        """Return which weights of a mixture hold at this step; 0 for one data set."""
+        return self.mixing.phase(step) if self.mixing else 0
+
+    def draws(self, members: slice, n: int, phase: int = 0) -> Draws:
         """Draw indices and noise of this learner's share of the next `n` batches, which all learners draw alike."""
+        if self._slots:
+            self.sampler.bound(self._slots[phase].rows)
         indices, noise = self.sampler.draws(members, n)
+        if self._slots:
+            indices = indices + self._slots[phase].starts[members]
         if self._order is not None:
             indices = self._order[indices]
         rows, per_step = self.share.rows(indices.shape[2]), self.sampler.noise.uniform_per_step
@@ -101,10 +141,24 @@ class Batches:
         return Transition(**found)
 
     def probe(self) -> tuple[Transition, dict[str, Tensor]]:
-        """Return 2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data."""
-        sampler = Sampler([len(self.data)], PROBE_ROWS, self.sampler.noise, [0], self.dtype, stream="probe")
+        """Return 2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data.
+
+        Those of a mixture are equally many of each part, one part after the other: `probe_counts`.
+        """
+        rows, starts = len(self.data), torch.zeros(1, dtype=torch.int64)
+        if self.mixing:
+            counts = torch.tensor(self.probe_counts)
+            rows = torch.tensor(self.mixing.rows).repeat_interleave(counts)  # type: ignore[assignment]
+            starts = torch.tensor(self.mixing.starts).repeat_interleave(counts)
+        sampler = Sampler([rows], PROBE_ROWS, self.sampler.noise, [0], self.dtype, stream="probe")
         indices, noise = sampler.draw(slice(0, 1))
-        return self.gather(indices), {name: values.to(self.device) for name, values in noise.items()}
+        return self.gather(indices + starts), {name: values.to(self.device) for name, values in noise.items()}
+
+    @property
+    def probe_counts(self) -> list[int]:
+        """How many rows of the probe batch are of each part of the data."""
+        parts = len(self.mixing.rows) if self.mixing else 1
+        return largest_remainders([Fraction(1, parts)] * parts, PROBE_ROWS)
 
     def _as_parameters(self, column: Tensor) -> Tensor:
         """Move a column to the networks' device, and floats to their precision."""

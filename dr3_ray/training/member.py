@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.sampler import generator
@@ -14,7 +14,7 @@ from dr3_ray.networks.architecture import Architecture
 from dr3_ray.observations import is_image, parts_of
 from dr3_ray.options import Options, deal
 from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS, REGULARIZERS
-from dr3_ray.training.normalization import Statistics, normalize_by
+from dr3_ray.training.normalization import Statistics, act_in, normalize_by
 from dr3_ray.types import Objective, Spaces
 
 Stacked = dict[str, Any]  # name of a regulariser -> its options, stacked over members
@@ -125,11 +125,16 @@ def check_members(spec: AlgorithmSpec, spaces: Spaces, members: Sequence[Member]
 
 
 def build_networks(
-    spec: AlgorithmSpec, spaces: Spaces, members: Sequence[Member], statistics: Statistics | None = None
+    spec: AlgorithmSpec,
+    spaces: Spaces,
+    members: Sequence[Member],
+    statistics: Statistics | None = None,
+    task: Tensor | None = None,
 ) -> nn.Module:
     """Build the stacked networks, each member's first weights drawn from its own seed.
 
-    `statistics` of the data's observations are needed where the option `normalize_observations` is set.
+    `statistics` of the data's observations are needed where the option `normalize_observations` is set. `task` is the
+    one-hot of the task to act in, for observations that lack it.
     """
     options = check_members(spec, spaces, members)
     networks = spec.networks(options, spaces, [generator(member.seed, "init") for member in members])
@@ -140,6 +145,7 @@ def build_networks(
         if statistics is None:
             raise UserError("normalize_observations needs statistics: give build_networks observation_statistics(data)")
         normalize_by(networks, statistics)
+    act_in(networks, task)
     return networks
 
 

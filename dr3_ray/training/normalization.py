@@ -11,6 +11,7 @@ from dr3_ray.data.n_step import Rows
 from dr3_ray.errors import UserError
 from dr3_ray.observations import Observations, each_part
 
+TASK = "observation_task"  # the buffer with the task of a mixture's target
 EPSILON = 1e-3  # added to the standard deviation, as in TD3+BC and CORL
 ROWS_AT_ONCE = 65_536
 
@@ -20,7 +21,7 @@ Statistics = tuple[Observations, Observations]  # mean and standard deviation, e
 def observation_statistics(data: Rows) -> Statistics:
     """Return mean and (population) standard deviation of every component over all rows, in float64.
 
-    Of a dict observation, those of the parts that are not bytes.
+    Of a dict observation, those of the parts that are not bytes. Tasks of a mixture stay as they are: 0 and 1 − ε.
 
     Raises:
         UserError: nothing else is left.
@@ -46,7 +47,11 @@ def observation_statistics(data: Rows) -> Statistics:
 
     zeros = each_part(lambda part: torch.zeros(part.shape[1:]), floats(batches[0][:1]))
     center = mean(zeros, 1)
-    return center, each_part(Tensor.sqrt, mean(center, 2))
+    scale: Observations = each_part(Tensor.sqrt, mean(center, 2))
+    if (task := getattr(data, "task", None)) is not None:
+        assert isinstance(center, Tensor) and isinstance(scale, Tensor)
+        center[-len(task) :], scale[-len(task) :] = 0.0, 1.0 - EPSILON
+    return center, scale
 
 
 def normalize_by(networks: nn.Module, statistics: Statistics) -> None:
@@ -56,6 +61,23 @@ def normalize_by(networks: nn.Module, statistics: Statistics) -> None:
         scale = std[name] if isinstance(std, dict) else std
         networks.register_buffer(_buffer("mean", name), value.to(torch.get_default_dtype()))
         networks.register_buffer(_buffer("scale", name), scale.to(torch.get_default_dtype()) + EPSILON)
+
+
+def act_in(networks: nn.Module, task: Tensor | None) -> None:
+    """Give these networks the one-hot [tasks] of the task that `as_trained` sets behind observations; None: nothing."""
+    if task is not None:
+        networks.register_buffer(TASK, task.to(torch.get_default_dtype()))
+
+
+def as_trained(networks: nn.Module, observations: Observations) -> Observations:
+    """Return observations of the environment [*batch, *observation] as the networks were trained on them.
+
+    With the task that they act in where they were told which, and normalised.
+    """
+    task = getattr(networks, TASK, None)
+    if task is not None and isinstance(observations, Tensor):
+        observations = torch.cat([observations, task.expand(*observations.shape[:-1], -1)], dim=-1)
+    return normalized(networks, observations)
 
 
 def normalized(networks: nn.Module, observations: Observations) -> Observations:

@@ -29,7 +29,7 @@ from dr3_ray.training.execution.compiler import USUAL_UPDATES, CompiledTerms, Co
 from dr3_ray.training.execution.cuda_graphs import CudaGraphs
 from dr3_ray.training.execution.recordings import Recordings
 from dr3_ray.training.member import Member, build_networks, warn_of_regularizers
-from dr3_ray.training.normalization import normalized, observation_statistics
+from dr3_ray.training.normalization import as_trained, observation_statistics
 from dr3_ray.training.probe import diagnostics, implicit_terms
 from dr3_ray.training.share import ALONE, Share
 from dr3_ray.training.steps import Find, Gradients, RunSteps, Steps, View
@@ -114,7 +114,8 @@ class Population:
         Observations are normalised by their statistics in `data` where the members ask for it.
         """
         statistics = observation_statistics(data) if members[0].options.normalize_observations else None
-        return cls(spec, build_networks(spec, spaces, members, statistics).to(to), members, data, spaces, execution)
+        networks = build_networks(spec, spaces, members, statistics, getattr(data, "task", None))
+        return cls(spec, networks.to(to), members, data, spaces, execution)
 
     def keep(self, rows: Sequence[int]) -> Self:
         """Return a population of these members alone, which go on as they would have here; this one stays as it is.
@@ -172,7 +173,8 @@ class Population:
 
         `dot_product`, `dot_product_abs`, `cosine`, `phi_norm` over rows with a backup; `effective_rank` of φ(s, a);
         `q_mean` over the data's actions; `td_error`, the base algorithm's temporal-difference loss, the
-        mean over blocks of 256 rows, with convolutions of no more than a batch.
+        mean over blocks of 256 rows, with convolutions of no more than a batch. On a mixture the rows are equally many
+        of each part, and `q_mean_1`, say, is that of its first one.
         """
         return diagnostics(self.steps, self.step)
 
@@ -248,9 +250,12 @@ def state_of(state: Any, rows: Sequence[int]) -> Any:
 
 @torch.no_grad()
 def act(spec: AlgorithmSpec, networks: nn.Module, observations: Observations) -> Tensor:
-    """Return deterministic actions of all members at observations [K, N, *observation]: [K, N] or [K, N, A]."""
+    """Return deterministic actions of all members at observations [K, N, *observation]: [K, N] or [K, N, A].
+
+    Observations are the environment's: the task of a mixture's target is set behind them.
+    """
     assert spec.act is not None
-    return spec.act(networks, normalized(networks, observations))
+    return spec.act(networks, as_trained(networks, observations))
 
 
 def as_it_is(gradients: Gradients) -> Find:

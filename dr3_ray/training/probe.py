@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -71,17 +72,29 @@ def implicit_terms(
 def over_views(
     steps: Steps, step: int, measured: Callable[[View, Transition, list[Block]], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """Measure all members, each quantity [K]; nothing of an algorithm without a critic."""
+    """Measure all members, each quantity [K]; nothing of an algorithm without a critic.
+
+    On a mixture also by its parts: `q_mean_1` on rows of the first one.
+    """
     if not steps.spec.has_critic:
         return {}
     batch, noise = steps.batches.probe()
     n = rows_at_a_time(steps)
     found: dict[str, list[Tensor]] = {}
+    ends = list(accumulate(steps.batches.probe_counts))
+    parts = [slice(start, end) for start, end in pairwise([0, *ends])]  # of a mixture, or the one part
     for view in steps.views:
-        starts = range(0, batch.actions.shape[1], n)
-        blocks = [evaluated(steps, step, view, batch, noise, slice(start, start + n)) for start in starts]
-        for name, values in measured(view, some_rows(batch, slice(None), len(view.members)), blocks).items():
-            found.setdefault(name, []).append(values)
+        blocks = [
+            [evaluated(steps, step, view, batch, noise, slice(start, min(start + n, part.stop)))
+             for start in range(part.start, part.stop, n)]
+            for part in parts
+        ]  # fmt: skip
+        results = [("", slice(None), [block for each in blocks for block in each])]
+        if len(parts) > 1:
+            results += [(f"_{place}", *each) for place, each in enumerate(zip(parts, blocks, strict=True), start=1)]
+        for ending, rows, some in results:
+            for name, values in measured(view, some_rows(batch, rows, len(view.members)), some).items():
+                found.setdefault(f"{name}{ending}", []).append(values)
     return {name: torch.cat(values) for name, values in found.items()}
 
 

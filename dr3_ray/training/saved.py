@@ -32,7 +32,7 @@ class Trained(NamedTuple):
 
 def description(model_config: dict[str, Any], spaces: Spaces) -> dict[str, Any]:
     """Describe a module's networks as plain values, by which they are built again."""
-    plain = ("algorithm", "members", "observation_statistics", "recorded")
+    plain = ("algorithm", "members", "observation_statistics", "recorded", "task")
     kept = {name: model_config[name] for name in plain if name in model_config}
     return kept | {"spaces": spaces._asdict()}
 
@@ -40,6 +40,12 @@ def description(model_config: dict[str, Any], spaces: Spaces) -> dict[str, Any]:
 def model_config_of(described: dict[str, Any]) -> dict[str, Any]:
     """Return the `model_config` that `description` described."""
     return described | {"spaces": Spaces(**described["spaces"])}
+
+
+def task_of(model_config: dict[str, Any]) -> torch.Tensor | None:
+    """Return the one-hot of the task that a module acts in; None: it was trained without."""
+    task = model_config.get("task")
+    return None if task is None else torch.tensor(task)
 
 
 def read_networks(checkpoint: Path) -> Trained:
@@ -55,7 +61,7 @@ def read_networks(checkpoint: Path) -> Trained:
         members = [Member.from_dict(spec, values) for values in config["members"]]
         statistics = config["observation_statistics"]
         tensors = statistics and tuple(each_part(torch.tensor, each) for each in statistics)
-        networks = build_networks(spec, config["spaces"], members, tensors)
+        networks = build_networks(spec, config["spaces"], members, tensors, task_of(config))
         state = {name.removeprefix(PREFIX): torch.as_tensor(values) for name, values in saved["state"].items()}
         networks.load_state_dict(state)
     except (UserError, RuntimeError, *DAMAGES) as error:

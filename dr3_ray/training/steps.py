@@ -21,7 +21,7 @@ from dr3_ray.networks.stochastic import Stochastic
 from dr3_ray.networks.targets import polyak_update
 from dr3_ray.options import Options
 from dr3_ray.regularizers.registry import REGULARIZERS
-from dr3_ray.training.batches import Batches
+from dr3_ray.training.batches import Batches, check_shares
 from dr3_ray.training.member import Member, Stacked, objective_of, stack_regularizers
 from dr3_ray.training.profiling import named_range
 from dr3_ray.training.share import ALONE, Share
@@ -120,7 +120,8 @@ class Steps:
         self.gamma: Tensor | None = getattr(options, "gamma", None)
         n, seeds = len(members), [each.seed for each in members]
         packs = [range(k, k + 1) for k in range(n)] if in_turn else [range(n)]
-        self.batches = Batches(data, spec.columns, options, noise, seeds, networks, share, draw)
+        counts = check_shares(data, members)
+        self.batches = Batches(data, spec.columns, options, noise, seeds, networks, share, draw, counts)
         self.layer_noise = [generator(seed, "layers", self.device) for seed in seeds]
         self.views = [View(spec, networks, pack, options, regularizers, self.layer_noise) for pack in packs]
 
@@ -131,7 +132,7 @@ class Steps:
         Nothing here waits for a GPU.
         """
         summed = torch.zeros(len(view.members), dtype=self.dtype, device=self.device)
-        for step, (batch, noise) in enumerate(self.batches.stream(view.rows, n), first):
+        for step, (batch, noise) in enumerate(self.batches.stream(view.rows, n, first), first):
             active = self.active(step)
             terms, found = find(view, batch, noise, step, active, step == first + n - 1)
             loss, *means = self.batches.share.mean(found)

@@ -89,6 +89,7 @@ def export_dataset(
     """
     check_known("format to export to", [to], EXPORTERS)
     exporter, dataset = EXPORTERS[to], opened(source)
+    dataset.check_one("export")
     _check(dataset, exporter)
     path = exporter.path(out)
     target = Target(path) if exporter.folder else FileTarget(path)

@@ -61,7 +61,7 @@ def measure(members: Sequence[Config], cpus: float, gpus: float) -> Cost:
         step = _step_of_all(first["environment"], Recorded.of(data), population)
         played = step * length * first["evaluation_episodes"]
         evaluation += played / max(1, min(int(cpus), len(members)))
-    mapped = sum(entry.bytes for entry in (*manifest.shards, manifest.episodes))
+    mapped = sum(entry.bytes for entry in manifest.files)
     return Cost(update, evaluation, **_state(population), data=mapped)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from dr3_ray.uris import absolute
+from dr3_ray.data.mixture_names import absolute_name
 
 
 def _as_list(value: Any) -> Any:
@@ -43,7 +43,7 @@ def _placed(condition: dict[str, Any]) -> dict[str, Any]:
             return value.model_copy(update={"unlike": tuple(map(absolutes, value.unlike))})
         if isinstance(value, list | tuple):
             return [absolutes(each) for each in value]
-        return absolute(value) if isinstance(value, str) else value
+        return absolute_name(value) if isinstance(value, str) else value
 
     return {name: absolutes(value) if name == "dataset" else value for name, value in condition.items()}
 

@@ -16,6 +16,7 @@ from dr3_ray.sweep.spec.measured import check_measured
 from dr3_ray.sweep.spec.names import REGULAR, check_names, options_of
 from dr3_ray.sweep.spec.space import Assignment, Space, expand, ordered
 from dr3_ray.sweep.spec.spec import Config, SweepSpec
+from dr3_ray.training.batches import check_shares
 from dr3_ray.training.member import Member, check_members
 
 
@@ -45,6 +46,7 @@ class Problem(NamedTuple):
                 )
         pack = [Member.from_dict(self.form, {**self.spec.options, **options, "seed": seed}) for seed in self.spec.seeds]
         check_members(self.form, self.data.spaces, pack)
+        check_shares(self.data, pack)
         return [self.about | member.to_dict() for member in pack]
 
     def excluded_by(self, config: Config) -> list[int]:

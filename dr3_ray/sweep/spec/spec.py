@@ -25,6 +25,7 @@ from dr3_ray.sweep.spec.condition import Condition
 from dr3_ray.sweep.spec.counts import Count
 from dr3_ray.sweep.spec.halving import Halving, as_halving
 from dr3_ray.sweep.spec.mistakes import first_mistake
+from dr3_ray.sweep.spec.mixture import MixtureFields, dataset_name
 from dr3_ray.sweep.spec.objective import Criterion, as_objectives
 from dr3_ray.sweep.spec.pack_size import MAX_PACK, USUAL_PACK, PackSize
 from dr3_ray.sweep.spec.search import Search, check_axes
@@ -68,7 +69,7 @@ def by_field(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _listed(value: Any) -> Any:
     """Return one name as a list of it."""
-    return (value,) if isinstance(value, str) else value
+    return (value,) if isinstance(value, str | Mapping) else value
 
 
 def _as_seeds(seeds: Any) -> Any:
@@ -97,13 +98,24 @@ def _no_files(names: Any) -> Any:
     return names
 
 
-def _place(source: str) -> str:
+def _named(source: str) -> str:
     if not source:
         raise ValueError("an empty name is no place: give a path or a URI")
-    return absolute(source)
+    return source
+
+
+def _place(source: str) -> str:
+    return absolute(_named(source))
 
 
 Place = Annotated[str, AfterValidator(_place)]  # the same in every folder, whatever folder it was given in
+
+
+DataPlace = Annotated[
+    str,
+    BeforeValidator(dataset_name, json_schema_input_type=str | MixtureFields),
+    AfterValidator(_named),
+]
 
 
 def cpus_beside(gpus: float) -> float:
@@ -132,8 +144,8 @@ class SweepSpec(BaseModel):
 
     algorithms: Annotated[NonEmpty[str], BeforeValidator(_listed)] = ("DR3-CQL",)
     """Names, as in the registry."""
-    datasets: Annotated[NonEmpty[Place], BeforeValidator(_listed)]
-    """Directories, `embedded:NAME`, or URIs, copied once to every machine; each with `?take=…` for some of its rows."""
+    datasets: Annotated[NonEmpty[DataPlace], BeforeValidator(_listed)]
+    """Directories, `embedded:NAME`, URIs, copied once to every machine, `?take=…` for some rows, `mix:A=0.9,B=0.1`."""
     coefficients: Numbers = (0.0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Values of `dr3_coeff`; 0 is the base algorithm."""
     seeds: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ray import tune
 
 from dr3_ray.cluster.keys import take_keys
 from dr3_ray.data.cache import cached
+from dr3_ray.data.mixture_names import names_in
 from dr3_ray.remote import patiently
 from dr3_ray.runs.checkpoints import Checkpoints
 from dr3_ray.runs.identity import configurations, member_id
@@ -61,8 +63,8 @@ class PackTrainable(tune.Trainable):
         self.checkpoints = None
         if self.every != 0:
             self.checkpoints = Checkpoints(config["storage"], config["pack"]["name"], config["run"])
-        if is_uri(source := members[0]["dataset"]):
-            patiently(lambda: cached(source))
+        for source in filter(is_uri, names_in(members[0]["dataset"])):
+            patiently(partial(cached, source))
         self.algorithm = self.build_algorithm(members, config["cpus"], config["gpus"])
         if self.checkpoints:
             self.checkpoints.load(self.load_checkpoint)

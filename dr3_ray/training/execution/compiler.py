@@ -176,7 +176,7 @@ class Compiler:
                 trained.graphs(view, first, 3 * CHUNK)
             else:
                 for step in range(first, first + 4):
-                    batch, noise = next(steps.batches.stream(view.rows, 1))
+                    batch, noise = next(steps.batches.stream(view.rows, 1, step))
                     self._find(view, batch, noise, step, steps.active(step), False)
         except Exception as error:
             return f"compiling failed ({first_line(error)})"

@@ -38,7 +38,7 @@ class CudaGraphs:
     """A wrapper of `run`, a function that makes steps, with a CUDA graph for each kind of chunk of them.
 
     Chunks are of one kind if they have equally many steps and the same members, train the same parts, move the targets
-    in the same steps, and find the `switch` in the same position.
+    in the same steps, draw by the same weights of a mixture, and find the `switch` in the same position.
     """
 
     def __init__(self, run: RunSteps, steps: Steps, switch: Switch | None = None):
@@ -90,7 +90,10 @@ class CudaGraphs:
         if first < self._settled:
             return self._run(view, first, n)
         steps = self._steps
-        kinds = [(frozenset(steps.active(step)), steps.moves_targets(step)) for step in range(first, first + n)]
+        kinds = [
+            (frozenset(steps.active(step)), steps.moves_targets(step), steps.batches.phase(step))
+            for step in range(first, first + n)
+        ]
         kind = (view.members, self._switch is not None and self._switch.on, *kinds)
         if kind not in self._recorded:  # what is done once in a process is not for a graph
             self._recorded[kind] = None

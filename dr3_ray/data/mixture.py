@@ -1,0 +1,210 @@
+"""Several data sets as one, for training: their rows lie one after the other, and batches have fixed shares of each."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from dr3_ray.data import identity
+from dr3_ray.data.columns import Columns, columns_of, parts_on_disk
+from dr3_ray.data.labels import dataset_label
+from dr3_ray.data.mixing import Mixing
+from dr3_ray.data.mixture_names import MixtureName
+from dr3_ray.data.n_step import Apart
+from dr3_ray.data.reader import Dataset, routed
+from dr3_ray.data.schema import Counts, FileEntry, Manifest, Provenance, Statistic
+from dr3_ray.data.selected import statistics_of
+from dr3_ray.data.spaces import SpaceSpec, with_tasks
+from dr3_ray.errors import UserError
+from dr3_ray.types import Spaces
+
+OBSERVED = ("observations", "next_observations")
+
+
+class MixtureManifest(Manifest):
+    """What a manifest would say of all rows; its environment is the target's, its files are those of all parts."""
+
+    shards: tuple[FileEntry, ...] = Field(min_length=1)
+    parts: tuple[Manifest, ...]
+    mixture: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Take equal names of files: they lie in several folders."""
+        return self
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file of all parts."""
+        return tuple(file for part in self.parts for file in part.files)
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity: those of the parts, their shares and tasks."""
+        return self._identity([part.fingerprint for part in self.parts])
+
+    @property
+    def old_fingerprint(self) -> str:
+        """The same by the rule of format 1: no run can have begun on it."""
+        return self._identity([part.old_fingerprint for part in self.parts])
+
+    @property
+    def note(self) -> str | None:
+        """What a reader should know about the manifests on disk."""
+        return "; ".join(f"{part.name}: {part.note}" for part in self.parts if part.note) or None
+
+    def _identity(self, parts: Sequence[str]) -> str:
+        name = MixtureName.parse(self.mixture)
+        return identity.of_mixture(parts, name.phases, name.since, name.tasks)
+
+
+class Mixture(Dataset):
+    """The rows of all `sources`, a part each of the mixture `name`; the last is the target.
+
+    Episodes are numbered anew. With tasks, observations end in the one-hot of their row's task, which is no part of the
+    `observation_space`, that of the environment. Weights decide how batches are drawn (`mixing`), and nothing else.
+
+    Raises:
+        UserError: the sources have other spaces, or tasks and observations that are no vectors.
+    """
+
+    def __init__(self, name: MixtureName, sources: Sequence[Dataset]) -> None:
+        target = sources[-1]
+        self.name, self.sources = name, tuple(sources)
+        self.path, self.gamma, self._uri, self._looked = Path(str(name)), target.gamma, None, 0.0
+        check_alike([part.data for part in name.parts], sources)
+        rows = tuple(map(len, sources))
+        self._ends = torch.tensor(rows).cumsum(0)
+        labels = tuple(dataset_label(part.data) for part in name.parts)
+        self.mixing = Mixing(labels, rows, name.phases, name.since)
+        self._shifts = [0, *np.cumsum([source.episodes["episode_ids"][-1] + 1 for source in sources]).tolist()]
+        self.manifest = _manifest(name, sources)
+        self.episodes = self._table(self.mixing.starts)
+        self._layout = columns_of(self.observation_space, self.action_space)
+        self._parts = parts_on_disk(self._layout)
+        if name.tasks:
+            self._tasks = torch.eye(max(name.tasks) + 1)[list(name.tasks)]  # [parts, tasks]
+            self.task = self._tasks[-1]
+            self._widen()
+        if any(source.apart for source in sources):
+            aparts = [source.apart or Apart(source, torch.arange(len(source))) for source in sources]
+            wholes = [each.whole for each in aparts]
+            starts = np.cumsum([0, *map(len, wholes)]).tolist()
+            places = [each.rows + start for each, start in zip(aparts, starts, strict=False)]
+            self.apart = Apart(Mixture(name, wholes), torch.cat(places))  # type: ignore[arg-type]  # all are data sets
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as the name and the parts."""
+        return Mixture, (self.name, self.sources)
+
+    @property
+    def spaces(self) -> Spaces:
+        """The spaces as networks are built for them, with the tasks."""
+        plain = super().spaces
+        return plain if self.task is None else with_tasks(plain, len(self.task))
+
+    def statistics(self) -> dict[str, Statistic]:
+        """Compute those of all rows, which are read for it; weights and tasks do not count."""
+        return statistics_of(self.sources)
+
+    def check_files(self) -> None:
+        """Check that no mapped file of a part was cut short.
+
+        Raises:
+            UserError: one was.
+        """
+        for source in self.sources:
+            source.check_files()
+            self._looked = source._looked
+
+    def _select(self, rows: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
+        def piece(number: int, part: Tensor) -> dict[str, Tensor]:
+            found = self.sources[number]._select(part, stored)
+            if "episode_ids" in found:
+                found["episode_ids"] = found["episode_ids"].long() + self._shifts[number]
+            for column in OBSERVED if self.task is not None else ():
+                if column in found:
+                    found[column] = torch.cat([found[column], self._tasks[number].expand(len(part), -1)], dim=1)
+            return found
+
+        return routed(rows, self._ends, piece)
+
+    def _table(self, starts: Sequence[int]) -> Columns:
+        """Return the table of episodes of all parts, which start at these rows."""
+        moved = {"episode_ids": self._shifts, "offsets": starts}
+        return {
+            name: np.concatenate(
+                [source.episodes[name] + moved[name][number] if name in moved else source.episodes[name]
+                 for number, source in enumerate(self.sources)]
+            )
+            for name in self.sources[0].episodes
+        }  # fmt: skip
+
+    def _widen(self) -> None:
+        """Make room for the tasks behind the observations."""
+        space = self.observation_space
+        if (space.kind, space.dtype, len(space.shape)) != ("box", "float32", 1):
+            raise UserError(
+                f"{self.name}: a task stands behind the numbers of a vector, and the observations are "
+                f"{' '.join(str(space.to_gymnasium()).split())}: leave out the tasks"
+            )
+        for column in OBSERVED:
+            self._layout[column] = replace(self._layout[column], shape=(space.size + self._tasks.shape[1],))
+
+
+def check_alike(names: Sequence[str], sources: Sequence[Dataset]) -> None:
+    """Check that data sets with these names have the same spaces.
+
+    Raises:
+        UserError: they have not; the line shows both.
+    """
+    for name, source in zip(names, sources, strict=True):
+        for kind in ("observation", "action"):
+            one, other = (getattr(each, f"{kind}_space") for each in (sources[0], source))
+            if _plain(one) != _plain(other):
+                theirs, ours = (" ".join(str(each.to_gymnasium()).split()) for each in (other, one))
+                raise UserError(
+                    f"{dataset_label(name)} has the {kind} space {theirs}, and {dataset_label(names[0])} has {ours}: "
+                    "mix data sets of one space, or import them with the same bounds"
+                )
+
+
+def _plain(space: SpaceSpec) -> object:
+    return identity.space(space.model_dump())
+
+
+def _manifest(name: MixtureName, sources: Sequence[Dataset]) -> MixtureManifest:
+    given, target = [source.manifest for source in sources], sources[-1].manifest
+    counts = {count: sum(getattr(each.counts, count) for each in given) for count in Counts.model_fields}
+    origins = [each.provenance for each in given]
+
+    def together(field: str) -> str:
+        return "; ".join(dict.fromkeys(getattr(each, field) for each in origins))
+
+    return MixtureManifest.model_validate(
+        {field: getattr(target, field) for field in Manifest.model_fields}
+        | {
+            "name": dataset_label(str(name))[:500],
+            "gamma": sources[-1].gamma,
+            "complete_episodes": all(each.complete_episodes for each in given),
+            "counts": Counts(**counts),
+            "shards": tuple(file for each in given for file in each.shards),
+            "statistics": {},
+            "digests": None,
+            "provenance": Provenance(
+                source=together("source"),
+                version=together("version"),
+                licence=together("licence"),
+                command=together("command"),
+                created=together("created"),
+                notes=tuple(dict.fromkeys(note for each in origins for note in each.notes)),
+            ),
+            "parts": tuple(given),
+            "mixture": str(name),
+        }
+    )
