@@ -106,6 +106,10 @@ class MixtureName(NamedTuple):
     def _checked(self, said: str) -> Self:
         parts = self.parts
         for part in parts:
+            if not all(re.fullmatch(_WEIGHT, _digits(each)) for each in part[1:3] if each is not None):
+                raise UserError(
+                    f"{said}: weights have at most 12 digits before and after the point: round {part.data}'s"
+                )
             if part.task is not None and not TASK.fullmatch(part.task):
                 raise UserError(f"{said}: task {part.task!r} is no word: give letters, digits, _ and -")
             if part.data.startswith(MIXTURE):

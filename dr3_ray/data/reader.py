@@ -135,7 +135,7 @@ class Dataset:
             raise UserError(f"unknown column {unknown[0]!r}: the data set has {', '.join(self.columns)}")
 
     def check_one(self, what: str) -> None:
-        """Check that this is one data set, of which something can be done that a mixture is not for.
+        """Check that this is one data set, for what a mixture does not do.
 
         Raises:
             UserError: it is a mixture.

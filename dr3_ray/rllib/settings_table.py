@@ -17,7 +17,8 @@ WORKS = {
     "on_evaluate_start": "called",
     "on_evaluate_end": "called",
     "on_train_result": "called",
-    "input_": "the directory of a data set as text, `Path` or list of one; `embedded:NAME`; a URI; each with `?take=…`",
+    "input_": "the directory of a data set as text, `Path` or list of one; `embedded:NAME`; a URI; all with `?take=…`; "
+    "`mix:A=0.9,B=0.1`",
     "evaluation_interval": "iterations from one evaluation to the next",
     "evaluation_duration": "episodes or steps of each member, 20 by default; `auto`: as long as a training iteration",
     "evaluation_duration_unit": "`timesteps`: all members play whole episodes until each has made so many steps",
