@@ -48,6 +48,7 @@ CHANGED = {
     "encoder": "cog",
     "precision": "bf16",
     "target_share": 0.5,
+    "reward_scaling": "return_range",
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "tau": {"target_period": 1},

@@ -73,7 +73,22 @@ class TrainingOptions(Options):
 
 
 @dataclass(frozen=True)
-class CriticOptions(TrainingOptions):
+class RewardOptions(TrainingOptions):
+    """Options of every algorithm that learns from rewards one by one."""
+
+    reward_shift: Number = number(0.0, "is added to every reward (AntMaze in IQL and CORL: −1)")
+    reward_scale: Number = number(1.0, "factor of every reward, after `reward_shift`", low=1e-9)
+    reward_scaling: str = choice(
+        "none",
+        "`return_range`: rewards are divided by the range of the returns of the data's episodes (IQL and CORL, with "
+        "`reward_scale` 1000)",
+        ("none", "return_range"),
+    )
+    reward_clip: Number = number(0.0, "rewards are cut to ± this, after all else; 0: they are not (DQN: 1)", low=0.0)
+
+
+@dataclass(frozen=True)
+class CriticOptions(RewardOptions):
     """Options of every algorithm with a critic and a target critic."""
 
     gamma: Number = number(0.99, "discount", low=0.0, high=1.0)

@@ -72,7 +72,8 @@ def fitted_q_evaluation(
 def own_start_value(policies: Policies, data: Any) -> Tensor:
     """Return what the policies' own critics promise, [K]: the mean of Q_k(s, π_k(s)) at the data's start states.
 
-    The least of several critics, the mean of heads or quantiles; NaN for an algorithm without a critic.
+    The least of several critics, the mean of heads or quantiles; NaN for an algorithm without a critic. Of
+    rewards as they were trained on (`reward_scale` and the options beside it).
 
     Raises:
         UserError: the data have no start states.

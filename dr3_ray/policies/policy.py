@@ -41,6 +41,7 @@ class Policy:
         """
         self.spec, self.recorded, self.chosen = trained.spec, Recorded.from_dict(trained.recorded), chosen
         self.config: dict[str, Any] = {**trained.members[row], **config}
+        self._scale: float = trained.members[row].get("reward_scale", 1.0) / trained.return_range
         if self.spec.act is None:
             raise UserError(f"{self.spec.name} on these actions evaluates the data's policy, and has none of its own")
         self.networks: Any = member_view(trained.networks, [row]).eval().requires_grad_(False)
@@ -84,13 +85,17 @@ class Policy:
     def q(self, observation: Any, action: Any) -> Array:
         """Evaluate Q(s, a): the least of several critics, the mean of heads or quantiles; [N], or one number.
 
+        In the data's unit of reward, whatever `reward_scale` and `reward_scaling` were; of rewards that were shifted or
+        cut it is the value of those.
+
         Raises:
             UserError: no observation or action of these spaces, or the algorithm has no critic.
         """
         seen, actions, batched = self._pairs(observation, action)
         with torch.no_grad():
             values = played_value(self.networks.critic, as_trained(self.networks, seen), actions).amin(1)[0].numpy()
-        return values if batched else values[0]
+        scaled: Array = values / self._scale
+        return scaled if batched else scaled[0]
 
     def features(self, observation: Any, action: Any) -> Array:
         """Return φ(s, a), the input of the last layer of each of C critics: [N, C, F], or [C, F].

@@ -26,6 +26,7 @@ from dr3_ray.training.execution.choice import Execution
 from dr3_ray.training.execution.compiler import USUAL_UPDATES
 from dr3_ray.training.member import Member, check_members
 from dr3_ray.training.normalization import observation_statistics
+from dr3_ray.training.rewards import return_range
 from dr3_ray.trust.secrets import remember
 
 CLASSES: dict[str, Any] = {}  # the RLlib Algorithm of each name; `dr3_ray.rllib.algorithms` makes them
@@ -233,6 +234,7 @@ class OfflineConfig(CheckedConfig):
         members = [Member.from_dict(spec, values) for values in self.full_members()]
         options = check_members(spec, data.spaces, members)
         check_shares(data, members)
+        return_range(options, data)
         self._check_learners(options.batch_size)
         if self.env is None and not self.custom_evaluation_function and self._evaluates():
             raise UserError("evaluation is asked for, but there is no environment: .environment(env='CartPole-v1')")
@@ -268,10 +270,13 @@ class OfflineConfig(CheckedConfig):
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
         members, data = self.full_members(), load_dataset(self.input_)
+        spec = find(self.algorithm_name, self._action_kind)
+        options = [Member.from_dict(spec, values).options for values in members]
         return super()._model_config_auto_includes | {
             "algorithm": self.algorithm_name,
             "members": members,
             "recorded": Recorded.of(data).to_dict(),
+            "return_range": return_range(options[0], data) if options else 1.0,
             "task": None if data.task is None else data.task.tolist(),
             "observation_statistics": (
                 statistics_of(self.input_, data.fingerprint)

@@ -168,7 +168,8 @@ REFUSED = {
         "num_consecutive_env_runner_failures_tolerance",
     ),
     "wrap the environment in gymnasium.wrappers.RecordVideo, in a function given to register_env": ("render_env",),
-    "preprocess frames when the data are imported, and wrap the environment alike": ("is_atari", "clip_rewards"),
+    "preprocess frames when the data are imported, and wrap the environment alike": ("is_atari",),
+    "give .training(reward_clip=1.0), which cuts the rewards of the data": ("clip_rewards",),
     "no episodes are collected for training; set evaluation_num_env_runners in .evaluation()": (
         "num_env_runners",
         "create_local_env_runner",

@@ -165,11 +165,18 @@ def overfit_since(curves: Curves) -> int | None:
 
 
 def largest_q(config: Mapping[str, Any], rewards: Mapping[str, float]) -> float | None:
-    """Return max |r| / (1 − γ), beyond which no return is; None where rewards or γ do not bound it."""
+    """Return max |r| / (1 − γ), beyond which no return is; None where rewards or γ do not bound it.
+
+    Of rewards as they were trained on; their scaling by the range of returns is not known here.
+    """
     reward, gamma = rewards.get(config.get("data_fingerprint", "")), config.get("gamma")
-    if not (isinstance(reward, int | float) and isinstance(gamma, int | float)) or config.get("entropy_backup"):
+    unknown = config.get("entropy_backup") or config.get("reward_scaling", "none") != "none"
+    if not (isinstance(reward, int | float) and isinstance(gamma, int | float)) or unknown:
         return None
-    return float(reward) / (1 - gamma) if 0 < reward < sys.float_info.max and 0 <= gamma < 1 else None
+    if not (0 < reward < sys.float_info.max and 0 <= gamma < 1):
+        return None
+    largest: float = config.get("reward_scale", 1.0) * (float(reward) + abs(config.get("reward_shift", 0.0)))
+    return min(largest, config.get("reward_clip") or largest) / (1 - gamma)
 
 
 def flag_sentences(flags: Mapping[str, list[Flag]], members: int) -> list[str]:

@@ -5,7 +5,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LATER = {"target_share": 0.0}  # options that came later, and change nothing at these values: no part of a hash then
+LATER = {  # options that came later, and change nothing at these values: no part of a hash then
+    "target_share": 0.0,
+    "reward_shift": 0.0,
+    "reward_scale": 1.0,
+    "reward_scaling": "none",
+    "reward_clip": 0.0,
+}
 CONFIG_FORMAT = 1  # enters every hash: another number redoes every run
 
 

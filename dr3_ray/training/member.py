@@ -12,7 +12,7 @@ from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.observations import is_image, parts_of
-from dr3_ray.options import Options, deal
+from dr3_ray.options import deal
 from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS, REGULARIZERS
 from dr3_ray.training.normalization import Statistics, act_in, normalize_by
 from dr3_ray.types import Objective, Spaces
@@ -102,9 +102,8 @@ def stack_regularizers(members: Sequence[Member], *to: Any) -> Stacked:
     }
 
 
-def objective_of(spec: AlgorithmSpec, options: Options, regularizers: Stacked) -> Objective:
-    """Return the algorithm's objective with these regularisers around it, the first innermost."""
-    objective = spec.objective(options)
+def objective_of(objective: Objective, regularizers: Stacked) -> Objective:
+    """Return an algorithm's objective with these regularisers around it, the first innermost."""
     for name, each in regularizers.items():
         objective = REGULARIZERS[name].wrap(objective, each)
     return objective

@@ -28,11 +28,13 @@ class Trained(NamedTuple):
     networks: nn.Module
     recorded: dict[str, Any]
     """The spaces of the data, as `evaluation.contract.Recorded.to_dict` writes them."""
+    return_range: float = 1.0
+    """What rewards were divided by in training, beside the option `reward_scale`."""
 
 
 def description(model_config: dict[str, Any], spaces: Spaces) -> dict[str, Any]:
     """Describe a module's networks as plain values, by which they are built again."""
-    plain = ("algorithm", "members", "observation_statistics", "recorded", "task")
+    plain = ("algorithm", "members", "observation_statistics", "recorded", "task", "return_range")
     kept = {name: model_config[name] for name in plain if name in model_config}
     return kept | {"spaces": spaces._asdict()}
 
@@ -66,4 +68,5 @@ def read_networks(checkpoint: Path) -> Trained:
         networks.load_state_dict(state)
     except (UserError, RuntimeError, *DAMAGES) as error:
         raise UserError(f"{checkpoint} holds no networks that can be built ({first_line(error)})") from None
-    return Trained(spec, config["spaces"], config["members"], networks, config.get("recorded", {}))
+    recorded, divisor = config.get("recorded", {}), config.get("return_range", 1.0)
+    return Trained(spec, config["spaces"], config["members"], networks, recorded, divisor)

@@ -24,6 +24,7 @@ from dr3_ray.regularizers.registry import REGULARIZERS
 from dr3_ray.training.batches import Batches, check_shares
 from dr3_ray.training.member import Member, Stacked, objective_of, stack_regularizers
 from dr3_ray.training.profiling import named_range
+from dr3_ray.training.rewards import return_range, with_rewards
 from dr3_ray.training.share import ALONE, Share
 from dr3_ray.types import Noise, Terms, Transition
 
@@ -69,6 +70,7 @@ class View:
         options: Options,
         regularizers: Stacked,
         sources: Sequence[torch.Generator],
+        divisor: float,
     ):
         rows = slice(members.start, members.stop)
         self.members, self.rows = members, rows
@@ -81,8 +83,9 @@ class View:
             if isinstance(module, LooksAhead):
                 module.looks_ahead = self.looks_ahead
         self.parameters = {name: tuple(child.parameters()) for name, child in self.networks.named_children()}
-        self.base_objective = spec.objective(options.members(rows))
-        self.objective = objective_of(spec, options.members(rows), regularizers)
+        own = options.members(rows)
+        self.base_objective = with_rewards(spec.objective(own), own, divisor)
+        self.objective = objective_of(self.base_objective, regularizers)
 
 
 class Steps:
@@ -123,7 +126,8 @@ class Steps:
         counts = check_shares(data, members)
         self.batches = Batches(data, spec.columns, options, noise, seeds, networks, share, draw, counts)
         self.layer_noise = [generator(seed, "layers", self.device) for seed in seeds]
-        self.views = [View(spec, networks, pack, options, regularizers, self.layer_noise) for pack in packs]
+        divisor = return_range(options, data)
+        self.views = [View(spec, networks, pack, options, regularizers, self.layer_noise, divisor) for pack in packs]
 
     def run(self, find: Find, view: View, first: int, n: int) -> Found:
         """Make `n` gradient steps, from step `first` on, with the gradients that `find` finds.

@@ -18,6 +18,7 @@ from dr3_ray.sweep.spec.space import Assignment, Space, expand, ordered
 from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.training.batches import check_shares
 from dr3_ray.training.member import Member, check_members
+from dr3_ray.training.rewards import return_range
 
 
 class Problem(NamedTuple):
@@ -45,7 +46,7 @@ class Problem(NamedTuple):
                     "make it an axis with when: {algorithm: ...} for those that do"
                 )
         pack = [Member.from_dict(self.form, {**self.spec.options, **options, "seed": seed}) for seed in self.spec.seeds]
-        check_members(self.form, self.data.spaces, pack)
+        return_range(check_members(self.form, self.data.spaces, pack), self.data)
         check_shares(self.data, pack)
         return [self.about | member.to_dict() for member in pack]
 

@@ -1,0 +1,61 @@
+"""The options of rewards: a wrapper around an objective, and the scale of the Q that it learns."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dr3_ray.algorithms.spec import RewardOptions
+from dr3_ray.data.n_step import Rows
+from dr3_ray.errors import UserError
+from dr3_ray.losses.rewards import transformed
+from dr3_ray.types import Backup, Objective, Terms, Transition
+
+RETURN_RANGE = "return_range"
+
+
+def return_range(options: Any, data: Rows) -> float:
+    """Return what rewards are divided by: the range of the episodes' returns, where the options ask for it, or 1.
+
+    Raises:
+        UserError: all returns are the same.
+    """
+    if not isinstance(options, RewardOptions) or options.reward_scaling != RETURN_RANGE:
+        return 1.0
+    found = np.ptp(np.asarray(data.episodes["returns"]))  # type: ignore[attr-defined]
+    if not found:
+        raise UserError("reward_scaling = return_range divides by the range of returns, and all are the same")
+    return float(found)
+
+
+def with_rewards(objective: Objective, options: Any, divisor: float) -> Objective:
+    """Return the objective of the rewards that the stacked options say; itself, where they say nothing.
+
+    r′ = scale · (r + shift) / divisor, cut to ±limit; of several steps each.
+    """
+    if not isinstance(options, RewardOptions):
+        return objective
+    shift, factor, limit = (
+        _column(each) for each in (options.reward_shift, options.reward_scale / divisor, options.reward_clip)
+    )
+    if not shift.any() and (factor == 1.0).all() and not limit.any():
+        return objective
+    limit = limit.where(limit > 0.0, torch.inf)
+
+    def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup | None]:
+        """Evaluate the objective of other rewards."""
+        changed: dict[str, Tensor] = {}
+        if batch.rewards is not None:
+            changed["rewards"] = transformed(batch.rewards, shift, factor, limit)
+        if batch.n_step_rewards is not None and batch.n_steps is not None:
+            places = torch.arange(batch.n_step_rewards.shape[-1], device=batch.n_steps.device)
+            each = transformed(batch.n_step_rewards.movedim(-1, 0), shift, factor, limit).movedim(0, -1)
+            changed["n_step_rewards"] = each * (places < batch.n_steps.unsqueeze(-1))
+        return objective(networks, batch._replace(**changed), noise, step)
+
+    return loss
+
+
+def _column(values: Any) -> Tensor:
+    return torch.as_tensor(values).reshape(-1, 1)
