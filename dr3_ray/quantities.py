@@ -110,5 +110,12 @@ JUDGED = tuple(each.name for each in QUANTITIES if each.better and each.source i
 
 
 def quantity(name: str) -> Quantity:
-    """Return the entry of a column in the catalogue; an undeclared one is a real number of that name."""
+    """Return the entry of a column in the catalogue; an undeclared one is a real number of that name.
+
+    `q_mean_2` is `q_mean` on the probe's rows of the second part of a mixture.
+    """
+    base, _, part = name.rpartition("_")
+    whole = CATALOGUE.get(base)
+    if name not in CATALOGUE and whole and whole.source == "probe" and part.isdecimal():
+        return whole._replace(name=name, label=f"{whole.label}, part {part} of the mixture", short="")
     return CATALOGUE.get(name) or Quantity(name, name)

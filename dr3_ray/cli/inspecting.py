@@ -15,6 +15,7 @@ from dr3_ray.data.checks import check_dataset
 from dr3_ray.data.embedded import embedded_names, embedded_path
 from dr3_ray.data.loading import load_dataset
 from dr3_ray.data.mixing import Mixing
+from dr3_ray.data.mixture import Mixture
 from dr3_ray.data.reader import Dataset
 from dr3_ray.data.schema import MANIFEST, Manifest
 from dr3_ray.data.selected import Selected, subset_of
@@ -135,13 +136,18 @@ def _document(dataset: Dataset) -> dict[str, Any]:
     left_out = {"format", "counts", "shards", "episodes", "statistics", "digests", "parts"}
     said = manifest.model_dump_json(exclude=left_out, exclude_none=True)  # where infinite bounds are text
     return {
-        "path": str(dataset.path),
+        "path": _place(dataset),
         "subset": str(dataset.subset) if isinstance(dataset, Selected) else None,
         "fingerprint": dataset.fingerprint,
         "bytes": _size(manifest),
         "shards": len(manifest.shards),
         **json.loads(said),
     }
+
+
+def _place(dataset: Dataset) -> str:
+    """Return the folder of a data set, or the name of a mixture."""
+    return str(dataset.name if isinstance(dataset, Mixture) else dataset.path)
 
 
 def _shares(mixing: Mixing) -> str:
@@ -155,7 +161,7 @@ def _shares(mixing: Mixing) -> str:
 def _facts(dataset: Dataset) -> Table:
     manifest, counts, provenance = dataset.manifest, dataset.manifest.counts, dataset.manifest.provenance
     facts = {
-        "path": str(dataset.path),
+        "path": _place(dataset),
         "subset": subset_of(dataset),
         "shares of a batch": _shares(dataset.mixing) if dataset.mixing else "",
         "rows": f"{counts.rows:,} in {len(manifest.shards)} shard(s), {_size(manifest) / 1e6:,.1f} MB",

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -76,7 +75,7 @@ class Mixture(Dataset):
     def __init__(self, name: MixtureName, sources: Sequence[Dataset]) -> None:
         target = sources[-1]
         self.name, self.sources = name, tuple(sources)
-        self.path, self.gamma, self._uri, self._looked = Path(str(name)), target.gamma, None, 0.0
+        self.path, self.gamma, self._uri, self._looked = target.path, target.gamma, None, 0.0
         check_alike([part.data for part in name.parts], sources)
         rows = tuple(map(len, sources))
         self._ends = torch.tensor(rows).cumsum(0)

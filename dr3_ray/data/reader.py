@@ -141,7 +141,7 @@ class Dataset:
             UserError: it is a mixture.
         """
         if self.mixing:
-            raise UserError(f"{self.path} is a mixture, which is for training: {what} its parts, one by one")
+            raise UserError(f"{self.manifest.name} is a mixture, which is for training: {what} its parts, one by one")
 
     def check_files(self) -> None:
         """Check that no mapped file was cut short: reading the missing part would kill the process (SIGBUS).

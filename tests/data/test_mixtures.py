@@ -1,5 +1,6 @@
 """Mixtures by name: what a name says, what rows a mixture has beside its parts, and how batches are dealt to them."""
 
+import json
 import pickle
 from decimal import Decimal
 from fractions import Fraction
@@ -255,6 +256,8 @@ def test_people_read_labels_and_what_is_in_it(parts, cli, refused, tmp_path):
     assert dataset_label(f"mix:{one}=1") == "one"
     name = f"mix:{one}=9,{two}=1"
     told = cli("info", name).stdout
+    document = json.loads(cli("info", "--json", name).stdout)
+    assert (document["path"], document["rows"], document["shards"]) == (name, 15, 4)
     assert "one: 90%, of 11 rows" in told and "two: 10%, of 4 rows" in told
     assert "is a mixture, which is for training: check its parts, one by one" in refused("check", name)
     assert "verify its parts" in refused("verify", name)

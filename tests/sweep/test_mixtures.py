@@ -24,7 +24,7 @@ def test_a_mixture_is_a_data_set(cluster, pendulum, collected, tmp_path):
     sweep = SweepSpec(
         algorithms=["DR3-IQL"], datasets=[{"mixture": parts}], coefficients=[0], axes={"target_share": [0, 0.5]},
         seeds=1, steps=20, evaluations=2, evaluation_episodes=1, out=tmp_path / "run",
-        options={"hidden_sizes": [16], "batch_size": 32, "normalize_observations": True},
+        options={"hidden_sizes": [16], "batch_size": 32, "normalize_observations": True, "reward_scaling": "return_range"},
     )  # fmt: skip
     assert train_sweep(sweep).statuses == {"finished": 2}
     (name,) = sweep.datasets
@@ -37,6 +37,7 @@ def test_a_mixture_is_a_data_set(cluster, pendulum, collected, tmp_path):
     assert "DR3-IQL · other 75% + pendulum 25%" in text and f"{len(load_dataset(name))} steps of 3 episodes" in text
     policy = load_policy(sweep.out, {"target_share": 0.5})
     assert policy.observation_space.shape == (3,) and policy.networks.observation_task.tolist() == [0.0, 1.0]
+    assert policy._scale == pytest.approx(1.0 / np.ptp(load_dataset(name).episodes["returns"]))
     seen = load_dataset(pendulum).gather(torch.arange(8), ["observations"])["observations"].numpy()
     acted = policy.act(seen)
     policy.networks.observation_task.copy_(torch.tensor([1.0, 0.0]))

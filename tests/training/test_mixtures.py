@@ -11,6 +11,7 @@ from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
 from dr3_ray.data.sampler import best_first
 from dr3_ray.errors import UserError
+from dr3_ray.quantities import quantity
 from dr3_ray.training.batches import Batches
 from dr3_ray.training.member import Member
 from dr3_ray.training.normalization import EPSILON
@@ -144,6 +145,10 @@ def test_the_probe_is_equally_of_all_parts_and_each_is_measured() -> None:
     for name in ("q_mean", "td_error"):  # means over equally many rows
         torch.testing.assert_close(found[name], (found[f"{name}_1"] + found[f"{name}_2"]) / 2)
         assert not torch.equal(found[f"{name}_1"], found[f"{name}_2"])
+    assert (
+        quantity("q_mean_2").label == "Mean Q on the probe batch, part 2 of the mixture"
+        and quantity("x_2").label == "x_2"
+    )
     batch, _ = made.steps.batches.probe()
     worst = made.data.sources[1].gather(torch.arange(len(made.data.sources[1])), ["rewards"])["rewards"]
     assert np.isin(batch.rewards[0, 1024:].numpy(), worst.numpy()).all()
