@@ -41,10 +41,9 @@ def dataset_label(source: str) -> str:
 
 
 def _mixture_label(name: MixtureName) -> str:
+    labels = dataset_labels(part.data for part in name.parts)
+    if len(name.parts) == 1:
+        return labels[name.parts[0].data]
     shares = [" to ".join(f"{float(100 * share):.4g}%" for share in part) for part in zip(*name.phases, strict=True)]
-    said = [f"{dataset_label(part.data)} {share}" for part, share in zip(name.parts, shares, strict=True)]
-    return (
-        " + ".join(said) + (f" at {name.since:,}" if name.since else "")
-        if len(said) > 1
-        else dataset_label(name.parts[0].data)
-    )
+    said = [f"{labels[part.data]} {share}" for part, share in zip(name.parts, shares, strict=True)]
+    return " + ".join(said) + (f" at {name.since:,}" if name.since else "")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dr3_ray.data import identity
 from dr3_ray.data.columns import Columns, columns_of, parts_on_disk
-from dr3_ray.data.labels import dataset_label
+from dr3_ray.data.labels import dataset_label, dataset_labels
 from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.mixture_names import MixtureName
 from dr3_ray.data.n_step import Apart
@@ -79,8 +79,8 @@ class Mixture(Dataset):
         check_alike([part.data for part in name.parts], sources)
         rows = tuple(map(len, sources))
         self._ends = torch.tensor(rows).cumsum(0)
-        labels = tuple(dataset_label(part.data) for part in name.parts)
-        self.mixing = Mixing(labels, rows, name.phases, name.since)
+        labels = dataset_labels(part.data for part in name.parts)
+        self.mixing = Mixing(tuple(labels[part.data] for part in name.parts), rows, name.phases, name.since)
         self._shifts = [0, *np.cumsum([source.episodes["episode_ids"][-1] + 1 for source in sources]).tolist()]
         self.manifest = _manifest(name, sources)
         self.episodes = self._table(self.mixing.starts)

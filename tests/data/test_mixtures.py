@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dr3_ray.data import as_ray_dataset, export_dataset, load_dataset, verify
+from dr3_ray.data import as_ray_dataset, export_dataset, from_arrays, load_dataset, verify
 from dr3_ray.data.checks import check_dataset
 from dr3_ray.data.labels import dataset_label
 from dr3_ray.data.loading import largest_reward
@@ -238,10 +238,13 @@ def test_spaces_have_to_be_equal_and_tasks_stand_behind_vectors(make_dataset):
 
 
 def test_returns_have_the_discount_of_the_target(parts, tmp_path):
-    from dr3_ray.data import from_arrays
-
     steps = np.arange(40)
-    about = {"observations": np.ones((40, 3)), "actions": np.linspace(-1, 1, 40)[:, None], "rewards": steps * 1.0}
+    about = {
+        "observations": np.ones((40, 3)),
+        "next_observations": np.ones((40, 3)),
+        "actions": np.linspace(-1, 1, 40)[:, None],
+        "rewards": steps * 1.0,
+    }
     for name, gamma in (("low", 0.5), ("high", 0.9)):
         from_arrays(**about, truncateds=steps % 10 == 9, out=tmp_path / name, gamma=gamma, action_space="box:-1,1")
     mixture = load_dataset(f"mix:{tmp_path / 'high'}=1,{tmp_path / 'low'}=1")
@@ -254,6 +257,7 @@ def test_people_read_labels_and_what_is_in_it(parts, cli, refused, tmp_path):
     assert dataset_label(f"mix:{one}=9,s3://b/pong?take=best:0.1=1") == "one 90% + pong (take=best:0.1) 10%"
     assert dataset_label(f"mix:{one}=1:3,{two}=0:1,since=5000") == "one 100% to 75% + two 0% to 25% at 5,000"
     assert dataset_label(f"mix:{one}=1") == "one"
+    assert dataset_label("mix:/a/x=1,/b/x=1") == "/a/x 50% + /b/x 50%"
     name = f"mix:{one}=9,{two}=1"
     told = cli("info", name).stdout
     document = json.loads(cli("info", "--json", name).stdout)

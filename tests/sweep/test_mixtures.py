@@ -24,14 +24,15 @@ def test_a_mixture_is_a_data_set(cluster, pendulum, collected, tmp_path):
     sweep = SweepSpec(
         algorithms=["DR3-IQL"], datasets=[{"mixture": parts}], coefficients=[0], axes={"target_share": [0, 0.5]},
         seeds=1, steps=20, evaluations=2, evaluation_episodes=1, out=tmp_path / "run",
-        options={"hidden_sizes": [16], "batch_size": 32, "normalize_observations": True, "reward_scaling": "return_range"},
+        options={"hidden_sizes": [16], "batch_size": 32, "normalize_observations": True}
+        | {"reward_scaling": "return_range"},
     )  # fmt: skip
     assert train_sweep(sweep).statuses == {"finished": 2}
     (name,) = sweep.datasets
     used = {record["config"]["dataset"]: record["config"]["data_fingerprint"] for record in read_index(sweep.out)}
     assert used == {name: load_dataset(name).fingerprint}
     rows = read_histories(sweep.out).to_pandas()
-    assert rows["episode_return_mean"].notna().all() and rows[["td_error_1", "td_error_2"]].notna().all(None)
+    assert rows["episode_return_mean"].notna().all() and rows[["td_error_1", "td_error_2"]].notna().all(axis=None)
     assert rows.groupby("member")["td_error_2"].last().nunique() == 2
     text = html.unescape(re.sub("<[^>]*>", " ", write_report(sweep.out).page.read_text()))
     assert "DR3-IQL · other 75% + pendulum 25%" in text and f"{len(load_dataset(name))} steps of 3 episodes" in text
