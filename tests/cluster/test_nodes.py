@@ -84,14 +84,16 @@ def test_what_all_machines_see_is_used_where_it_is(cluster, tmp_path):
 
 
 def test_a_subset_of_what_is_here_alone_goes_through_the_storage(cluster, tmp_path):
-    """Its folder is known by a number that only this process has; two subsets of it share one copy."""
+    """Its folder is known by a number that only this process has; two subsets, and a mixture, share one copy."""
     if len(ray.nodes()) < 2:
         cluster.add_node(**SMALL)
     folder = os.open(embedded_path("breakout-replay"), os.O_RDONLY)
     try:
         names = [f"/proc/self/fd/{folder}?{subset}" for subset in ("take=best:0.1", "split=validation")]
         data, said = {load_dataset(name).fingerprint: name for name in names}, []
-        found = share(str(tmp_path / "run"), True, data, said.append)
+        mixture = f"mix:{names[0]}=0.9,{names[1]}=0.1"
+        mixed = load_dataset(mixture).fingerprint
+        found = share(str(tmp_path / "run"), True, data | {mixed: mixture}, said.append)
     finally:
         os.close(folder)
     assert all("is not there on" in line and "machines take it from" in line for line in said) and len(said) == 2
@@ -99,3 +101,5 @@ def test_a_subset_of_what_is_here_alone_goes_through_the_storage(cluster, tmp_pa
     for fingerprint, name in data.items():
         assert found[fingerprint] == f"{copy.as_uri()}?{name.partition('?')[2]}#{fingerprint}"
         assert load_dataset(found[fingerprint]).fingerprint == fingerprint
+    assert found[mixed] == "mix:{}=0.9,{}=0.1".format(*(found[fingerprint] for fingerprint in data))
+    assert load_dataset(found[mixed]).fingerprint == mixed
