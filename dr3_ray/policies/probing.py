@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.reader import Dataset
-from dr3_ray.data.sampler import Sampler, generator
+from dr3_ray.data.sampler import generator
 from dr3_ray.diagnostics.diagnosis import Probe
 from dr3_ray.diagnostics.measuring import (
     Pairs,
@@ -25,7 +25,6 @@ from dr3_ray.networks.critics import MultiHeadCritic, next_features
 from dr3_ray.networks.members import member_view
 from dr3_ray.observations import each_part
 from dr3_ray.runs.health import threshold
-from dr3_ray.training.batches import PROBE_ROWS
 from dr3_ray.training.member import Member, first_steps
 from dr3_ray.training.normalization import normalized
 from dr3_ray.training.probe import Block, over_views, rows_at_a_time
@@ -55,12 +54,18 @@ class Critic:
         # as it is measured, in full precision, whatever machine it was trained on
         self.member = Member.from_dict(self.spec, trained.members[row] | {"precision": "fp32", "compile": False})
         self.networks: Any = member_view(trained.networks, [row]).eval()
-        self.spaces = trained.spaces
+        self.spaces, self._divisor = trained.spaces, trained.return_range
+        self.scale: float = getattr(self.member.options, "reward_scale", 1.0) / trained.return_range
 
     @property
     def finite(self) -> bool:
         """Whether all parameters are finite."""
         return all(bool(parameter.isfinite().all()) for parameter in self.networks.parameters())
+
+    @property
+    def other_rewards(self) -> bool:
+        """Whether rewards were shifted or cut, so that the data's returns are not those of what was learned."""
+        return any(getattr(self.member.options, name, 0.0) for name in ("reward_shift", "reward_clip"))
 
     def probe(self, data: Dataset, returns_hold: bool = True) -> Probe:
         """Measure the critic on 2,048 rows of a data set, those of `Population.probe`.
@@ -68,19 +73,15 @@ class Critic:
         `returns_hold` says whether the data's Monte-Carlo returns are discounted as the critic's values are.
         """
         steps = self._steps(data)
-        sampler = steps.batches.sampler
-        indices, _ = Sampler([len(data)], PROBE_ROWS, sampler.noise, [0], torch.float32, stream="probe").draw(
-            slice(0, 1)
-        )
+        indices, _ = steps.batches.probe_draw()
         measured = _Measured(self, steps, data, indices[0])
-        return measured.probe(returns_hold)
+        return measured.probe(returns_hold and not self.other_rewards)
 
     def _steps(self, data: Dataset) -> Steps:
         first = next(self.networks.parameters())
         options = self.spec.options.stack([self.member.options], first.device, first.dtype)
-        return Steps(
-            self.spec, self.networks, [self.member], data, options, self.spec.noise(options, self.spaces), True
-        )
+        noise = self.spec.noise(options, self.spaces)
+        return Steps(self.spec, self.networks, [self.member], data, options, noise, True, divisor=self._divisor)
 
 
 class _Measured:
@@ -113,7 +114,8 @@ class _Measured:
         }
         numbers["td_error"] = td_error
         if returns_hold:
-            numbers |= of_returns(q_data, rows["monte_carlo_returns"][0], self._counted())
+            returns = self.critic.scale * rows["monte_carlo_returns"][0]
+            numbers |= of_returns(q_data, returns, self._counted())
         if policy is not None:
             numbers["policy_distance"] = policy_distance(some_action(policy)[0], rows["actions"][0])
         return Probe(phi.shape[1], numbers, pairs, spectrum_of(phi))

@@ -2,10 +2,13 @@
 
 import os
 from dataclasses import replace
+from itertools import product
 from typing import Any, NamedTuple
 
 from dr3_ray.data.addresses import Address
 from dr3_ray.data.loading import largest_reward, load_dataset
+from dr3_ray.data.mixture import Mixture
+from dr3_ray.data.mixture_names import MixtureName, is_mixture
 from dr3_ray.data.reader import Dataset
 from dr3_ray.data.selected import Selected
 from dr3_ray.diagnostics.diagnosis import HELD_OUT, TRAIN, Diagnosis, Finding, Probe
@@ -94,6 +97,10 @@ def _sources(found: Found, data: str | None) -> tuple[str, str | None]:
 
 def _validation(train: str) -> str | None:
     """Return the part of the data set that `split=train` left out."""
+    if is_mixture(train):
+        mixture = MixtureName.parse(train)
+        parts = [_validation(part.data) for part in mixture.parts]
+        return str(mixture.renamed(list(filter(None, parts)))) if all(parts) else None
     address = Address.parse(train)
     if address.subset is None or address.subset.split != "train":
         return None
@@ -108,6 +115,8 @@ def _opened(found: Found, source: str, gamma: Any) -> Rows:
     """
     data = load_dataset(source)
     check_same(Recorded.from_dict(found.trained.recorded), Recorded.of(data), "the trained member")
+    if data.spaces != found.trained.spaces:
+        raise UserError(f"{source} has not the tasks that the member was trained with: give a mixture with as many")
     known = found.config.get("data_fingerprint")
     if known and source == found.config["dataset"] and known not in (data.fingerprint, data.manifest.old_fingerprint):
         raise UserError(f"{source} is another data set than the run was trained on: bring that one back")
@@ -125,11 +134,14 @@ def _check_apart(train: Dataset, held_out: Dataset, source: str) -> None:
     Raises:
         UserError: one is.
     """
-    one, other = (each.whole if isinstance(each, Selected) else each for each in (train, held_out))
-    if one.fingerprint != other.fingerprint:
-        return
-    if both := len(set(train.episodes["episode_ids"].tolist()) & set(held_out.episodes["episode_ids"].tolist())):
-        raise UserError(f"{source} has {both} episodes that it was trained on: give episodes that are held out, --data")
+    for seen, unseen in product(*(each.sources if isinstance(each, Mixture) else [each] for each in (train, held_out))):
+        one, other = (each.whole if isinstance(each, Selected) else each for each in (seen, unseen))
+        if one.fingerprint != other.fingerprint:
+            continue
+        if both := len(set(seen.episodes["episode_ids"].tolist()) & set(unseen.episodes["episode_ids"].tolist())):
+            raise UserError(
+                f"{source} has {both} episodes that it was trained on: give episodes that are held out, --data"
+            )
 
 
 def verdict_on(
@@ -189,7 +201,9 @@ def _notes(
         notes.append(
             f"no held-out data: {_shown(train)} has no validation part; train on DATA?split=train, or give {more}"
         )
-    if not all(rows.returns_hold for rows in (here, there) if rows):
+    if critic.other_rewards:
+        notes.append("over-estimation is not measured: the rewards were shifted or cut, and the data's returns are not")
+    elif not all(rows.returns_hold for rows in (here, there) if rows):
         notes.append("over-estimation is not measured: the data are a subsample whose returns have another discount")
     elif any("overestimation" not in probe.numbers for probe in probes.values()):
         notes.append("over-estimation is not measured: every episode is cut before what followed is discounted away")

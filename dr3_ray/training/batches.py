@@ -141,9 +141,14 @@ class Batches:
         return Transition(**found)
 
     def probe(self) -> tuple[Transition, dict[str, Tensor]]:
-        """Return 2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data.
+        """Return 2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data."""
+        indices, noise = self.probe_draw()
+        return self.gather(indices), {name: values.to(self.device) for name, values in noise.items()}
 
-        Those of a mixture are equally many of each part, one part after the other: `probe_counts`.
+    def probe_draw(self) -> Draws:
+        """Draw the indices [1, B] and the noise of the probe batch.
+
+        The rows of a mixture are equally many of each part, one part after the other: `probe_counts`.
         """
         rows, starts = len(self.data), torch.zeros(1, dtype=torch.int64)
         if self.mixing:
@@ -152,7 +157,7 @@ class Batches:
             starts = torch.tensor(self.mixing.starts).repeat_interleave(counts)
         sampler = Sampler([rows], PROBE_ROWS, self.sampler.noise, [0], self.dtype, stream="probe")
         indices, noise = sampler.draw(slice(0, 1))
-        return self.gather(indices + starts), {name: values.to(self.device) for name, values in noise.items()}
+        return indices + starts, noise
 
     @property
     def probe_counts(self) -> list[int]:

@@ -7,7 +7,7 @@ The results are the same up to rounding.
 """
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property, partial
 from typing import Any, Self
 
@@ -65,7 +65,7 @@ class Population:
             execution = choose_execution(self.device, largest_activation(options, noise), compiles)
         self.execution = execution
         self.switch = Switch() if compiles else None
-        chosen: dict[str, Callable[..., Any]] = {}
+        chosen: dict[str, Any] = {}
         if self.switch and on_gpu:
             hide_from_compiler()
             chosen = {"update": self.switch.choosing(adam), "draw": self.switch.choosing(counted)}

@@ -46,7 +46,7 @@ def diagnostics(steps: Steps, step: int) -> dict[str, Tensor]:
             "td_error": share @ torch.stack([block.terms.losses["critic"] for block in blocks]),
         }
 
-    return over_views(steps, step, measured)
+    return over_views(steps, step, measured, by_part=True)
 
 
 def implicit_terms(
@@ -70,11 +70,14 @@ def implicit_terms(
 
 @torch.no_grad()
 def over_views(
-    steps: Steps, step: int, measured: Callable[[View, Transition, list[Block]], dict[str, Tensor]]
+    steps: Steps,
+    step: int,
+    measured: Callable[[View, Transition, list[Block]], dict[str, Tensor]],
+    by_part: bool = False,
 ) -> dict[str, Tensor]:
     """Measure all members, each quantity [K]; nothing of an algorithm without a critic.
 
-    On a mixture also by its parts: `q_mean_1` on rows of the first one.
+    With `by_part` on a mixture also its parts: `q_mean_1` on rows of the first one.
     """
     if not steps.spec.has_critic:
         return {}
@@ -90,7 +93,7 @@ def over_views(
             for part in parts
         ]  # fmt: skip
         results = [("", slice(None), [block for each in blocks for block in each])]
-        if len(parts) > 1:
+        if by_part and len(parts) > 1:
             results += [(f"_{place}", *each) for place, each in enumerate(zip(parts, blocks, strict=True), start=1)]
         for ending, rows, some in results:
             for name, values in measured(view, some_rows(batch, rows, len(view.members)), some).items():

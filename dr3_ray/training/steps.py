@@ -93,6 +93,7 @@ class Steps:
 
     `networks` is bound in place: its parameters become views of flat storage. `options` and `noise` are those of the
     members, stacked. `update` is the equation of Adam and `draw` that of counted random numbers, where a GPU uses them.
+    `divisor` is what rewards are divided by; None: what the options make of the data.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Steps:
         share: Share = ALONE,
         update: Callable[..., None] = adam,
         draw: Callable[..., Any] = counted,
+        divisor: float | None = None,
     ):
         self.spec, self.networks, self.members = spec, networks, tuple(members)
         first = next(networks.parameters())
@@ -126,7 +128,7 @@ class Steps:
         counts = check_shares(data, members)
         self.batches = Batches(data, spec.columns, options, noise, seeds, networks, share, draw, counts)
         self.layer_noise = [generator(seed, "layers", self.device) for seed in seeds]
-        divisor = return_range(options, data)
+        divisor = return_range(options, data) if divisor is None else divisor
         self.views = [View(spec, networks, pack, options, regularizers, self.layer_noise, divisor) for pack in packs]
 
     def run(self, find: Find, view: View, first: int, n: int) -> Found:

@@ -9,7 +9,9 @@ import torch
 
 from dr3_ray import load_policy
 from dr3_ray.data import load_dataset
+from dr3_ray.errors import UserError
 from dr3_ray.policies.export import export
+from dr3_ray.report.diagnosis import diagnose_member
 from dr3_ray.report.html import write_report
 from dr3_ray.runs.histories import read_histories
 from dr3_ray.runs.index import read_index
@@ -36,6 +38,10 @@ def test_a_mixture_is_a_data_set(cluster, pendulum, collected, tmp_path):
     assert rows.groupby("member")["td_error_2"].last().nunique() == 2
     text = html.unescape(re.sub("<[^>]*>", " ", write_report(sweep.out).page.read_text()))
     assert "DR3-IQL · other 75% + pendulum 25%" in text and f"{len(load_dataset(name))} steps of 3 episodes" in text
+    diagnosis = diagnose_member(sweep.out, member={"target_share": 0.5})
+    assert diagnosis.probes["train"].rows == 2048 and any("no held-out data" in note for note in diagnosis.notes)
+    with pytest.raises(UserError, match="has not the tasks that the member was trained with: give a mixture"):
+        diagnose_member(sweep.out, data=pendulum)
     policy = load_policy(sweep.out, {"target_share": 0.5})
     assert policy.observation_space.shape == (3,) and policy.networks.observation_task.tolist() == [0.0, 1.0]
     assert policy._scale == pytest.approx(1.0 / np.ptp(load_dataset(name).episodes["returns"]))
