@@ -9,7 +9,6 @@ from ruamel.yaml.error import YAMLError
 
 from dr3_ray.errors import UserError
 
-
 LARGEST = 200_000  # bytes, which take some three seconds to read
 
 
