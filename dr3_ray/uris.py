@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from dr3_ray.errors import UserError
 
@@ -11,6 +11,7 @@ MIXTURE = "mix:"  # what mixtures of data sets begin with
 NAMED = ("embedded:", "minari:", MIXTURE)  # what data sets begin with that are neither paths nor URIs
 FILE = re.compile(r"(?i)file:/(?!/)")
 HOST = re.compile(r"(?i)file:(?://([^/?#]*)|/(localhost)(?=/))?")  # two slashes are one in a URI that was a path once
+BEGINNING = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # at the beginning of a URI that has become a path
 
 
@@ -26,7 +27,7 @@ def spelled_out(source: str) -> str:
     Blanks of a path belong to it. No shell expands `~` in a specification or within quotes, and pyarrow would, later.
 
     Raises:
-        UserError: no file can have that name.
+        UserError: no file can have that name, or something stands before the scheme of a URI.
     """
     try:
         possible = b"\0" not in os.fsencode(source)
@@ -35,6 +36,8 @@ def spelled_out(source: str) -> str:
     if not possible:
         raise UserError(f"{source!a} holds a sign that no name of a file or store can have: leave it out")
     bare = source.strip()
+    if "://" in bare and not (bare.startswith(NAMED) or BEGINNING.match(bare)):  # signs that came with it by a paste
+        raise UserError(f"{source!a} is neither a path nor a URI: a URI begins with its scheme, as in s3://BUCKET/PATH")
     return bare if bare.startswith(NAMED) or is_uri(bare) or SCHEME.match(bare) else os.path.expanduser(source)
 
 
@@ -56,21 +59,25 @@ def absolute(source: str) -> str:
     return str(resolved(source))
 
 
-def path_here(path: str | Path | None) -> Path | None:
+def path_here(path: str | os.PathLike[str] | None) -> Path | None:
     """Return the path of this machine that somebody gave, as it is or as a URI.
 
     Every option, argument and field that is a path and no URI passes here: as a path, `s3://a/b` is a folder `s3:`.
-    It is given as text where it was one, because a path has lost the slashes before another machine's name.
 
     Raises:
-        UserError: it is the URI of something elsewhere.
+        UserError: it is the URI of something elsewhere, or a `Path` that was made of a URI: that has lost the slashes
+            before another machine's name.
     """
-    if not isinstance(path, str | Path):
+    if not isinstance(path, str | os.PathLike):
         return path
-    given = spelled_out(str(path))
+    given = spelled_out(os.fspath(path))
     found = SCHEME.match(given)
     if not found or found[1].lower() == "file":
-        here = Path(unquote(_path_in(given)) if found else given)
+        if found and not isinstance(path, str):
+            raise UserError(f"{path} was a URI before it became a path: give the URI as text, or the path in it")
+        if found and (mark := re.search("[?#]", given)):
+            raise UserError(f"{given} has a {mark[0]}, which ends a path in a URI: write {quote(mark[0])} for the sign")
+        here = Path(_path_in(given) if found else given)
         resolved(here)
         return here
     raise UserError(f"{found[1]}://{given[found.end() :].lstrip('/')} is a URI: give a path of this machine here")
@@ -92,8 +99,7 @@ def local_path(store: str) -> Path:
     Raises:
         UserError: it is the URI of a file elsewhere.
     """
-    path = unquote(re.split(r"[?#]", _path_in(store))[0]) if is_uri(store := spelled_out(store)) else store
-    return resolved(path)
+    return resolved(_path_in(store) if is_uri(store := spelled_out(store)) else store)
 
 
 def resolved(path: str | Path) -> Path:
@@ -109,16 +115,16 @@ def resolved(path: str | Path) -> Path:
 
 
 def _path_in(uri: str) -> str:
-    """Return the path behind the machine's name in a file URI.
+    """Return the path behind the machine's name in a file URI, up to a `?` or `#`.
 
     Raises:
-        UserError: that is another machine's, or nothing follows.
+        UserError: that is another machine's, or nothing follows, or what no file can be called.
     """
     found = HOST.match(uri)
-    path = uri[found.end() :] if found else ""
+    path = unquote(re.split("[?#]", uri[found.end() :])[0]) if found else ""
     host = found and found[1]
     if host and host.lower() != "localhost":
         raise UserError(f"{uri} is a file of {host}: give file:///PATH for one of this machine, or the URI of a store")
-    if not path.startswith("/"):
+    if not path.startswith("/") or "\0" in path:
         raise UserError(f"{uri} names no path: write file:///PATH")
     return path

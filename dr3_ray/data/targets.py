@@ -89,7 +89,7 @@ class FileTarget(Target):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if names_folder(os.fspath(path)):
             raise UserError(f"{path} is a folder's name: give that of a file in it")
-        here = path_here(Path(path))
+        here = path_here(path)
         if here and here.is_file():
             raise UserError(f"{path} exists: name another file, or remove it first")
         super().__init__(path)
@@ -116,7 +116,7 @@ def check_target(path: str | os.PathLike[str], size: int = 0, arriving: str | No
     given = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(given, str) or not given or "\0" in given:
         raise UserError(f"cannot write to {path!r}: give the path of a new or empty directory")
-    found = Path(os.path.realpath(path_here(given) or ""))
+    found = Path(os.path.realpath(path_here(path) or ""))
     halfway = arriving is not None and (found / arriving / MANIFEST).exists()
     if os.path.islink(found) or (os.path.lexists(found) and not halfway and not _is_empty_directory(found)):
         raise UserError(f"{path} exists and is not an empty directory: choose another one, or remove it first")

@@ -62,7 +62,7 @@ def find_member(
     Raises:
         UserError: as `load_policy`, whatever the algorithm is.
     """
-    path = path_here(os.fspath(source))
+    path = path_here(source)
     assert path is not None
     if (path / PLACE).is_dir():
         trained = read_networks(path)

@@ -24,6 +24,7 @@ from dr3_ray.report.files import write_whole
 from dr3_ray.report.lines import GRID, INK, MUTED, key, legend, line
 from dr3_ray.report.reader import COEFFICIENT
 from dr3_ray.stats import bootstrap_band
+from dr3_ray.uris import path_here
 
 _DRAWN = ("finished", "running", "cut", "diverged")
 WIDTH, HEIGHT = 4.8, 3.3  # inches: text stays readable when the picture is scaled down to a phone
@@ -87,7 +88,7 @@ class Picture:
         Raises:
             UserError: it has another suffix, or cannot be written.
         """
-        target = Path(path)
+        target = path_here(path) or Path()
         if target.suffix.lower() != ".png":
             raise UserError(f"pictures are saved as PNG, not as '{target}': choose a name that ends with .png")
         return write_whole(target, self.png)

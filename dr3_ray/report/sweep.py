@@ -54,7 +54,7 @@ class Sweep:
         Raises:
             UserError: it is not a run directory, or one of its files is damaged.
         """
-        path = path_here(os.fspath(run))
+        path = path_here(run)
         assert path is not None
         self._run = read_tables(path, columns=None)
         self.path, self.interrupted = path, interrupted

@@ -167,7 +167,9 @@ def test_the_home_stands_for_its_sign_wherever_no_shell_has_been(given):
 
 @pytest.mark.parametrize("uri", ["file:/a%20b/c", "file:///a%20b/c", "FILE:///a b/c"])
 def test_the_uri_of_a_path_is_that_path(uri):
-    assert path_here(Path(uri)) == Path("/a b/c")
+    assert path_here(uri) == local_path(uri) == Path("/a b/c")
+    with pytest.raises(UserError, match="was a URI before it became a path: give the URI as text"):
+        path_here(Path(uri))  # file://elsewhere/c is the same as a Path
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "http", "abfs", "hdfs", "S3", "sqlite+x"])
@@ -202,7 +204,28 @@ def test_blanks_around_a_uri_do_not_make_a_path_of_it(before, after, scheme, nam
         path_here(uri)
 
 
-@pytest.mark.parametrize("uri", ["file://", "file://localhost", " file:// "])
+@given(st.text(max_size=3), st.sampled_from(["s3", "file", "x"]), WORDS)
+@example("\u200b", "s3", "a")
+@example("'", "s3", "a")
+@example("a b", "s3", "a")
+@example("/x/", "file", "a")
+def test_nothing_but_blanks_may_stand_before_a_scheme(before, scheme, name):
+    assume(before.strip() and not re.fullmatch(r"\s*[A-Za-z][A-Za-z0-9+.-]*", before))
+    assume("\0" not in before and not is_uri(before) and before.isprintable())
+    for use in (path_here, local_path, absolute, open_store, Address.parse):
+        with pytest.raises(UserError, match="is neither a path nor a URI: a URI begins with its scheme") as error:
+            use(f"{before}{scheme}://{name}/x")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("sign", "written"), [("?", "%3F"), ("#", "%23")])
+def test_a_path_in_a_uri_says_where_it_ends(sign, written):
+    with pytest.raises(UserError, match=rf"has a \{sign}, which ends a path in a URI: write {written} for the sign"):
+        path_here(f"file:///a{sign}b")
+    assert path_here(f"file:///a{written}b") == local_path(f"file:///a{written}b") == Path(f"/a{sign}b")
+
+
+@pytest.mark.parametrize("uri", ["file://", "file://localhost", " file:// ", "file:///a%00b"])
 def test_a_file_uri_without_a_path_names_nothing(uri):
     for use in (path_here, local_path, absolute):
         with pytest.raises(UserError, match="names no path: write file:///PATH"):

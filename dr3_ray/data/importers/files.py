@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dr3_ray.data.importers.reading import unreadable
 from dr3_ray.errors import UserError
+from dr3_ray.uris import path_here
 
 if TYPE_CHECKING:
     import h5py
@@ -15,10 +16,10 @@ def existing(path: str) -> Path:
     """Return the path of a file or folder.
 
     Raises:
-        UserError: nothing is there.
+        UserError: nothing is there, or it is the URI of something elsewhere.
     """
-    found = Path(path).expanduser()
-    if not found.exists():
+    found = path_here(path)
+    if not found or not found.exists():
         raise UserError(f"{path} does not exist: check the path")
     return found
 
