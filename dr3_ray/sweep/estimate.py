@@ -15,7 +15,7 @@ from dr3_ray.cluster.connect import cluster_address, connect
 from dr3_ray.compat.ray import get_num_cpus
 from dr3_ray.data.labels import dataset_label
 from dr3_ray.runs.checkpoints import KEPT
-from dr3_ray.runs.directory import is_run
+from dr3_ray.runs.directory import is_run, read_run
 from dr3_ray.runs.identity import configuration, configurations
 from dr3_ray.runs.index import read_index
 from dr3_ray.runs.mirror import check_storage
@@ -26,6 +26,7 @@ from dr3_ray.sweep.packs.packing import Pack, structure
 from dr3_ray.sweep.plan import Plan, planned_members, unfinished
 from dr3_ray.sweep.search.study_files import check_study
 from dr3_ray.sweep.spec.halving import Race
+from dr3_ray.sweep.spec.problems import problems
 from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.sweep.trials.loggers import check_installed
 from dr3_ray.sweep.trials.progress import size
@@ -128,6 +129,10 @@ def estimate_sweep(
     check_storage(spec.out, spec.storage)
     check_study(spec.search)
     planned = planned_members(spec, say)
+    if spec.search and is_run(spec.out):
+        from dr3_ray.sweep.search.studies import check_studies  # Optuna takes a second to import
+
+        check_studies(spec, problems(spec), read_run(spec.out)["id"])
     records = {record["member"]: record for record in read_index(spec.out)} if is_run(spec.out) else {}
     fits, where = slots_here(spec)
     if not fits:

@@ -123,11 +123,6 @@ def _take_up(
     if searcher is not None:
         asked = [(problem, searcher(problem)) for problem in problems(spec)]
         return Searches([Proposals(*each, spec.search.trials, scores, say) for each in asked], scores)
-    from dr3_ray.sweep.search.studies import open_studies
+    from dr3_ray.sweep.search.studies import taken_up
 
-    proposals = []
-    for study in open_studies(spec, problems(spec), read_run(spec.out)["id"]):
-        proposals.append(Proposals(study.problem, study, spec.search.trials, scores, say))
-        for trial, options in study.resume():
-            proposals[-1].know(options, trial)
-    return Searches(proposals, scores)
+    return Searches(taken_up(spec, problems(spec), read_run(spec.out)["id"], scores, say), scores)

@@ -54,6 +54,11 @@ class Dimension(NamedTuple):
             raise UserError(f"search.points: no row of axes.{self.name} is like that, so give {missing[0]!r}, too")
         return given
 
+    def is_drawn(self, options: Assignment, point: Assignment) -> bool:
+        """Return whether a trial with these options, which stands for a point, has had this dimension drawn."""
+        chosen = any(name in options for name in self.space.names or (self.name,))
+        return chosen and not self.outside(point) and (isinstance(self.space, Range) or len(self._rows()) > 1)
+
     def _given(self, point: Assignment) -> Assignment:
         return {name: point[name] for name in self.space.names or (self.name,) if name in point}
 

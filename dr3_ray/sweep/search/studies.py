@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from dr3_ray.compat.optuna import id_of, note
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.runs.directory import STUDIES
 from dr3_ray.runs.index import Record
+from dr3_ray.runs.mirror import SNAPSHOT
 from dr3_ray.stores import inside
 from dr3_ray.sweep.search.dimensions import Dimension
 from dr3_ray.sweep.search.methods import METHODS
 from dr3_ray.sweep.search.proposals import Proposals
 from dr3_ray.sweep.search.scores import MemberScores
+from dr3_ray.sweep.search.study_files import copied
 from dr3_ray.sweep.spec.condition import meets
 from dr3_ray.sweep.spec.measured import check_measured
 from dr3_ray.sweep.spec.problems import Problem
@@ -89,6 +91,7 @@ class StudySearcher(Searcher):
         A configuration that failed waits for another answer, in a further trial.
         """
         trials = self._study.get_trials(deepcopy=False)
+        self._check(trials)
         others = [trial.user_attrs.get(OPTIONS) for trial in trials if trial.state != TrialState.FAIL]
         for trial in trials:
             options = trial.user_attrs.get(OPTIONS)
@@ -96,6 +99,20 @@ class StudySearcher(Searcher):
                 self._study.add_trial(_again(trial))
                 others.append(options)
         return [self._resume(trial) for trial in self._study.get_trials() if trial.state != TrialState.WAITING]
+
+    def _check(self, trials: Sequence[FrozenTrial]) -> None:
+        """Check that trials have what they were asked and told, since Optuna goes on without rows that are lost.
+
+        Raises:
+            ValueError: something is lost.
+        """
+        for trial in trials:
+            options = trial.user_attrs.get(OPTIONS, {})
+            names = [each.name for each in self._dimensions if each.is_drawn(options, trial.user_attrs.get(POINT, {}))]
+            if lost := sorted({*names} - trial.params.keys()):
+                raise ValueError(f"trial {trial.number} has lost what it had for {lost[0]}")
+            if trial.state == TrialState.COMPLETE and len(trial.values or ()) != len(self._study.directions):
+                raise ValueError(f"trial {trial.number} has lost its score")
 
     def _resume(self, trial: FrozenTrial) -> tuple[str | None, Assignment]:
         trial_id = None if trial.state.is_finished() else f"resumed-{trial.number}"
@@ -127,32 +144,87 @@ def sampler_of(search: Search, seed: int, number: int = 0) -> BaseSampler:
         return METHODS[search.method].sampler(search.trials, seed)
 
 
-def open_studies(spec: SweepSpec, problems: Sequence[Problem], run: str) -> list[StudySearcher]:
-    """Return a study for each problem of the sweep with this id, in the storage that the search names.
+def check_studies(spec: SweepSpec, problems: Sequence[Problem], run: str) -> None:
+    """Check that a sweep could go on with its studies, by doing so in a copy of them; a server is asked when it begins.
 
     Raises:
-        UserError: the storage cannot be used, or a study was begun for something else.
+        UserError: as `taken_up`.
+    """
+    with _undamaged(spec), copied(study_of(spec)) as copy:
+        if copy:
+            taken_up(spec, problems, run, MemberScores(spec.objective), lambda _: None, copy)
+
+
+def study_of(spec: SweepSpec) -> str:
+    """Return the URL, or the journal, of a search's studies."""
+    assert spec.search is not None
+    return spec.search.study or sqlite_url(inside(spec.out.resolve(), STUDIES))
+
+
+def taken_up(
+    spec: SweepSpec,
+    problems: Sequence[Problem],
+    run: str,
+    scores: MemberScores,
+    say: Callable[[str], None],
+    place: str | None = None,
+) -> list[Proposals]:
+    """Return the proposals of the sweep with this id, where its studies were left; all of these is read here.
+
+    Raises:
+        UserError: as `open_studies`.
+    """
+    assert spec.search is not None
+    found = []
+    for study in open_studies(spec, problems, run, place):
+        found.append(Proposals(study.problem, study, spec.search.trials, scores, say))
+        with _undamaged(spec):
+            for trial, options in study.resume():
+                found[-1].know(options, trial)
+    return found
+
+
+def open_studies(
+    spec: SweepSpec, problems: Sequence[Problem], run: str, place: str | None = None
+) -> list[StudySearcher]:
+    """Return a study for each problem of the sweep with this id, in the storage that the search names, or a copy.
+
+    Raises:
+        UserError: the storage cannot be used, or is damaged, or a study was begun for something else.
     """
     assert spec.search is not None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    url = spec.search.study or sqlite_url(inside(spec.out.resolve(), STUDIES))
+    url = study_of(spec)
     names = [f"{each.name} ({run[:8]})" for each in problems]
     twice = {name for name, count in Counter(names).items() if count > 1}
     full = [
         f"{name} {each.data.fingerprint[:8]}" if name in twice else name
         for name, each in zip(names, problems, strict=True)
     ]
+    with _undamaged(spec), _reached(url):
+        storage = _storage(place or url)
+        return [
+            StudySearcher(each, spec.search, _study(storage, each, name), url)
+            for each, name in zip(problems, full, strict=True)
+        ]
+
+
+@contextmanager
+def _undamaged(spec: SweepSpec) -> Iterator[None]:
+    """Take an error for a damaged study, since Optuna looks for nothing that may be wrong in a file.
+
+    Raises:
+        UserError: it is damaged; says what can be done.
+    """
     try:
-        with _reached(url):
-            storage = _storage(url)
-            return [
-                StudySearcher(each, spec.search, _study(storage, each, name), url)
-                for name, each in zip(full, problems, strict=True)
-            ]
+        yield
     except UserError:
         raise
-    except Exception as error:  # Optuna looks for nothing that may be wrong in a file, and stumbles over it anywhere
-        raise UserError(f"the study in {url} is damaged ({first_line(error)}): use another one") from error
+    except Exception as error:  # it stumbles anywhere
+        copy, remedy = inside(spec.out.resolve(), SNAPSHOT), "use another one"
+        if spec.search and spec.search.study is None and copy.is_file():
+            remedy = f"put its copy {copy.name} in its place"
+        raise UserError(f"the study in {study_of(spec)} is damaged ({first_line(error)}): {remedy}") from error
 
 
 def sqlite_url(file: Path) -> str:
@@ -226,6 +298,8 @@ def _study(storage: BaseStorage, problem: Problem, name: str) -> optuna.Study:
         raise UserError(
             f"the search was begun with other {', '.join(changed)}, whose results do not compare: use another --out"
         )
+    if study.directions != _directions(problem):
+        raise ValueError("it has lost whether more or less is better")
     if ASKED not in study.user_attrs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
