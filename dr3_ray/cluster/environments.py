@@ -10,7 +10,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from dr3_ray.errors import UserError, first_line
-from dr3_ray.evaluation.environments import GYMNASIUM, make_environment
+from dr3_ray.evaluation.environments import GYMNASIUM, make_environment, module_of_class
 
 RAYS_REGISTRY = "ray.tune.registry"  # imported where it is needed: the driver of a dry run does without Ray
 
@@ -50,10 +50,9 @@ def publish(name: Any) -> None:
 
 
 def _is_class_path(name: str) -> bool:
-    """Return whether a name is that of something in a module that is installed."""
-    module, _, attribute = name.rpartition(".")
-    with suppress(ImportError, ValueError):  # no package, no name of a module
-        return bool(module and attribute) and find_spec(module) is not None
+    """Return whether a name is that of something in a module that is installed; a package is imported for that."""
+    with suppress(ImportError, ValueError):  # no package, no module
+        return bool(module := module_of_class(name)) and find_spec(module) is not None
     return False
 
 

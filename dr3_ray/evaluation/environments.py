@@ -60,12 +60,19 @@ def is_ours(name: object) -> bool:
 def module_of(name: object) -> str | None:
     """Return the module that is imported, and so run, for an environment of this name; None: only installed ones.
 
-    As in `gymnasium:MODULE:ID`. Such a name has to come from the user, not from a file that may be another's.
+    As in `gymnasium:MODULE:ID`, and in `MODULE.CLASS`, which RLlib imports. Such a name has to come from the user, not
+    from a file that may be another's: whoever reads a name in a file asks here first.
     """
     if not isinstance(name, str) or name.startswith(MINATAR):
         return None
     module, colon, _ = name.removeprefix(GYMNASIUM).rpartition(":")
-    return module if colon else None
+    return module if colon else module_of_class(name)
+
+
+def module_of_class(name: str) -> str | None:
+    """Return the module in a name such as `package.module.Class`; None for another one, such as `Namespace.Game-v0`."""
+    *module, last = name.split(".")
+    return ".".join(module) if module and all(map(str.isidentifier, (*module, last))) else None
 
 
 def make_environment(name: str, spec: EnvSpec | None = None, **options: Any) -> gym.Env[Any, Any]:

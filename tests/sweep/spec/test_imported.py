@@ -4,11 +4,16 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.rllib.utils.error import EnvError
 
 from dr3_ray.cli import app as cli
+from dr3_ray.cluster.environments import make_known, publish
 from dr3_ray.data.schema import MANIFEST
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.environments import make_environment, module_of
@@ -48,7 +53,8 @@ def theirs(cartpole: str, tmp_path: Path) -> Path:
     [
         (NAME, MODULE), (f"{MODULE}:CartPole-v1", MODULE), ("gymnasium:a.b:ns/X-v0", "a.b"), ("a:b:X-v0", "a:b"),
         ("gymnasium:CartPole-v1", None), ("CartPole-v1", None), ("minatar:breakout", None), ("none", None),
-        ("gymnasium::X-v0", ""), (None, None),
+        ("gymnasium::X-v0", ""), (None, None), (f"{MODULE}.CartPole", MODULE), ("a.b.C", "a.b"), ("é.C", "é"),
+        ("gymnasium:a.b-v0", None), ("a.b-v0", None), ("gymnasium:ns/a.B-v0", None), (".", None), ("a..B", None),
     ],
 )  # fmt: skip
 def test_which_names_have_a_module(name: str | None, module: str | None) -> None:
@@ -136,11 +142,36 @@ def test_an_index_cannot_name_another_one(cartpole: str, tmp_path: Path) -> None
     assert again == [] and list(rest) == [second]
 
 
-def test_a_checkpoint_cannot_name_one() -> None:
+def test_a_checkpoint_cannot_name_one(ran: Callable[[], bool]) -> None:
     config = OfflineConfig.__subclasses__()[0]
-    for settings in ({"env": NAME}, {"callbacks_class": "os:system"}, {"env_runner_cls": "x"}):
+    for values in ({"env": NAME}, {"env": f"{MODULE}.CartPole"}, {"env": f"{MODULE}:X-v0"}, {"callbacks_class": "os:system"}, {"env_runner_cls": "x"}):
         with pytest.raises(UserError, match=r"^a checkpoint may not set .* give from_checkpoint a config$"):
-            config.from_settings(settings, config)
+            config.from_settings(values, config)
+    assert not ran()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["", "gymnasium:", "gymnasium:gymnasium:", " ", "ns/"]),
+    st.sampled_from([f"{MODULE}{sign}{rest}" for sign in (".", ":", "/", ".:", ":.") for rest in ("X", "X-v0", "a.X")]),
+    st.sampled_from(["", "-v1", ":X", ".json", ".yaml"]),
+)
+def test_a_name_that_passes_imports_nothing_wherever_it_is_used(before: str, name: str, after: str) -> None:
+    name = f"{before}{name}{after}"
+    if module_of(name) is not None:
+        return
+    sys.modules.pop(MODULE, None)
+    for use in (make_environment, make_known, publish, lambda name: from_rllib(name)):
+        with suppress(UserError, EnvError):
+            use(name)
+        assert MODULE not in sys.modules
+
+
+def from_rllib(name: str) -> None:
+    """Have RLlib find what makes the environment, as when an algorithm is built, and make it."""
+    config = OfflineConfig.__subclasses__()[0]()
+    _, make = config.algo_class._get_env_id_and_creator(name, config)
+    make({})
 
 
 def test_what_is_printed_of_others_moves_no_cursor(
