@@ -7,6 +7,8 @@ and is the same for all. The text beside each default is its documentation and n
 import dataclasses
 import difflib
 import math
+import reprlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -136,8 +138,10 @@ def checked(option: "dataclasses.Field[Any]", value: Any) -> Any:
     """
     default, limits = option.default, option.metadata
     if limits["number"]:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
             raise UserError(f"{option.name} must be a finite number, not {value!r}")
+        if abs(value) > sys.float_info.max:  # a whole number of Python's may be
+            raise UserError(f"{option.name} = {reprlib.repr(value)} is more than a float can be")
         if not limits["low"] <= value <= limits["high"]:
             raise UserError(f"{option.name} = {value} is outside [{limits['low']:g}, {limits['high']:g}]")
         return float(value)

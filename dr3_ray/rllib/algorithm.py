@@ -38,6 +38,7 @@ from dr3_ray.rllib.methods import refuses_what_has_no_effect
 from dr3_ray.rllib.module import PopulationModule, module_state_of
 from dr3_ray.rllib.restoring import SETTINGS, Restoring
 from dr3_ray.rllib.reuse import Reusable
+from dr3_ray.rllib.room import check_room
 from dr3_ray.rllib.trials import TuneTrial, resolve_data
 from dr3_ray.runs.plain import is_plain, read_plain
 from dr3_ray.training.population import state_of
@@ -79,6 +80,7 @@ class OfflineAlgorithm(Evaluating, Restoring, TuneTrial, Reusable):
 
     def setup(self, config: AlgorithmConfig) -> None:
         """Build learners and evaluation runners."""
+        check_room(config)
         try:
             super().setup(config)
         except RayTaskError as error:  # of a remote learner; its own text is a page long

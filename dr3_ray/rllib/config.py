@@ -20,6 +20,7 @@ from dr3_ray.rllib.checked import CheckedConfig
 from dr3_ray.rllib.env_runner import PopulationEnvRunner
 from dr3_ray.rllib.learner import PopulationLearner
 from dr3_ray.rllib.module import PopulationModule
+from dr3_ray.rllib.setting_values import EPISODES
 from dr3_ray.training.batches import check_shares
 from dr3_ray.training.documentation import ByKind, Method, describe, documented, options_of
 from dr3_ray.training.execution.choice import Execution
@@ -224,6 +225,8 @@ class OfflineConfig(CheckedConfig):
                 f"evaluation_auto_duration_min_env_steps_per_sample = {fewest} is more than "
                 f"evaluation_auto_duration_max_env_steps_per_sample = {most}: lower the one or raise the other"
             )
+        if self.evaluation_duration_unit == "episodes" and self.evaluation_duration != "auto":
+            EPISODES.check("evaluation_duration", self.evaluation_duration)
         data = load_dataset(self.input_)
         if self.observation_space is None:
             self.observation_space = data.observation_space.to_gymnasium()

@@ -15,6 +15,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.metrics.stats.base import StatsBase
 
+from dr3_ray import limits
 from dr3_ray.errors import UserError
 from dr3_ray.training.execution.choice import Execution
 
@@ -69,16 +70,33 @@ def _of_its_own(names: dict[str, float]) -> dict[str, float]:
 
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
 Function: TypeAlias = Callable[..., Any]
-Finite: TypeAlias = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-COUNT = Values("a whole number from 0", Annotated[int, Field(ge=0)])
-POSITIVE = Values("a whole number from 1", Annotated[int, Field(ge=1)])
-NUMBER, SECONDS = Values("a finite number from 0", Finite), Values("a finite number of seconds from 0", Finite)
+Amount: TypeAlias = Annotated[float, Field(ge=0.0, le=limits.RESOURCE)]
+
+
+def whole(low: int, high: int) -> Values:
+    """Return the values that are whole numbers from `low` to `high`."""
+    return Values(f"a whole number from {low} to {_shown(high)}", Annotated[int, Field(ge=low, le=high)])
+
+
+def number(high: int, unit: str = "") -> Values:
+    """Return the values that are finite numbers from 0 to `high`."""
+    return Values(f"a number{unit} from 0 to {_shown(high)}", Annotated[float, Field(ge=0.0, le=high)])
+
+
+def _shown(number: int) -> str:
+    """Return a limit, a large one as a power of ten."""
+    return f"10^{len(str(number)) - 1}" if number > 10**6 else f"{number:,}"
+
+
+EPISODES = whole(1, limits.EPISODES)
+COUNT, POSITIVE, PROCESSES = whole(0, limits.COUNT), whole(1, limits.COUNT), whole(0, limits.PROCESSES)
+SHARE, SECONDS = number(limits.SHARE), number(limits.SECONDS, " of seconds")
 FLAG = Values("True or False", bool)
 FUNCTION, FUNCTIONS = Values("a function", Function), Values("a function or a list of them", Function | list[Function])
 NAMED = Values("a dict whose keys are texts", dict[str, Any])
 RESOURCES = Values(
-    "a dict of finite numbers from 0, by other names than CPU and GPU",
-    Annotated[dict[Text, Finite], AfterValidator(_of_its_own)],
+    f"a dict of numbers from 0 to {_shown(limits.RESOURCE)}, by other names than CPU and GPU",
+    Annotated[dict[Text, Amount], AfterValidator(_of_its_own)],
 )
 MODES: Any = Literal[*(mode.value for mode in gym.VectorizeMode)]
 SPACE = instance_of(gym.Space, "a space of Gymnasium").or_none()
@@ -87,16 +105,21 @@ SPACE = instance_of(gym.Space, "a space of Gymnasium").or_none()
 VALUES = {
     **dict.fromkeys(
         (
-            "num_learners", "local_gpu_idx", "evaluation_num_env_runners", "max_num_env_runner_restarts",
-            "episode_lookback_horizon",
+            "max_num_env_runner_restarts", "episode_lookback_horizon",
         ),
         COUNT,
     ),
     **dict.fromkeys(
         (
+            "num_learners", "local_gpu_idx", "evaluation_num_env_runners",
+        ),
+        PROCESSES,
+    ),
+    **dict.fromkeys(
+        (
             "evaluation_auto_duration_min_env_steps_per_sample", "evaluation_auto_duration_max_env_steps_per_sample",
-            "max_requests_in_flight_per_env_runner", "num_envs_per_env_runner",
-            "metrics_num_episodes_for_smoothing", "updates_per_iteration", "planned_updates",
+            "max_requests_in_flight_per_env_runner", "metrics_num_episodes_for_smoothing", "updates_per_iteration",
+            "planned_updates",
         ),
         POSITIVE,
     ),
@@ -104,7 +127,7 @@ VALUES = {
         (
             "num_gpus_per_learner", "num_cpus_for_main_process", "num_cpus_per_env_runner", "num_gpus_per_env_runner",
         ),
-        NUMBER,
+        SHARE,
     ),
     **dict.fromkeys(
         (
@@ -139,7 +162,8 @@ VALUES = {
         RESOURCES,
     ),
     **dict.fromkeys(("observation_space", "action_space"), SPACE),
-    "num_cpus_per_learner": Values(f"'auto' or {NUMBER.text}", Literal["auto"] | Finite),
+    "num_cpus_per_learner": Values(f"'auto' or {SHARE.text}", Literal["auto"] | SHARE.kind),
+    "num_envs_per_env_runner": EPISODES,
     "learner_class": subclass_of(Learner).or_none(),
     "rl_module_spec": instance_of(RLModuleSpec, "an RLModuleSpec").or_none(),
     "input_": Values("the name of a data set", Text),

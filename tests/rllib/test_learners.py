@@ -216,3 +216,29 @@ def test_a_class_takes_its_own_checkpoints_only(alone: Any, tmp_path: Path) -> N
     foreign.write_text(json.dumps({"checkpoint_version": "2.1"}))
     with pytest.raises(UserError, match=r"foreign was not made by an algorithm of dr3_ray$"):
         dr3_ray.rllib.DR3CQL.from_checkpoint(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_learners": 8}, "8 learners and 0 evaluation runners need 8 CPUs"),
+        ({"num_learners": 2, "num_cpus_per_learner": 1000}, "2 learners and 0 evaluation runners need 2000 CPUs"),
+        ({"evaluation_num_env_runners": 50}, "0 learners and 50 evaluation runners need 50 CPUs"),
+        ({"num_learners": 1, "num_gpus_per_learner": 99}, "1 learners and 0 evaluation runners need 99 GPUs"),
+        (
+            {"evaluation_num_env_runners": 1, "custom_resources_per_env_runner": {"tpu": 1}},
+            "0 learners and 1 evaluation runners need 1 tpus",
+        ),
+    ],
+)
+def test_processes_that_can_never_start_are_one_line(cartpole: str, change: dict[str, Any], said: str) -> None:
+    config = tiny(cartpole).environment(env="CartPole-v1").update_from_dict(change)
+    with pytest.raises(UserError, match=rf"^{said}, and this machine's Ray has \d+: ask for fewer"):
+        config.build_algo()
+
+
+def test_an_evaluation_has_an_environment_for_each_episode(cartpole: str) -> None:
+    config = tiny(cartpole).environment(env="CartPole-v1").evaluation(evaluation_duration=10**6)
+    with pytest.raises(UserError, match=r"^evaluation_duration must be a whole number from 1 to 100,000, not 1000000$"):
+        config.validate()
+    config.evaluation(evaluation_duration_unit="timesteps").validate()

@@ -43,7 +43,9 @@ def check_study(search: Search | None) -> None:
 
 @contextmanager
 def copied(study: str) -> Iterator[str | None]:
-    """Yield the name of a copy of a study, for as long as it is needed; None where it is a server's, or not there yet.
+    """Yield the name of a copy of a study, which is removed at the end; None where there is nothing to copy.
+
+    That is a server's, or one that is not there yet.
 
     Raises:
         sqlite3.Error: it cannot be read.
@@ -62,7 +64,9 @@ def copied(study: str) -> Iterator[str | None]:
             else:
                 copy.write_bytes(content_of(file))
         except OSError as error:
-            raise UserError(f"the study in {study} cannot be copied to {folder} ({error.strerror}): make room") from None
+            raise UserError(
+                f"the study in {study} cannot be copied to {folder} ({error.strerror}): make room"
+            ) from None
         yield f"sqlite:///{copy}" if is_database else str(copy)
 
 

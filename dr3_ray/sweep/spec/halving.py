@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
+from dr3_ray import limits
 from dr3_ray.errors import UserError
+from dr3_ray.sweep.spec.counts import NO_FLAG, Count
 from dr3_ray.sweep.spec.objective import Criterion
 
 
@@ -15,9 +17,9 @@ class Halving(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    factor: Annotated[int, Field(ge=2)] = 3
+    factor: Annotated[int, Field(ge=2, le=limits.COUNT), NO_FLAG] = 3
     """Of so many configurations of a pack one is kept at every cut."""
-    first: PositiveInt = 2
+    first: Count = 2
     """Evaluations before the first cut; each further cut comes after `factor` times as many."""
 
     def rungs(self, evaluations: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Mistakes in a specification, told in one line: where, what, and what was probably meant."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,12 +16,14 @@ WORDS = {  # by pydantic's names of what is wrong; {…} is what it knows beside
     **dict.fromkeys(("tuple_type", "list_type"), "it has to be a list"),
     **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "it has to be names with values"),
     "string_type": "it has to be a text",
-    "greater_than": "it has to be more than {gt:g}",
-    "greater_than_equal": "it has to be at least {ge:g}",
-    "less_than": "it has to be less than {lt:g}",
-    "less_than_equal": "it has to be at most {le:g}",
+    "greater_than": "it has to be more than {gt:,}",
+    "greater_than_equal": "it has to be at least {ge:,}",
+    "less_than": "it has to be less than {lt:,}",
+    "less_than_equal": "it has to be at most {le:,}",
     "literal_error": "it has to be {expected}",
 }
+SHORT = reprlib.Repr()
+SHORT.maxstring, SHORT.maxlong, SHORT.maxother = 100, 40, 100
 TAGS = ("list", "value", "bounds")  # pydantic's names for what may be one thing or another; people never wrote them
 
 
@@ -49,7 +52,7 @@ def first_mistake(error: ValidationError, model: type[BaseModel], parts: Mapping
         return UserError(f"{where}: {first['input']!r} is unknown: did you mean {near!r}?")
     said, value = _said(first), first["input"]
     told = first["type"] == "missing" or isinstance(value, dict) or (isinstance(value, str) and repr(value) in said)
-    return UserError(f"{where}: {said}" + ("" if told else f", not {value!r}"))
+    return UserError(f"{where}: {said}" + ("" if told else f", not {SHORT.repr(value)}"))
 
 
 def _choices(error: Any) -> list[str]:

@@ -1,8 +1,10 @@
 """The problems of a sweep, one algorithm on one data set each, and the members that are trained for them."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dr3_ray import limits
 from dr3_ray.algorithms.registry import find
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data import Dataset, load_dataset
@@ -131,6 +133,7 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
     found: dict[str, Config] = {}
     idle = set(range(len(spec.exclude)))  # conditions that have left nothing out yet
     for problem in problems(spec, say):
+        _check_size(problem)
         here: dict[str, list[Config]] = {}  # every configuration with all its seeds
         for options in expand(problem.spaces, problem.known, spec.sample_seed):
             for config in problem.configs(options):
@@ -145,6 +148,21 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
     if not found:
         raise UserError("the sweep has no members: exclude leaves out all of them")
     return found
+
+
+def _check_size(problem: Problem) -> None:
+    """Check that a sweep of all combinations has not more members than can be told apart, before they are made.
+
+    Raises:
+        UserError: it has.
+    """
+    spec = problem.spec
+    sizes = [len(space.points(name, spec.sample_seed)) for name, space in problem.spaces if not space.when]
+    if (count := math.prod(sizes) * len(spec.seeds)) > limits.MEMBERS:
+        raise UserError(
+            f"{problem.name} has {count:,} members with all combinations of axes, and {limits.MEMBERS:,} is the most: "
+            "leave out values, or let a search choose"
+        )
 
 
 def _drawn_by(problem: Problem, config: Config) -> str:

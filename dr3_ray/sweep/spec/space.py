@@ -12,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    PositiveInt,
     StrictFloat,
     Tag,
 )
@@ -20,6 +19,7 @@ from pydantic import model_validator as check
 
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.spec.condition import Condition, ValueCondition, meets
+from dr3_ray.sweep.spec.counts import Draws
 
 T = TypeVar("T")
 NonEmpty = Annotated[tuple[T, ...], Field(min_length=1)]
@@ -69,7 +69,7 @@ class Choice(Space):
 
     choice: NonEmpty[Any]
     """What to draw from; each draw has all of them before it."""
-    samples: PositiveInt | None = None
+    samples: Draws | None = None
     """How many draws; a search needs no number."""
 
     def values(self, source: random.Random) -> Iterable[Any]:
@@ -83,7 +83,7 @@ class Choice(Space):
 class Range(Space):
     """A range of numbers."""
 
-    samples: PositiveInt | None = None
+    samples: Draws | None = None
     """How many numbers to draw; more of them keep those before. A search needs no number."""
     also: tuple[StrictFloat, ...] = ()
     """Numbers that come before the drawn ones, such as a baseline of 0."""

@@ -11,9 +11,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     StrictInt,
     ValidationError,
@@ -22,7 +19,7 @@ from pydantic import (
 
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.spec.condition import Condition
-from dr3_ray.sweep.spec.counts import Count
+from dr3_ray.sweep.spec.counts import Count, Episodes, Minutes, Processes, Repeats, Share, Whole
 from dr3_ray.sweep.spec.halving import Halving, as_halving
 from dr3_ray.sweep.spec.mistakes import first_mistake
 from dr3_ray.sweep.spec.mixture import MixtureFields, dataset_name
@@ -149,7 +146,7 @@ class SweepSpec(BaseModel):
     coefficients: Numbers = (0.0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Values of `dr3_coeff`; 0 is the base algorithm."""
     seeds: Annotated[
-        NonEmpty[StrictInt],
+        NonEmpty[Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]],
         BeforeValidator(_as_seeds, json_schema_input_type=PositiveInt | NonEmpty[int]),
         AfterValidator(_once),
     ] = (0, 1, 2)
@@ -160,7 +157,7 @@ class SweepSpec(BaseModel):
     """Evaluations of each member, evenly spaced; the last comes after all steps."""
     environment: str = "auto"
     """`auto` (the data set's own, if it is installed), `none`, or a name."""
-    evaluation_episodes: Count = 20
+    evaluation_episodes: Episodes = 20
     """Episodes that each member plays in each evaluation."""
     options: dict[str, Any] = {}
     """Options of the algorithms and of DR3 that are the same for all members."""
@@ -172,7 +169,7 @@ class SweepSpec(BaseModel):
     """Configurations of each algorithm on each data set, drawn from all; each is trained with all seeds. None: all."""
     search: Search | None = None
     """Who proposes configurations; None: all combinations are trained, or a `budget` of them."""
-    sample_seed: NonNegativeInt = 0
+    sample_seed: Whole = 0
     """Decides what is drawn."""
     objective: Annotated[
         NonEmpty[Criterion],
@@ -183,19 +180,19 @@ class SweepSpec(BaseModel):
     """Cut the worse configurations of every pack, by the first objective: a factor, or a mapping. None: train all."""
     pack: PackSize = USUAL_PACK
     """Members that train together in one trial, at most; `auto`: measured where the sweep begins."""
-    gpus: NonNegativeFloat = 0.0
+    gpus: Share = 0.0
     """GPUs of a trial; a fraction shares one."""
-    cpus: PositiveFloat = Field(default_factory=lambda before: cpus_beside(before["gpus"]))
+    cpus: Annotated[Share, Field(gt=0)] = Field(default_factory=lambda before: cpus_beside(before["gpus"]))
     """CPUs of a trial, as many processes play its episodes: by default one, with a GPU its share of the machine's."""
-    nodes: PositiveInt = 1
+    nodes: Processes = 1
     """Machines with room for a trial that the cluster has to have before anything is trained."""
-    patience: PositiveFloat | None = None
+    patience: Minutes | None = None
     """Minutes without room for any trial after which a sweep gives up. None: it waits until there is."""
-    concurrent: PositiveInt | None = None
+    concurrent: Processes | None = None
     """Trials at a time; None: as many as fit."""
-    retries: NonNegativeInt = 2
+    retries: Repeats = 2
     """How often a trial that fails is started again, from its last checkpoint."""
-    checkpoint_every: NonNegativeInt | None = None
+    checkpoint_every: Whole | None = None
     """Evaluations between two checkpoints of a trial, 0 for no checkpoints. None: as often as 5 % of its time allow."""
     out: Annotated[Path, BeforeValidator(path_here)] = Path("runs/sweep")
     """Run directory."""

@@ -148,7 +148,8 @@ database = sqlite3.connect({str(tmp_path / "study")!r}, isolation_level=None)
 database.execute("pragma cache_size = 1")
 database.execute("begin immediate")
 for number in range(500):
-    database.execute("insert into study_user_attributes (study_id, key, value_json) values (1, ?, ?)", (number, "x" * 500))
+    row = (number, "x" * 500)
+    database.execute("insert into study_user_attributes (study_id, key, value_json) values (1, ?, ?)", row)
 os.kill(os.getpid(), {signal.SIGKILL:d})
 """
     assert subprocess.run([sys.executable, "-c", writer]).returncode == -signal.SIGKILL
@@ -166,7 +167,9 @@ def test_the_study_of_a_run_directory_is_checked_too(begun, tmp_path):
     assert not os.listdir(tmp_path)
     content = file.read_bytes()
     (tmp_path / STUDIES).write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=f"^the study in {sqlite_url(tmp_path / STUDIES)} is damaged .*: use another one$"):
+    with pytest.raises(
+        UserError, match=f"^the study in {sqlite_url(tmp_path / STUDIES)} is damaged .*: use another one$"
+    ):
         check_studies(spec, about, RUN)
     (tmp_path / SNAPSHOT).write_bytes(content)
     with pytest.raises(UserError, match=f"put its copy {SNAPSHOT} in its place$"):

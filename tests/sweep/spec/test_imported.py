@@ -144,7 +144,13 @@ def test_an_index_cannot_name_another_one(cartpole: str, tmp_path: Path) -> None
 
 def test_a_checkpoint_cannot_name_one(ran: Callable[[], bool]) -> None:
     config = OfflineConfig.__subclasses__()[0]
-    for values in ({"env": NAME}, {"env": f"{MODULE}.CartPole"}, {"env": f"{MODULE}:X-v0"}, {"callbacks_class": "os:system"}, {"env_runner_cls": "x"}):
+    for values in (
+        {"env": NAME},
+        {"env": f"{MODULE}.CartPole"},
+        {"env": f"{MODULE}:X-v0"},
+        {"callbacks_class": "os:system"},
+        {"env_runner_cls": "x"},
+    ):
         with pytest.raises(UserError, match=r"^a checkpoint may not set .* give from_checkpoint a config$"):
             config.from_settings(values, config)
     assert not ran()

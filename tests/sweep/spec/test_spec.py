@@ -168,7 +168,7 @@ def test_two_names_of_the_same_data_are_told(cartpole):
         ({"coefficients": [-1]}, "dr3_coeff = -1.0 is outside"),
         ({"coefficients": [float("nan")]}, "dr3_coeff must be a finite number"),
         ({"seeds": 0}, "at least one seed"),
-        ({"seeds": [-1]}, "seed must be a whole number"),
+        ({"seeds": [-1]}, "seeds.0: it has to be at least 0, not -1"),
         ({"seeds": 100_000}, "100000 seeds are more than"),
         ({"seeds": [1, 2, 1]}, "seeds: seed 1 is there more than once"),
         ({"seeds": [1.5]}, "seeds.0: it has to be a whole number, not 1.5"),
