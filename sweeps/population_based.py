@@ -52,7 +52,7 @@ def population_based(
     (kind,) = by_kind([dataset])
     from dr3_ray.cli.spec_options import spec_above
 
-    bounds = dict(map(read_bounds, change))
+    bounds = read_changes(change)
     options = {name: value for name, value in FAST[kind].items() if name not in bounds}
     values: dict[str, Any] = {
         "algorithms": [algorithm], "datasets": [dataset], "coefficients": [0.03], "seeds": members, "steps": steps,
@@ -86,6 +86,22 @@ def population_based(
     print("Members are copies of each other: their spread is no interval. Train the winner's numbers with new seeds.")
     print(f"what everyone trained with, and when: {', '.join(map(str, files))}")
     raise typer.Exit(0 if not unfinished else 1 if failed else 130)
+
+
+def read_changes(change: list[str]) -> dict[str, tuple[float, float]]:
+    """Read what is to change, and between what.
+
+    Raises:
+        UserError: a text has another form, or a number is there twice.
+    """
+    from dr3_ray.errors import UserError
+
+    bounds: dict[str, tuple[float, float]] = {}
+    for name, between in map(read_bounds, change):
+        if name in bounds:
+            raise UserError(f"--change {name} is given twice: leave out one of them")
+        bounds[name] = between
+    return bounds
 
 
 def read_bounds(text: str) -> tuple[str, tuple[float, float]]:

@@ -52,7 +52,7 @@ def publish(name: Any) -> None:
 def _is_class_path(name: str) -> bool:
     """Return whether a name is that of something in a module that is installed; a package is imported for that."""
     with suppress(ImportError, ValueError):  # no package, no module
-        return bool(module := module_of_class(name)) and find_spec(module) is not None
+        return (module := module_of_class(name)) is not None and find_spec(module) is not None
     return False
 
 

@@ -147,13 +147,13 @@ def check_bounds(algorithm: str, bounds: Bounds) -> None:
         if name in names and name not in known:
             raise UserError(f"{name} is part of the structure, which stays: only numbers change ({', '.join(known)})")
         check_known(f"number of {algorithm}", [name], known)
-        if not low < high:
-            raise UserError(f"{name}: {low:g} to {high:g} is no range: give the lower number first")
         for kind in kinds_of(algorithm).values():
             for options in (kind.options, *REGULARIZER_OPTIONS):
                 for option in options.__dataclass_fields__.values():
                     if option.name == name:
                         checked(option, low), checked(option, high)
+        if not low < high:
+            raise UserError(f"{name}: {low:g} to {high:g} is no range: give the lower number first")
 
 
 @stopping.stoppable()
@@ -171,6 +171,8 @@ def evolve(asked: Evolution, trust: bool = False) -> tune.ResultGrid:
     if not configs[0]["environment"]:
         raise UserError("members are compared by their returns: install the data's environment, or name --environment")
     check_bounds(spec.algorithms[0], asked.bounds)
+    if not 0 <= asked.seed < 2**32:
+        raise UserError(f"seed {asked.seed} of what the scheduler draws: give one from 0 to {2**32 - 1}")
     check_scheduler(asked.scheduler)
     alone = connect()
     share_keys(spec.model_dump_json())

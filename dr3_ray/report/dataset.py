@@ -1,5 +1,6 @@
 """The page of a data set: what it holds, as one picture and in tables; it opens without a network."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ def _targets(out: Path) -> Plot:
         raise UserError(f"{out} is a folder: add a name for the picture and the page, such as {out / 'plot'}")
     target = Plot(*(base.with_name(f"{base.name}{suffix}") for suffix in (".png", ".html")))
     for path in target:
-        if path.is_dir():
+        if os.path.isdir(path):  # False, too, of what no file can be called
             raise UserError(f"{path} is a folder: choose another name, or remove it first")
     return target
 

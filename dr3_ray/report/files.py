@@ -16,5 +16,7 @@ def write_whole(path: Path, content: bytes) -> Path:
         make_folder(path.parent)
         replace_file(path, content)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): make room or get the permission") from error
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): make room, get the permission, or choose another place"
+        ) from error
     return path

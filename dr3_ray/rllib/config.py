@@ -225,7 +225,7 @@ class OfflineConfig(CheckedConfig):
                 f"evaluation_auto_duration_min_env_steps_per_sample = {fewest} is more than "
                 f"evaluation_auto_duration_max_env_steps_per_sample = {most}: lower the one or raise the other"
             )
-        if self.evaluation_duration_unit == "episodes" and self.evaluation_duration != "auto":
+        if self.evaluation_duration_unit == "episodes" and isinstance(self.evaluation_duration, int):
             EPISODES.check("evaluation_duration", self.evaluation_duration)
         data = load_dataset(self.input_)
         if self.observation_space is None:

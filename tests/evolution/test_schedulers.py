@@ -2,6 +2,7 @@
 
 import math
 import random
+import runpy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ray import tune
 from ray.train._internal.session import _TrainingResult
 from ray.train._internal.storage import StorageContext
@@ -17,9 +20,19 @@ from ray.tune.experiment import Trial
 from ray.tune.search import BasicVariantGenerator
 
 from dr3_ray.errors import UserError
-from dr3_ray.evolution.evolution import Schedule
+from dr3_ray.evolution.evolution import Evolution, Schedule, check_bounds, evolve
 from dr3_ray.evolution.schedule import entries
-from dr3_ray.evolution.schedulers import LOST, check_scheduler, gains, scheduler_of, score_of
+from dr3_ray.evolution.schedulers import (
+    LOST,
+    check_scheduler,
+    distribution,
+    gains,
+    inside,
+    scale,
+    scheduler_of,
+    score_of,
+)
+from dr3_ray.sweep.spec.spec import SweepSpec
 
 BOUNDS = {"dr3_coeff": (1e-3, 1.0), "tau": (0.0, 1.0)}
 INTERVALS = 5
@@ -163,3 +176,36 @@ def test_pb2_without_its_package_is_told_in_one_line(monkeypatch):
     check_scheduler("pbt")
     with pytest.raises(UserError, match=r"PB2 needs scikit-learn: pip install 'dr3-ray\[pb2\]', or use pbt"):
         check_scheduler("pb2")
+
+
+NUMBERS = st.floats() | st.integers() | st.sampled_from([10**400, 5e-324, 1e308, 0.0, -0.0])
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["dr3_coeff", "critic_lr", "gamma"]), NUMBERS, NUMBERS)
+def test_bounds_are_of_numbers_that_the_algorithm_takes_or_one_line(name, low, high):
+    try:
+        check_bounds("DR3-CQL", {name: (low, high)})
+    except UserError as error:
+        assert "\n" not in str(error) and name in str(error) and len(str(error)) < 200
+        return
+    assert low < high and 0 <= low and math.isfinite(high)
+    assert all(math.isfinite(scale(each, (low, high))) for each in (low, high))
+    drawn = distribution(low, high).sample()
+    assert low <= inside(drawn, (low, high)) <= high
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
+def test_a_seed_that_no_generator_takes_is_one_line(cartpole, tmp_path, seed):
+    spec = SweepSpec(datasets=[cartpole], coefficients=[0.1], seeds=4, steps=4, evaluations=2, out=tmp_path / "run")
+    with pytest.raises(UserError, match=rf"^seed {seed} of what the scheduler draws: give one from 0 to 4294967295$"):
+        evolve(Evolution(spec, {"dr3_coeff": (0.1, 0.2)}, seed))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_number_that_is_to_change_twice_is_one_line(capsys, monkeypatch):
+    script = str(Path(__file__).parents[2] / "sweeps" / "population_based.py")
+    monkeypatch.setattr("sys.argv", [script, "--change", "critic_lr=1,2", "--change", "critic_lr=3,4"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(script, run_name="__main__")
+    assert capsys.readouterr().err == "error: --change critic_lr is given twice: leave out one of them\n"

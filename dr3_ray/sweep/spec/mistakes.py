@@ -16,10 +16,10 @@ WORDS = {  # by pydantic's names of what is wrong; {…} is what it knows beside
     **dict.fromkeys(("tuple_type", "list_type"), "it has to be a list"),
     **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "it has to be names with values"),
     "string_type": "it has to be a text",
-    "greater_than": "it has to be more than {gt:,}",
-    "greater_than_equal": "it has to be at least {ge:,}",
-    "less_than": "it has to be less than {lt:,}",
-    "less_than_equal": "it has to be at most {le:,}",
+    "greater_than": "it has to be more than {gt:,.15g}",
+    "greater_than_equal": "it has to be at least {ge:,.15g}",
+    "less_than": "it has to be less than {lt:,.15g}",
+    "less_than_equal": "it has to be at most {le:,.15g}",
     "literal_error": "it has to be {expected}",
 }
 SHORT = reprlib.Repr()
