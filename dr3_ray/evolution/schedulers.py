@@ -162,6 +162,7 @@ def inside(number: float, bounds: tuple[float, float]) -> float:
 
 def distribution(low: float, high: float) -> Any:
     """Return the distribution of a number's first values."""
+    low, high = float(low), float(high)  # numpy takes no logarithm of Python's large whole numbers
     return tune.loguniform(low, high) if low > 0 else tune.uniform(low, high)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from dr3_ray.stores import inside, names_below, read_bytes, replace_file
 from dr3_ray.trust.secrets import masked
 from dr3_ray.uris import absolute, is_local, is_uri
 
+TRIES = 20  # to copy the checkpoints of a sweep that is running
 Copy = Callable[[str, Path], bool]  # a file or folder of the run, into a directory here; whether it is there
 
 
@@ -176,10 +178,25 @@ def _from_storage(run: str) -> Copy:
     filesystem, root = opened(run)
 
     def copy(name: str, to: Path) -> bool:
-        """Copy a file or folder from the storage as a whole or not at all; return whether it is there."""
+        """Copy a file or folder from the storage as a whole or not at all; return whether it is there.
+
+        A running sweep removes old checkpoints: the folder is then looked at again, and nothing of them stays here.
+        """
         found = filesystem.get_file_info(f"{root}/{name}")
         if found.type == pafs.FileType.NotFound:
             return False
+        for _ in range(TRIES - 1):
+            try:
+                copy_now(found, name, to)
+                return True
+            except FileNotFoundError:
+                if found.is_file:
+                    raise
+        copy_now(found, name, to)
+        return True
+
+    def copy_now(found: pafs.FileInfo, name: str, to: Path) -> None:
+        """Copy what is there at this moment; a folder in which a file is gone before it is copied does not stay."""
         infos = (
             filesystem.get_file_info(pafs.FileSelector(found.path, recursive=True)) if not found.is_file else [found]
         )
@@ -192,10 +209,14 @@ def _from_storage(run: str) -> Copy:
             partial = Path(folder) / "partial"
             for info, target in wanted:
                 if info.is_file and not (name == FOLDER and _is_here(info, target)):
-                    pafs.copy_files(info.path, str(partial), filesystem, pafs.LocalFileSystem())
+                    try:
+                        pafs.copy_files(info.path, str(partial), filesystem, pafs.LocalFileSystem())
+                    except FileNotFoundError:
+                        if name == FOLDER:
+                            shutil.rmtree(target.parent, ignore_errors=True)
+                        raise
                     target.parent.mkdir(parents=True, exist_ok=True)
                     partial.replace(target)
-        return True
 
     return copy
 

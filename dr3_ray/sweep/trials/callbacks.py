@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +223,9 @@ class Watchdog(tune.Callback):
 
 def reason(trial: Trial) -> str:
     """Return the line that says why a trial failed last: type and first line of the error, which Tune keeps whole."""
-    text = Path(trial.error_file).read_text() if trial.error_file else ""
+    text = ""
+    with suppress(OSError):  # of a full disk, say: that a trial has failed is known all the same
+        text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
     last = text.rpartition("Failure # ")[2].partition("\n")[2].strip()
     try:
         error = trial.get_pickled_error()
