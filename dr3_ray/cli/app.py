@@ -18,7 +18,7 @@ from dr3_ray.cli.data import app as data
 from dr3_ray.cli.listing import AsJson
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.sweeping import foresee, results_are_safe, show_report, train
-from dr3_ray.errors import NOT_OURS, UserError, unusable
+from dr3_ray.errors import NOT_OURS, UserError, raise_out_of_memory, unusable
 from dr3_ray.process import stopping
 from dr3_ray.process.folders import cache_home
 from dr3_ray.trust.secrets import masked, remember
@@ -286,7 +286,11 @@ def main(arguments: list[str] | None = None, name: str = "dr3-ray", commands: ty
         _fail(unusable(error.filename, error))
     except typer.Abort:
         code = stopping.STOPPED
-    except Exception:
+    except Exception as error:
+        try:
+            raise_out_of_memory(error)
+        except UserError as told:
+            _fail(str(told))
         _report_fault()
     if code == stopping.STOPPED:  # what typer makes of a KeyboardInterrupt
         raise KeyboardInterrupt

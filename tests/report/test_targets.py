@@ -36,7 +36,11 @@ def test_a_plot_is_the_two_files_that_it_names_or_one_line(place: Path, name: st
         png, page = _targets(Path(name))
     except UserError as error:
         assert "\n" not in str(error)
-        assert Path(name).name in ("", "..", "...png", "...PNG", "...html") or name.startswith("folder") or name.endswith((".pdf", ".svg"))
+        assert (
+            Path(name).name in ("", "..", "...png", "...PNG", "...html")
+            or name.startswith("folder")
+            or name.endswith((".pdf", ".svg"))
+        )
         return
     name, suffix = str(Path(name)), Path(name).suffix
     stem = name[: -len(suffix)] if suffix.lower() in (".png", ".html") else name

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dr3_ray import limits
+from dr3_ray.cli import app as cli
 from dr3_ray.errors import UserError
 from dr3_ray.sweep.spec.halving import Halving
 from dr3_ray.sweep.spec.problems import members
@@ -78,3 +79,25 @@ def test_more_members_than_can_be_told_apart_are_not_made(size):
         UserError, match=rf"has {size * 1001:,} members with all combinations of axes, and 1,000,000 is"
     ):
         members(SweepSpec(**PLAIN | {"axes": axes}))
+
+
+def test_more_memory_than_there_is_is_one_line(tmp_path, capsys):
+    small = [
+        "--steps",
+        "20",
+        "--seeds",
+        "1",
+        "--coefficients",
+        "0",
+        "--environment",
+        "none",
+        "--set",
+        "hidden_sizes=[8]",
+    ]
+    with pytest.raises(SystemExit) as end:
+        cli.main(
+            ["sweep", "--dataset", "embedded:breakout-replay", *small, "--set", "batch_size=100000000000", "--dry-run",
+             "--out", str(tmp_path / "run")]
+        )  # fmt: skip
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert end.value.code == 2 and said.startswith("error: out of memory (") and not list(tmp_path.iterdir())
