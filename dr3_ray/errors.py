@@ -84,6 +84,6 @@ def raise_out_of_memory(error: BaseException) -> None:
     no_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
     if no_memory or type(error).__name__ == "OutOfMemoryError" or "cannot allocate memory" in str(error).lower():
         raise UserError(
-            f"out of memory ({first_line(error)}): free some, ask for less at a time, or raise the limit of this process "
-            "(ulimit -v)"
+            f"out of memory ({first_line(error)}): free some, ask for less at a time, or raise the limit of this "
+            "process (ulimit -v)"
         ) from None

@@ -155,7 +155,7 @@ def verdict_on(
     now = findings_of(probes, bound) if probes else [DIVERGED]
     if found.member is None:
         return [*now, *([one_moment(probes[TRAIN])] if probes else [])]
-    path = path_here(os.fspath(source))
+    path = path_here(source)
     assert path is not None
     run = read_tables(path)
     told = [as_finding(flag) for flag in run.flags.get(found.member, [])]

@@ -189,7 +189,7 @@ def test_bounds_are_of_numbers_that_the_algorithm_takes_or_one_line(name, low, h
     except UserError as error:
         assert "\n" not in str(error) and name in str(error) and len(str(error)) < 200
         return
-    assert low < high and 0 <= low and math.isfinite(high)
+    assert low < high and low >= 0 and math.isfinite(high)
     assert all(math.isfinite(scale(each, (low, high))) for each in (low, high))
     drawn = distribution(low, high).sample()
     assert low <= inside(drawn, (low, high)) <= high
