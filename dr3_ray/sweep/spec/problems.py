@@ -16,7 +16,7 @@ from dr3_ray.sweep.spec.environment import environment_of, playable_in
 from dr3_ray.sweep.spec.halving import Race
 from dr3_ray.sweep.spec.measured import check_measured
 from dr3_ray.sweep.spec.names import REGULAR, check_names, options_of
-from dr3_ray.sweep.spec.space import Assignment, Space, expand, ordered
+from dr3_ray.sweep.spec.space import Assignment, Space, expand, ordered, repeated
 from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.training.batches import check_shares
 from dr3_ray.training.member import Member, check_members
@@ -124,12 +124,14 @@ def problems(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> li
 def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dict[str, Config]:
     """Return all members of a sweep, by their hash: each its full configuration, with every option resolved.
 
-    `say` is told where there are no rollouts for want of a package, and of conditions that nothing meets.
+    `say` is told where there are no rollouts for want of a package, of values that are listed twice, and of conditions
+    that nothing meets.
 
     Raises:
         UserError: an algorithm, data set, option, seed or environment is unknown, unusable or does not fit another;
             or nothing is left.
     """
+    _tell_repeated(spec, say)
     found: dict[str, Config] = {}
     idle = set(range(len(spec.exclude)))  # conditions that have left nothing out yet
     for problem in problems(spec, say):
@@ -148,6 +150,14 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
     if not found:
         raise UserError("the sweep has no members: exclude leaves out all of them")
     return found
+
+
+def _tell_repeated(spec: SweepSpec, say: Callable[[str], None]) -> None:
+    """Tell which values are listed more than once."""
+    lists = {"algorithms": spec.algorithms, "datasets": spec.datasets, "coefficients": spec.coefficients}
+    for name, axis in {**lists, **{f"axes.{axis}": values for axis, values in spec.axes.items()}}.items():
+        if (value := repeated(axis)) is not None:
+            say(f"{name}: {value} is there more than once, and is trained once")
 
 
 def _check_size(problem: Problem) -> None:

@@ -1,5 +1,6 @@
 """What an option may be in a sweep: lists, ranges to draw from, lists that go together, and conditions on them."""
 
+import json
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -250,6 +251,24 @@ def space_of(axis: Any) -> Space:
 def names_of(name: str, axis: Any) -> tuple[str, ...]:
     """Return the options that an axis of this name sets."""
     return space_of(axis).names or (name,)
+
+
+def repeated(axis: Any) -> Any:
+    """Return the first value that an axis lists again, or None; drawn ones do not count."""
+    space = space_of(axis)
+    if isinstance(space, Zip):
+        columns = [space_of(each) for each in space.zip.values()]
+        rows = [each.grid for each in columns if isinstance(each, Grid)]
+        listed: Iterable[Any] = zip(*rows, strict=True) if len(rows) == len(columns) else ()
+    else:
+        listed = getattr(space, "grid", getattr(space, "also", ()))
+    seen: set[Any] = set()
+    for value in listed:
+        key = value if isinstance(value, int | float | str) else json.dumps(value, sort_keys=True, default=str)
+        if key in seen:
+            return value
+        seen.add(key)
+    return None
 
 
 def ordered(axes: Mapping[str, Any], coefficients: Any | None) -> list[tuple[str, Space]]:

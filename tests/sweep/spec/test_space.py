@@ -114,6 +114,24 @@ def test_exclude_leaves_out_what_meets_all_of_one_condition(cartpole):
     assert said == ["exclude.2 leaves nothing out: no member meets it"]
 
 
+def test_a_value_that_is_listed_twice_is_told_and_trained_once(cartpole):
+    said: list[str] = []
+    axes = {
+        "tau": [0.5, 1.0],
+        "batch_size": {"grid": [8, 16, 8, 8]},
+        "both": {"zip": {"critic_lr": [1e-3, 1e-4, 1e-3], "target_period": [1, 1, 1]}},
+        "n_step": {"choice": [1, 1], "samples": 2},
+    }
+    sweep = SweepSpec(datasets=[cartpole] * 2, seeds=1, coefficients=[0, 0.1, 0.1], environment="none", axes=axes)
+    assert len(members(sweep, said.append)) == 2 * 2 * 2 * 2
+    assert said == [
+        f"datasets: {cartpole} is there more than once, and is trained once",
+        "coefficients: 0.1 is there more than once, and is trained once",
+        "axes.batch_size: 8 is there more than once, and is trained once",
+        "axes.both: (0.001, 1) is there more than once, and is trained once",
+    ]
+
+
 def test_a_budget_is_equal_for_all_and_a_larger_one_adds_to_it(cartpole, pendulum):
     asked = {"datasets": [cartpole, pendulum], "algorithms": ["DR3-CQL", "BC"], "environment": "none", "seeds": 2}
     asked["axes"] = {"batch_size": [8, 16, 32, 64, 128], "hidden_sizes": [[8], [16]]}
