@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dr3_ray import losses
-from dr3_ray.losses import bc, cql, divergence, features, iql, quantile, rem, soft_actor_critic, td, td3
+from dr3_ray.losses import bc, cql, divergence, features, iql, quantile, rem, rewards, soft_actor_critic, td, td3
 
 MEMBERS, BATCH = 2, 3
 SOURCE = torch.Generator().manual_seed(0)
@@ -51,6 +51,7 @@ CASES: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (rem.mixture, (positive(5) / 10.0, "dirichlet")),
     (rem.mixture, (positive(5) / 10.0, "one_hot")),
     (rem.mix, (normal(B, 4, 5), normal(5))),
+    (rewards.transformed, (normal(B), normal(1), positive(1), positive(1))),
     (soft_actor_critic.actor_loss, (normal(B), normal(B), positive(1))),
     (soft_actor_critic.temperature_loss, (normal(1), normal(B), normal(1))),
     (td.bellman_target, (normal(B), choices(2, B).double(), normal(B), positive(1))),
