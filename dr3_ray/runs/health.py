@@ -169,14 +169,18 @@ def largest_q(config: Mapping[str, Any], rewards: Mapping[str, float]) -> float 
 
     Of rewards as they were trained on; their scaling by the range of returns is not known here.
     """
-    reward, gamma = rewards.get(config.get("data_fingerprint", "")), config.get("gamma")
-    unknown = config.get("entropy_backup") or config.get("reward_scaling", "none") != "none"
-    if not (isinstance(reward, int | float) and isinstance(gamma, int | float)) or unknown:
+    numbers: dict[str, Any] = {"reward_scale": 1.0, "reward_shift": 0.0, "reward_clip": 0.0, **config}
+    known: list[Any] = [rewards.get(config.get("data_fingerprint", ""))]
+    known += [numbers.get(name) for name in ("gamma", "reward_scale", "reward_shift", "reward_clip")]
+    if config.get("entropy_backup") or config.get("reward_scaling", "none") != "none":
         return None
-    if not (0 < reward < sys.float_info.max and 0 <= gamma < 1):
+    if not all(isinstance(each, int | float) and abs(each) < sys.float_info.max for each in known):
         return None
-    largest: float = config.get("reward_scale", 1.0) * (float(reward) + abs(config.get("reward_shift", 0.0)))
-    return min(largest, config.get("reward_clip") or largest) / (1 - gamma)
+    reward, gamma, scale, shift, clip = map(float, known)
+    if not (reward > 0 and 0 <= gamma < 1):
+        return None
+    largest = scale * (reward + abs(shift))
+    return min(largest, clip or largest) / (1 - gamma)
 
 
 def flag_sentences(flags: Mapping[str, list[Flag]], members: int) -> list[str]:
