@@ -13,6 +13,7 @@ from dr3_ray.data.importers.joined import joined
 from dr3_ray.data.importers.reading import reading
 from dr3_ray.data.importers.source import Options, Source
 from dr3_ray.errors import UserError
+from dr3_ray.uris import is_uri, path_here
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def find(source: str) -> tuple[str, str]:
     """Return the scheme of a source and what it names: `scheme:NAME`, or a path whose layout tells the scheme.
 
     Raises:
-        UserError: nothing is there, it cannot be read, or no importer knows the layout.
+        UserError: nothing is there, it cannot be read, no importer knows the layout, or it is a URI of elsewhere.
     """
     with reading(source):
         return _found(source)
@@ -75,9 +76,12 @@ def find(source: str) -> tuple[str, str]:
 def _found(source: str) -> tuple[str, str]:
     scheme, mark, name = source.partition(":")
     named = bool(mark) and scheme in IMPORTERS
-    path = Path(name if named else source).expanduser()
-    if named and (IMPORTERS[scheme].detects is None or path.exists()):
+    if named and IMPORTERS[scheme].detects is None:
         return scheme, name
+    given = name if named else source
+    path = cast(Path, path_here(given)).expanduser() if is_uri(given) else Path(given).expanduser()
+    if named and path.exists():
+        return scheme, str(path)
     if not path.exists():
         raise UserError(
             f"cannot import {source!r}: write minari:ID, such as minari:D4RL/pen/human-v2, or the path of a file or "
@@ -85,7 +89,7 @@ def _found(source: str) -> tuple[str, str]:
         )
     for scheme, importer in IMPORTERS.items():
         if importer.knows(path):
-            return scheme, source
+            return scheme, str(path)
     if path.is_file() and not path.stat().st_size:
         raise UserError(f"{source} is empty: copy it again")
     local = [name for name, importer in IMPORTERS.items() if importer.detects]

@@ -57,7 +57,11 @@ def d4rl(tmp_path, make_rows):
 
 def test_d4rl(tmp_path, d4rl, assert_episodes):
     path, rows, episodes = d4rl
-    assert find(str(path)) == ("d4rl", str(path))
+    for given in (str(path), f"d4rl:{path}", f"file://{path}", f"file:{path}", f"d4rl:file://{path}"):
+        assert find(given) == ("d4rl", str(path))
+    for elsewhere in ("s3://bucket/flat.hdf5", "d4rl:s3://bucket/flat.hdf5", "file://other/flat.hdf5"):
+        with pytest.raises(UserError, match=r"(is a URI: give a path of this machine|is a file of other)"):
+            find(elsewhere)
     checks = ["no-final-observation", "terminal-observation", "one-step"]
     assert write(path, tmp_path / "out") == checks
     assert_episodes(tmp_path / "out", ended(episodes))
