@@ -150,7 +150,7 @@ def report(
         list[Path], typer.Argument(metavar="RUN...", help="A run directory, also while it runs; or several.", **PATH)
     ],
     also: Annotated[
-        list[str], typer.Option(metavar="KIND", help="Write md, tex (tables), svg, pdf (figures) too; several times.")
+        list[str], typer.Option(metavar="KIND", help=f"Write md, tex (tables), svg, pdf (figures) too.{options.MANY}")
     ] = [],  # noqa: B006
     out: Annotated[
         Path | None, typer.Option(help="Where to.", show_default="RUN/report; of several runs comparison", **PATH)
@@ -163,7 +163,7 @@ def report(
 
     Example: dr3-ray report runs/breakout
 
-    Example: dr3-ray report runs/cql runs/iql --also tex --also pdf
+    Example: dr3-ray report runs/cql runs/iql --also tex,pdf
     """
     if as_json:
         from dr3_ray.report.judging import document
@@ -174,7 +174,9 @@ def report(
         found = read_tables(run[0]) if len(run) == 1 else read_merged(run)
         print(json.dumps(document(found, summarize(found), outcomes(found)), indent=1, allow_nan=False))
     else:
-        show_report(*run, out=out, also=also)
+        from dr3_ray.cli.spec_options import words_of
+
+        show_report(*run, out=out, also=words_of(also))
 
 
 @app.command(rich_help_panel=UNDERSTAND)

@@ -115,23 +115,25 @@ def read_coefficients(texts: Sequence[str]) -> Any:
     spaces = [space for space in map(_value, texts) if isinstance(space, dict)]
     if spaces and len(texts) > 1:
         raise UserError("--coefficients: a space stands alone: give it once, with further values in its `also`")
-    return spaces[0] if spaces else [_number(text, "--coefficients") for text in _words(texts)]
+    return spaces[0] if spaces else [_number(text, "--coefficients") for text in words_of(texts)]
 
 
 def _seeds(texts: Sequence[str]) -> Any:
-    words = list(filter(None, _words(texts)))  # `5,` is a list of one
+    words = list(filter(None, words_of(texts)))  # `5,` is a list of one
     alone = len(words) == 1 and "," not in texts[0] and words[0].isdecimal()
     return int(words[0]) if alone else [_number(text, "--seeds") for text in words]
 
 
-def _words(texts: Sequence[str]) -> list[str]:
+def words_of(texts: Sequence[str]) -> list[str]:
     """Return what stands between commas; each text may hold several."""
     return [word.strip() for text in texts for word in text.split(",")]
 
 
 def _datasets(texts: Sequence[str]) -> list[str]:
     """Return the names of data sets; a comma may also be part of a mixture, or of a folder that is there."""
-    return [name for text in texts for name in ([text] if is_mixture(text) or Path(text).exists() else _words([text]))]
+    return [
+        name for text in texts for name in ([text] if is_mixture(text) or Path(text).exists() else words_of([text]))
+    ]
 
 
 def _number(text: str, option: str) -> float:
@@ -146,5 +148,5 @@ READERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "coefficients": read_coefficients,
     "seeds": _seeds,
     "dataset": _datasets,
-    **dict.fromkeys(("algorithm", "objective", "log"), _words),
+    **dict.fromkeys(("algorithm", "objective", "log"), words_of),
 }

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -111,8 +112,11 @@ def test_json_says_what_the_verdict_says(write, capsys):
     assert not (one / "report").exists()
 
 
-def test_what_cannot_be_written_is_one_line(write, capsys):
+def test_what_is_written_by_commas_and_what_cannot_be_is_one_line(write, capsys):
     one = write("one", "f" * 64, {0.0: 1.0})
+    with suppress(SystemExit):
+        main(["report", str(one), "--also", "md,tex"])
+    assert {"summary.md", "summary.tex"} <= {path.name for path in (one / "report").iterdir()}
     with pytest.raises(SystemExit) as end:
         main(["report", str(one), "--also", "docx"])
     assert end.value.code == 2
