@@ -1,12 +1,16 @@
 """`make check` runs the tests that are nearest to what changed."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = str(ROOT / "scripts" / "check.py")
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +52,12 @@ def test_every_module_has_tests_near_it(check: Any):
 
 def test_nothing_is_run_where_nothing_changed(check: Any):
     assert check.nearest([]) == []
+
+
+def test_it_finds_the_tests_from_a_shell():
+    """Where pytest has not put them on the path."""
+    script = f"import runpy; print('tests.conftest' in runpy.run_path({SCRIPT!r})['import_graph']().modules)"
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-P", "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
