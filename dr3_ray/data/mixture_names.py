@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple, Self
@@ -51,15 +51,19 @@ class MixtureName(NamedTuple):
         Raises:
             UserError: it has another form, or says what has no effect.
         """
-        text, end = source.strip().removeprefix(MIXTURE), 0
-        parts: list[Part] = []
-        while end < len(text) or not parts:
-            found = _PART.match(text, end)
-            if not found:
-                raise UserError(f"{masked(source)}: a mixture is written {FORM}, each data set with its weight")
-            then = Decimal(found[3]).normalize() if found[3] else None
-            parts.append(Part(found[1].strip(), Decimal(found[2]).normalize(), then, found[4]))
-            end = found.end()
+        text = source.strip().removeprefix(MIXTURE)
+        matches = list(_matches(text))
+        if not matches or matches[-1].end() < len(text):
+            raise UserError(f"{masked(source)}: a mixture is written {FORM}, each data set with its weight")
+        parts = [
+            Part(
+                found[1].strip(),
+                Decimal(found[2]).normalize(),
+                Decimal(found[3]).normalize() if found[3] else None,
+                found[4],
+            )
+            for found in matches
+        ]
         since = None
         if parts[-1].data == "since" and parts[-1][2:] == (None, None) and len(parts) > 1:
             since = int(parts[-1].weight)
@@ -138,14 +142,19 @@ class MixtureName(NamedTuple):
 
     def _check_text(self, said: str) -> None:
         """Check that the name, read again, means the same."""
-        text, end, found = str(self).removeprefix(MIXTURE), 0, []
-        while match := _PART.match(text, end):
-            found.append(match[1])
-            end = match.end()
+        found = [match[1] for match in _matches(str(self).removeprefix(MIXTURE))]
         if found != [part.data for part in self.parts] + ["since"] * bool(self.since):
             raise UserError(
                 f"{said}: a comma or = in a name is not read as part of it: give it as file:// URI with %2C"
             )
+
+
+def _matches(text: str) -> Iterator[re.Match[str]]:
+    """Yield the parts at the beginning of a text, up to where none is."""
+    end = 0
+    while match := _PART.match(text, end):
+        yield match
+        end = match.end()
 
 
 def is_mixture(source: str) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dr3_ray.diagnostics.diagnosis import HELD_OUT, Diagnosis, Probe
 from dr3_ray.diagnostics.hooked import PENULTIMATE, Evaluate, Evaluated, HookedCritic, Observations, evaluated
 from dr3_ray.diagnostics.measuring import (
+    DRAWS,
     Pairs,
     of_features,
     of_pairs,
@@ -23,7 +24,6 @@ from dr3_ray.losses.td import bellman_target, masked_mean
 
 NEEDED = ("observations", "actions", "next_observations", "terminateds")
 MORE = ("rewards", "next_actions", "next_actions_valid", "monte_carlo_returns")
-DRAWS = 10  # random actions a row
 
 
 class Read(NamedTuple):

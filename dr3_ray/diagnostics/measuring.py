@@ -11,6 +11,7 @@ from dr3_ray.diagnostics.implicit import last_layer_terms
 from dr3_ray.diagnostics.rank import singular_values
 from dr3_ray.diagnostics.registry import OF_FEATURES, OF_PAIRS
 
+DRAWS = 10  # random actions a row
 Features = Float[Tensor, "critic batch feature"]
 
 

@@ -10,6 +10,7 @@ from dr3_ray.data.reader import Dataset
 from dr3_ray.data.sampler import generator
 from dr3_ray.diagnostics.diagnosis import Probe
 from dr3_ray.diagnostics.measuring import (
+    DRAWS,
     Pairs,
     of_features,
     of_pairs,
@@ -32,7 +33,6 @@ from dr3_ray.training.saved import Trained
 from dr3_ray.training.steps import Steps, View
 from dr3_ray.types import Transition
 
-DRAWS = 10  # random actions a row
 COLUMNS = (
     "observations", "actions", "rewards", "next_observations", "terminateds", "next_actions", "next_actions_valid",
     "monte_carlo_returns", "episode_ids",
@@ -179,7 +179,10 @@ class _Measured:
         return self._blocks(features)[0].transpose(0, 1)
 
     def _q(self, actions: Tensor) -> Tensor:
-        """Return Q(s, a) [B], the least of several critics, the mean of heads or quantiles."""
+        """Return Q(s, a) [B], the least of several critics, the mean of heads or quantiles.
+
+        Vectors of actions may be several a row, [1, B, draw, A], whose Q is [B, draw].
+        """
         if self.spec.action_kind == "discrete":
             return value_of(self._every("observations"), some_action(actions))[0]
         critic = self.networks.critic
@@ -209,8 +212,7 @@ class _Measured:
         n = self.critic.spaces.n_actions
         if self.spec.action_kind == "discrete":
             return self._every("observations").gather(-1, torch.randint(n, shape, generator=source))[0]
-        actions, critic = torch.rand(*shape, n, generator=source) * 2.0 - 1.0, self.networks.critic
-        return self._blocks(lambda rows: critic.values(self._some("observations", rows), actions[:, rows]).amin(1))[0]
+        return self._q(torch.rand(*shape, n, generator=source) * 2.0 - 1.0)
 
     def _counted(self) -> Tensor:
         """Return which rows' returns are whole: the episode terminated, or what was cut is discounted to next to 0."""

@@ -108,7 +108,7 @@ def _validation(train: str) -> str | None:
 
 
 def _opened(found: Found, source: str, gamma: Any) -> Rows:
-    """Open data of the member's spaces, with returns of its discount where they can be had.
+    """Open data with the member's spaces, and discount their returns as the member does, if episodes are complete.
 
     Raises:
         UserError: there are no such data, or they changed under the run.
