@@ -32,11 +32,11 @@ check: lint types  ## check what changed: lint, types, and the tests nearest to 
 
 test: $(STAMP)  ## run the fast tests in three processes; PYTEST_ARGS="-k name" selects some
 	scripts/debian_packages.sh g++:g++ $(HEADERS)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS)
 
 test-all: $(STAMP)  ## run the slow tests as well: clusters, ended processes, a browser, learning, whole tables of options
 	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2 postgresql g++:g++ $(HEADERS)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not gpu and not smoke and not crash" \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m "not gpu and not smoke and not crash" \
 		$(PYTEST_ARGS)
 
 smoke: $(STAMP)  ## run the benchmarks and studies at their smallest

@@ -33,6 +33,8 @@ from dr3_ray.types import Spaces
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 # Ray's workers would be polite, and starve beside the other processes of the tests
 os.environ.setdefault("RAY_worker_niceness", "0")
+# a thread of Ray's goes on after its end, and exports metrics to nobody; a process of tests has died beside it
+os.environ.setdefault("RAY_enable_metrics_collection", "0")
 # the Rays of one process of the tests, and their clusters, are not for the others to find
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 os.environ["RAY_TMPDIR"] = os.path.join(tempfile.gettempdir(), f"ray-{os.getuid()}-{WORKER}")
