@@ -177,6 +177,8 @@ def _start(quiet: dict[str, Any]) -> None:
     # A token of its own, because the one that Ray would leave in ~/.ray changes how later clusters start.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # trials share the machine's CPUs
+    # There is no dashboard to see them, and Ray's thread that exports them goes on after its end, to nobody.
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
     local: dict[str, Any] = {"include_dashboard": False, "_temp_dir": str(folder), **quiet}
     with _on_loopback():
         try:
