@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from dr3_ray.process.terminal import said_if_silent
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 PANELS = DATA, TRAIN, UNDERSTAND, USE, PREPARE = "Data", "Train", "Understand", "Use", "Prepare"
 
@@ -32,6 +34,11 @@ class _Once(TyperCommand):
             if repeated and (option.secondary_opts or not getattr(option, "is_flag", False)):
                 raise typer.BadParameter("it is given twice: leave out one of the two", ctx=ctx, param=option)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. What is slow before its first word is the import of libraries."""
+        with said_if_silent("loading torch"):
+            return super().invoke(ctx)
 
 
 class InPanels(TyperGroup):

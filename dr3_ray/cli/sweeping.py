@@ -8,7 +8,6 @@ from typing import Any
 
 from dr3_ray.errors import first_line
 from dr3_ray.process import stopping
-from dr3_ray.process.terminal import said_if_slow
 
 
 def train(spec: Any, force: bool, trust: bool, again: str) -> int:
@@ -18,8 +17,7 @@ def train(spec: Any, force: bool, trust: bool, again: str) -> int:
     """
     begun = spec.out / "run.json"  # which is there before anything is trained
     stopping.advise(lambda: again if begun.exists() else stopping.command_line())
-    with said_if_slow("loading torch and Ray"):
-        from dr3_ray.sweep.run import train_sweep
+    from dr3_ray.sweep.run import train_sweep
 
     summary = train_sweep(spec, stopping.typed(), force, trust=trust)
     if summary.interrupted:
@@ -31,8 +29,7 @@ def foresee(spec: Any, calibrate: bool) -> None:
     """Print what a sweep would do."""
     from rich.console import Console
 
-    with said_if_slow("loading torch and Ray"):
-        from dr3_ray.sweep.estimate import estimate_sweep, estimate_table
+    from dr3_ray.sweep.estimate import estimate_sweep, estimate_table
 
     estimate = estimate_sweep(spec, calibrate, say=lambda text: print(text, file=sys.stderr))
     Console(markup=False).print(estimate_table(estimate))

@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-PATIENCE = 0.2  # seconds without a word
+SILENCE = 0.5  # seconds of a command, with some 0.3 before it that Python takes to begin
 GONE = (errno.EIO, errno.EPIPE, errno.ECONNRESET, errno.ENXIO)
 
 
 class Lasting(io.FileIO):
     """A file descriptor that speaks to nobody, without an error, once its reader is gone."""
 
+    spoken = False  # anything, by any of them
+
     def write(self, data: Any) -> int:
         """Write, or lose what is written once nobody reads."""
+        Lasting.spoken = True
         try:
             return super().write(data) or 0
         except OSError as error:
@@ -41,11 +44,20 @@ def outlast_the_terminal() -> None:
 
 
 @contextmanager
-def said_if_slow(what: str) -> Iterator[None]:
-    """Say what is being done, if it is not done at once."""
-    timer = threading.Timer(PATIENCE, lambda: print(what, flush=True))
+def said_if_silent(what: str, patience: float = SILENCE) -> Iterator[None]:
+    """Tell the person at a terminal what is waited for, if nothing was said within `patience` seconds.
+
+    It is said on standard error, after `outlast_the_terminal`, which is how it is known that nothing was.
+    """
+
+    def say() -> None:
+        if not Lasting.spoken:
+            print(what, file=sys.stderr, flush=True)
+
+    timer = threading.Timer(patience, say)
     timer.daemon = True
-    timer.start()
+    if isinstance(getattr(getattr(sys.stderr, "buffer", None), "raw", None), Lasting) and sys.stderr.isatty():
+        timer.start()
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow  # processes that are ended at bad moments
 
 TINY = ("--coefficients=0,0.1", "--seeds=2", "--evaluations=20", "--environment=none", "--pack=2", "--concurrent=1")
 SMALL = ("--set=hidden_sizes=[8]", "--set=batch_size=16", "--dataset=embedded:breakout-replay")
-WAITING = re.compile(r" *\d+% |loading torch and Ray$|waiting for Ray$|building |stopping: ")  # what a sweep shows
+WAITING = re.compile(r" *\d+% |waiting for Ray$|building |stopping: ")  # what a sweep shows
 COMMAND = [sys.executable, "-m", "dr3_ray", "sweep", *TINY, *SMALL]
 
 
