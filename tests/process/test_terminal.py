@@ -19,9 +19,7 @@ with said_if_silent("loading torch", 0.3):
 """
 
 
-@pytest.mark.parametrize(
-    ("how", "said"), [((), b"loading torch\r\n"), (("first",), b"a word\r\n"), (("quick",), b"")]
-)
+@pytest.mark.parametrize(("how", "said"), [((), b"loading torch\r\n"), (("first",), b"a word\r\n"), (("quick",), b"")])
 def test_the_first_word_at_a_terminal(how, said):
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", 0) as terminal:
