@@ -1,0 +1,41 @@
+"""Which backups stay within the data: the share of recorded pairs (s', a') that are rows themselves."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from dr3_ray.data.number_types import Array
+from dr3_ray.data.reader import Dataset
+from dr3_ray.data.spaces import named_parts
+
+CHUNK = 2**24  # bytes of rows that are read together
+
+
+def share_of_pairs(data: Dataset) -> float:
+    """Return the share of backups from a recorded action whose (s', a') is a row (s, a) of the data, bit for bit.
+
+    SARSA's features at (s', a') are held by its own loss only there (Kumar et al. 2022, section 3.1): whole episodes of
+    a replay have a share of 1, rows drawn from it one by one much less. Rows are compared by hashes of 64 bits. NaN
+    where no recorded action follows, as in episodes of one step.
+    """
+    rows, pairs, valid = [], [], []
+    at_once = max(1, CHUNK // (2 * data.observation_space.size * 4))
+    for indices in torch.split(torch.arange(len(data)), at_once):
+        found = data.gather(
+            indices, ["observations", "actions", "next_observations", "next_actions", "next_actions_valid"]
+        )
+        rows.append(_hashes(found["observations"], found["actions"]))
+        pairs.append(_hashes(found["next_observations"], found["next_actions"]))
+        valid.append(found["next_actions_valid"].numpy())
+    in_backup = np.concatenate(pairs)[np.concatenate(valid)]
+    return float(np.isin(in_backup, np.concatenate(rows)).mean()) if len(in_backup) else np.nan
+
+
+def _hashes(observations: object, actions: torch.Tensor) -> Array:
+    """Return a hash of each row [R]."""
+    parts = [*named_parts(observations).values(), actions]
+    raw = [part.numpy().reshape(len(part), -1) for part in parts]
+    content = np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in raw], axis=1)
+    padded = np.pad(content, ((0, 0), (0, -content.shape[1] % 8)))
+    hashes: Array = pd.util.hash_pandas_object(pd.DataFrame(padded.view(np.uint64)), index=False).to_numpy()
+    return hashes

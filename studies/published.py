@@ -1,0 +1,168 @@
+"""What published studies share: scales, collected data, and a page whose every number comes from one Parquet file.
+
+A study is a search script (`dr3_ray.cli.script`) whose settings, seeds and rules stand in its file before it is run.
+The measurements of all its runs are written as one small Parquet file, and the page is a function of that file alone,
+so that a test can write it again.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+from packs import markdown
+
+from dr3_ray.errors import UserError, check_known
+
+COLUMNS = (
+    "dot_product", "cosine", "phi_norm", "effective_rank", "q_mean", "td_error", "episode_return_mean", "episodes",
+)  # fmt: skip
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    updates: int
+    evaluations: int
+    seeds: int
+    collected: int
+    """Steps of the online learner whose replay is the data."""
+
+    @classmethod
+    def named(cls, name: str, scales: Mapping[str, "Scale"]) -> "Scale":
+        """Return the scale of that name.
+
+        Raises:
+            UserError: the study has none.
+        """
+        check_known("scale", [name], scales)
+        return scales[name]
+
+    def replay(self, environment: str, folder: Path) -> Path:
+        """Return the folder with the whole replay of an online learner in an environment, collected where it lacks."""
+        from dr3_ray.evaluation.collect import collect
+
+        if not (folder / "manifest.json").exists():
+            print(f"collecting {self.collected:,} steps of {environment} to {folder}", flush=True)
+            from dataclasses import replace
+            from dr3_ray.evaluation.collect import RECIPES
+
+            RECIPES[environment] = replace(RECIPES["embedded:breakout-replay"], keep=1.0)
+            collect(environment, folder, steps=self.collected)
+        return folder
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a study has measured: a row for each run and evaluation, and what it was measured with."""
+
+    histories: pd.DataFrame
+    about: dict[str, Any]
+
+    @classmethod
+    def of(cls, scale: str, runs: Sequence[Path], subsets: Mapping[str, str], facets: Sequence[str]) -> "Published":
+        """Read finished runs of a scale. `subsets` names how the addresses of data sets end, `facets` are axes to keep.
+
+        Raises:
+            UserError: members are missing: a study is published whole.
+        """
+        from dr3_ray.data import load_dataset
+        from dr3_ray.data.pairs import share_of_pairs
+        from dr3_ray.report.reader import read_tables
+
+        frames, data = [], {}
+        columns = ("time_s", *facets, *COLUMNS)
+        for run in (read_tables(path, columns) for path in runs):
+            lost = run.members[~run.members["status"].isin(["finished", "diverged"])]
+            if len(lost):
+                raise UserError(
+                    f"{len(lost)} members of {run.path} are not finished: the same command goes on with them"
+                )
+            names = {source: _label(source, subsets) for source in run.members["dataset"].unique()}
+            frame = run.histories.assign(data=run.histories["dataset"].map(names))
+            frames.append(frame.reindex(columns=["member", "status", "step", "time_s", "algorithm", "data", "dr3_coeff",
+                                                 "seed", *facets, *COLUMNS]))  # fmt: skip
+            for source, name in names.items():
+                if name not in data:
+                    opened = load_dataset(source)
+                    data[name] = [len(opened), share_of_pairs(opened), opened.fingerprint[:16]]
+        histories = pd.concat(frames, ignore_index=True)
+        about = {"scale": scale, "data": data, "versions": read_tables(runs[0]).info["versions"], "machine": _machine()}
+        return cls(histories, about)
+
+    @classmethod
+    def read(cls, path: Path) -> "Published":
+        """Read what `write` wrote."""
+        table = pq.read_table(path)
+        return cls(table.to_pandas(), json.loads(table.schema.metadata[b"study"]))
+
+    def write(self, path: Path) -> None:
+        """Write all of it as one Parquet file, measurements in float32."""
+        table = pa.Table.from_pandas(self.histories, preserve_index=False)
+        for place, field in enumerate(table.schema):
+            if field.type == pa.float64() and field.name != "dr3_coeff":
+                table = table.set_column(place, field.name, table.column(place).cast(pa.float32()))
+        table = table.replace_schema_metadata({"study": json.dumps(self.about, sort_keys=True)})
+        pq.write_table(table, path, compression="zstd", use_dictionary=True)
+
+    @property
+    def core_hours(self) -> float:
+        """Hours that the packs took, each on one core."""
+        ends = self.histories.groupby("member")["time_s"].max()
+        return float(ends.round(1).unique().sum()) / 3600
+
+
+def publish(
+    name: str,
+    found: Published,
+    page: Callable[[Published], str],
+    draw: Callable[[Published], Figure],
+    folder: Path,
+) -> str:
+    """Write NAME.md, NAME.svg and NAME.parquet to a folder, and return the page."""
+    from dr3_ray.report.figures import STYLE, mpl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    found.write(folder / f"{name}.parquet")
+    again = Published.read(folder / f"{name}.parquet")  # the numbers of the page are those of the file
+    with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
+        draw(again).savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    text = page(again)
+    (folder / f"{name}.md").write_text(text)
+    return text
+
+
+def made_with(name: str, found: Published) -> str:
+    """Say with what command, code, data and machine a study was run."""
+    versions = found.about["versions"]
+    code = f"code {versions.get('code', 'unknown')}, " if versions.get("code") else ""
+    data = "; ".join(f"{label}: {rows:,} rows, `{digest}`" for label, (rows, _, digest) in found.about["data"].items())
+    return (
+        f"`dr3-ray reproduce {name} --scale {found.about['scale']}`, with dr3-ray {versions['dr3-ray']} ({code}torch "
+        f"{versions['torch']}), {found.core_hours:.1f} hours of one core of {found.about['machine']}. Data: {data}."
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return markdown(header, rows)
+
+
+def _label(source: str, subsets: Mapping[str, str]) -> str:
+    """Return the name of the longest end that an address has."""
+    return max((name for name, end in subsets.items() if source.endswith(end)), key=lambda name: len(subsets[name]))
+
+
+def _machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or 'an unknown processor'}, shared with other work"
