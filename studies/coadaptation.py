@@ -1,10 +1,11 @@
-"""Does the dot product of the features keep growing when a' need not be in the data? (Kumar et al. 2022, section 3.1)
+"""Does the dot product of the features keep growing when a' need not be in the data?
 
     dr3-ray reproduce coadaptation --scale desk --out runs/coadaptation
 
-Learners of a Q-function on the replay of an online DQN on MinAtar's Breakout, which is collected first: regression to
-Monte-Carlo returns, offline SARSA, expected TD under a cloned behaviour policy, Q-learning, CQL and REM, all without
-DR3; and Q-learning with it. Everything below was fixed before the first run of its scale.
+The first experiment of the DR3 paper (Kumar et al. 2022, section 3.1), on a game that a desk can pay. Learners of a
+Q-function on the replay of an online DQN on MinAtar's Breakout, which is collected first: regression to Monte-Carlo
+returns, offline SARSA, expected TD under a cloned behaviour policy, Q-learning, CQL and REM, all without DR3; and
+Q-learning with it. Everything below was fixed before the first run of its scale.
 
 Data: 1% and 10% of the rows, drawn uniformly, and all rows, which are whole episodes. Settings: those of `SETTINGS`;
 targets are copied every 250 updates, and every 50 for what the claims compare. Seeds count from 0; seeds from 100 on
@@ -77,6 +78,7 @@ def plan(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where sweeps, data and results are.", **PATH)] = Path("runs/coadaptation"),
 ) -> PlannedSweeps:
+    """Plan the sweeps of a scale, after its data are there."""
     size = Scale.named(scale, SCALES)
     replay = size.replay("minatar:breakout", data or out / "data")
     shared = {
@@ -98,6 +100,7 @@ def plan(
 
 
 def answer(runs: list[Path], scale: str, out: Path) -> str:
+    """Write the page of these runs, and return its answer."""
     found = Published.of(scale, runs, SUBSETS, ["target_period"])
     text = publish("coadaptation", found, page, draw, out / "results")
     return f"{text.partition('![')[0].strip()}\n\nthe page: {out}/results/coadaptation.md"
@@ -155,8 +158,8 @@ Interquartile means over seeds; growth and change of mean Q are those since a th
 
 
 MEASURED = [
-    "learner", "data", "target period", "dot product, first", "at a third", "last", "growth", "change of mean Q", "mean Q",
-    "cosine", "effective rank", "diverged",
+    "learner", "data", "target period", "dot product, first", "at a third", "last", "growth", "change of mean Q",
+    "mean Q", "cosine", "effective rank", "diverged",
 ]  # fmt: skip
 
 
@@ -169,8 +172,8 @@ def _places(column: pd.Series) -> pd.Series:
 def _row(runs: pd.DataFrame) -> list[str]:
     """Return a line of `MEASURED` of the runs of one learner."""
     first = runs.iloc[0]
-    means = {name: iqm(runs[name].to_numpy(float)) for name in ("first", "third", "last", "growth", "q_change", "q_mean",
-                                                               "cosine", "effective_rank")}  # fmt: skip
+    numbers = ("first", "third", "last", "growth", "q_change", "q_mean", "cosine", "effective_rank")
+    means = {name: iqm(runs[name].to_numpy(float)) for name in numbers}
     return [
         first["learner"], first["data"], first["target_period"],
         *(f"{means[name]:.3g}" for name in ("first", "third", "last")),

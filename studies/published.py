@@ -54,6 +54,7 @@ class Scale:
         if not (folder / "manifest.json").exists():
             print(f"collecting {self.collected:,} steps of {environment} to {folder}", flush=True)
             from dataclasses import replace
+
             from dr3_ray.evaluation.collect import RECIPES
 
             RECIPES[environment] = replace(RECIPES["embedded:breakout-replay"], keep=1.0)

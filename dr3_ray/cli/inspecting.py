@@ -37,6 +37,10 @@ def show(source: str, as_json: bool) -> None:
         print(json.dumps(document, indent=1, allow_nan=False))
         return
     Console().print(_facts(dataset), _episodes(summary), *_actions(summary.actions), _columns(summary))
+    if (share := summary.pairs_in_data) is not None:
+        print(
+            f"{share:.0%} of the recorded (s\N{PRIME}, a\N{PRIME}) are rows (s, a) themselves: what SARSA backs up from"
+        )
 
 
 def show_all(folder: Path, as_json: bool) -> None:

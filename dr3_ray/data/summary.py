@@ -6,12 +6,14 @@ from pydantic import BaseModel, ConfigDict
 
 from dr3_ray.data.actions import to_env_actions
 from dr3_ray.data.number_types import Array
+from dr3_ray.data.pairs import share_of_pairs
 from dr3_ray.data.reader import Dataset
 from dr3_ray.data.schema import Statistic
 from dr3_ray.data.spaces import SpaceSpec, element_name, named_parts
 
 CHUNK = 2**24  # bytes of rows that are looked at together
 ELEMENTS = 512  # of observations or actions, up to which each one's range is told; of an image nobody wants to know
+PAIRS = 2**30  # bytes of observations, up to which next pairs are looked for among the rows: seconds
 BINS = 20
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 EDGE = 1e-3  # of the half width of its bounds, within which an action is at a bound
@@ -84,6 +86,8 @@ class Summary(_Said):
     actions: Coverage
     columns: dict[str, Statistic]
     elements: dict[str, Element]
+    pairs_in_data: float | None
+    """Share of recorded (s', a') that are rows; None where there are none, or where that would take long."""
 
 
 def summarize(dataset: Dataset) -> Summary:
@@ -110,7 +114,14 @@ def summarize(dataset: Dataset) -> Summary:
         actions=actions.coverage(),
         columns=dataset.statistics(),
         elements={name: element for column, seen in ranges.items() for name, element in seen.elements(column).items()},
+        pairs_in_data=_pairs(dataset),
     )
+
+
+def _pairs(dataset: Dataset) -> float | None:
+    size = sum(part.size * np.dtype(part.dtype).itemsize for part in dataset.observation_space.parts.values())
+    share = share_of_pairs(dataset) if size * len(dataset) <= PAIRS else np.nan
+    return None if np.isnan(share) else share
 
 
 class _Range:

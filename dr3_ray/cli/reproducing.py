@@ -1,0 +1,54 @@
+"""`dr3-ray reproduce`: the studies of the repository."""
+
+import ast
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import dr3_ray
+from dr3_ray.cli.paths import PATH
+from dr3_ray.errors import UserError, check_known
+
+FOLDER = "studies"
+BEGINNING = 'if __name__ == "__main__":'  # which what they share does not have
+
+
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="Of the study; without it, all are listed.")] = None,
+    scale: Annotated[str, typer.Option(help="How much of it: smoke (seconds), desk or full.")] = "desk",
+    out: Annotated[Path | None, typer.Option(help="Where to.", show_default="runs/NAME", **PATH)] = None,
+) -> None:
+    """Run a study of the repository, from its data to its page; the same command again goes on with what is missing.
+
+    Example: dr3-ray reproduce
+
+    Example: dr3-ray reproduce coadaptation --scale smoke --out runs/coadaptation
+    """
+    studies = _studies()
+    if name is None:
+        for each, path in studies.items():
+            document = ast.get_docstring(ast.parse(path.read_text())) or ""
+            print(f"{each}: {document.splitlines()[0]}")
+        return
+    check_known("study", [name], studies)
+    words = [str(studies[name]), "--scale", scale, "--out", str(out or Path("runs") / name)]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *words])
+
+
+def _studies() -> dict[str, Path]:
+    """Return the files of the studies by their names.
+
+    Raises:
+        UserError: the repository is not here.
+    """
+    for place in (Path.cwd(), Path(dr3_ray.__file__).parents[1]):
+        files = sorted((place / FOLDER).glob("*.py"))
+        if found := {path.stem: path for path in files if BEGINNING in path.read_text()}:
+            return found
+    raise UserError(
+        "studies are in the repository, and not in the installed package: run this in a checkout, where studies/ is"
+    )
