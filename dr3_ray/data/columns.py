@@ -1,7 +1,7 @@
 """The columns of a data set, and how they lie on disk."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,6 @@ EPISODE_SCHEMA = pa.schema(
 )
 
 
-def arrow_schema(columns: dict[str, Column]) -> pa.Schema:
-    """Return the schema of every shard."""
+def arrow_schema(columns: Mapping[str, Column]) -> pa.Schema:
+    """Return the schema of a file with these columns."""
     return pa.schema([pa.field(name, column.arrow_type, nullable=False) for name, column in columns.items()])

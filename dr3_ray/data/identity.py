@@ -33,7 +33,8 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
 
 def old_fingerprint(manifest: Mapping[str, Any]) -> str:
     """Return the identity by the rule of manifest format 1, which left out spaces, bounds and gamma."""
-    files = [*manifest["shards"], manifest["episodes"]]
+    files = [file for entry in manifest["shards"] for file in (entry, *entry.get("frames", ()))]
+    files.append(manifest["episodes"])
     identity = [[entry["sha256"] for entry in files], manifest["counts"]]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -61,7 +62,9 @@ def digest(value: Any) -> str:
 
 
 def _file(entry: Mapping[str, Any]) -> list[Any]:
-    return [entry["rows"], entry["bytes"], entry["sha256"]]
+    """Return what a file holds; of a shard with frames also those, and how observations are made of them."""
+    frames = [[each["part"], each["stack"], each["axis"], *_file(each)] for each in entry.get("frames", ())]
+    return [entry["rows"], entry["bytes"], entry["sha256"], *([frames] if frames else [])]
 
 
 def space(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dr3_ray.data.columns import Column
+from dr3_ray.data.frames import Framed
 
 # Row b holds the bits of byte b, lowest first, as Arrow packs them.
 _BITS = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")).float()
@@ -29,8 +30,10 @@ def as_tensor(array: pa.Array, column: Column, rows: int) -> Tensor:
         return torch.from_numpy(values)
 
 
-def select(column: Column, stored: Tensor, rows: Tensor) -> Tensor:
-    """Copy these rows as they lie on disk, flags as 0 or 1."""
+def select(column: Column, stored: Tensor | Framed, rows: Tensor) -> Tensor:
+    """Copy these rows as they lie on disk, flags as 0 or 1, observations as a column of them would."""
+    if isinstance(stored, Framed):
+        return stored.select(rows)
     if column.dtype != np.bool_ or column.packed:
         return stored.index_select(0, rows)
     return stored.index_select(0, rows >> 3) >> (rows & 7) & 1

@@ -16,7 +16,7 @@ from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.mixture_names import MixtureName
 from dr3_ray.data.n_step import Apart
 from dr3_ray.data.reader import Dataset, routed
-from dr3_ray.data.schema import Counts, FileEntry, Manifest, Provenance, Statistic
+from dr3_ray.data.schema import Counts, FileEntry, Manifest, Provenance, ShardEntry, Statistic, format_of
 from dr3_ray.data.selected import statistics_of
 from dr3_ray.data.spaces import SpaceSpec, with_tasks
 from dr3_ray.errors import UserError
@@ -28,7 +28,7 @@ OBSERVED = ("observations", "next_observations")
 class MixtureManifest(Manifest):
     """What a manifest would say of all rows; its environment is the target's, its files are those of all parts."""
 
-    shards: tuple[FileEntry, ...] = Field(min_length=1)
+    shards: tuple[ShardEntry, ...] = Field(min_length=1)
     parts: tuple[Manifest, ...]
     mixture: str
 
@@ -189,6 +189,7 @@ def _manifest(name: MixtureName, sources: Sequence[Dataset]) -> MixtureManifest:
         {field: getattr(target, field) for field in Manifest.model_fields}
         | {
             "name": dataset_label(str(name))[:500],
+            "format": format_of(file for each in given for file in each.shards),
             "gamma": sources[-1].gamma,
             "complete_episodes": all(each.complete_episodes for each in given),
             "counts": Counts(**counts),

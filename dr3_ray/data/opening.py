@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def opening_fault(
-    manifest: Manifest, episodes: Columns, shards: Sequence[Mapping[str, Tensor]], gather: Gather
+    manifest: Manifest, episodes: Columns, shards: Sequence[Mapping[str, Any]], gather: Gather
 ) -> str | None:
     """Return what is wrong with counts, episodes, their ends or discrete actions; None if nothing is.
 
@@ -54,7 +55,7 @@ def opening_fault(
     )
 
 
-def _miscounted(manifest: Manifest, episodes: int, shards: Sequence[Mapping[str, Tensor]]) -> str | None:
+def _miscounted(manifest: Manifest, episodes: int, shards: Sequence[Mapping[str, Any]]) -> str | None:
     def true(name: str) -> int:
         return sum(int(np.bitwise_count(shard[name].numpy()).sum()) for shard in shards)
 
@@ -97,7 +98,7 @@ def _out_of_order(manifest: Manifest, episodes: Columns, gather: Gather) -> str 
     return None
 
 
-def _no_choice(manifest: Manifest, shards: Sequence[Mapping[str, Tensor]]) -> str | None:
+def _no_choice(manifest: Manifest, shards: Sequence[Mapping[str, Any]]) -> str | None:
     """Look for discrete actions that would be indices out of bounds in a network."""
     choices = manifest.action_space.n
     for name in ("actions", "next_actions") if choices is not None else ():

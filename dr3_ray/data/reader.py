@@ -5,7 +5,7 @@ Nothing is copied on opening; processes on one machine share the pages. Only a g
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,22 @@ from torch import Tensor
 from dr3_ray.data.addresses import Address
 from dr3_ray.data.arrow import read_batch
 from dr3_ray.data.cache import cached, refuse_others
-from dr3_ray.data.columns import EPISODE_SCHEMA, Columns, arrow_schema, columns_of, parts_on_disk
+from dr3_ray.data.columns import (
+    EPISODE_SCHEMA,
+    Column,
+    Columns,
+    arrow_schema,
+    columns_of,
+    part_column,
+    parts_on_disk,
+)
 from dr3_ray.data.episodes import monte_carlo_returns
+from dr3_ray.data.frames import FRAMES, Framed, Stack, shard_layout
 from dr3_ray.data.mapped import as_tensor, decode, select
 from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.n_step import Apart
 from dr3_ray.data.opening import opening_fault, read_manifest
-from dr3_ray.data.schema import MANIFEST, FileEntry, Statistic, damaged
+from dr3_ray.data.schema import MANIFEST, FileEntry, ShardEntry, Statistic, damaged
 from dr3_ray.data.spaces import SpaceSpec, training_spaces
 from dr3_ray.data.subsets import Subset
 from dr3_ray.errors import UserError
@@ -231,10 +240,27 @@ class Dataset:
             raise damaged(self.path, f"{entry.file} has {batch.num_rows} rows, the manifest says {entry.rows}")
         return batch
 
-    def _open_shard(self, entry: FileEntry) -> dict[str, Tensor]:
-        batch = self._read_batch(entry, arrow_schema(self._layout))
+    def _open_shard(self, entry: ShardEntry) -> dict[str, Tensor | Framed]:
+        once = {frames.part: frames for frames in entry.frames or ()}
+        columns = self._open_file(entry, shard_layout(self._layout, once))
+        stored: dict[str, Tensor | Framed] = {**columns}
+        for part, frames in once.items():
+            stack = Stack(frames.stack, frames.axis)
+            column = self._layout.get(part_column("observations", part))
+            if column is None or not stack.fits(column):
+                raise damaged(self.path, f"{MANIFEST} has frames in {frames.file} that are not of its observations")
+            found = self._open_file(frames, {"frames": stack.frame(column)})["frames"]
+            for name, indices in FRAMES.items():
+                framed = Framed(column, stack, found, columns[part_column(indices, part)])
+                if framed.out_of_bounds():
+                    raise damaged(self.path, f"{entry.file} has rows whose frames are not in {frames.file}")
+                stored[part_column(name, part)] = framed
+        return stored
+
+    def _open_file(self, entry: FileEntry, layout: Mapping[str, Column]) -> dict[str, Tensor]:
+        batch = self._read_batch(entry, arrow_schema(layout))
         try:
-            return {name: as_tensor(batch.column(name), column, entry.rows) for name, column in self._layout.items()}
+            return {name: as_tensor(batch.column(name), column, entry.rows) for name, column in layout.items()}
         except ValueError:
             raise damaged(self.path, f"{entry.file} holds fewer values than rows") from None
 
@@ -246,7 +272,7 @@ class Dataset:
                 f"{self.path} is a subsample of its episodes, so its returns hold for gamma {self.manifest.gamma} "
                 f"only, not for {self.gamma}: use gamma {self.manifest.gamma}, or a complete data set"
             )
-        rewards = torch.cat([shard["rewards"] for shard in self._shards]).numpy()
+        rewards = self._select(torch.arange(len(self)), ["rewards"])["rewards"].numpy()
         episodes = np.split(rewards, self.episodes["offsets"][1:])
         returns = torch.from_numpy(np.concatenate([monte_carlo_returns(episode, self.gamma) for episode in episodes]))
         parts = torch.split(returns, [entry.rows for entry in self.manifest.shards])

@@ -1,23 +1,35 @@
 """What a data set is made of: the files, and the manifest that says what is in them.
 
 A data set is a directory: `manifest.json`, `shard-00000.arrow …` (Arrow IPC files, uncompressed, one record batch
-each, no nulls) and `episodes.arrow` (one row per episode). Rows are transitions, in the order of their episodes.
+each, no nulls) and `episodes.arrow` (one row per episode). Rows are transitions, in the order of their episodes. Beside
+a shard lie the frames of its observations (see `dr3_ray.data.frames`), `shard-00000-frames-0.arrow` for one part of
+them, where that is smaller than two columns.
 """
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from dr3_ray.data import identity
 from dr3_ray.data.spaces import Frozen, SpaceSpec, first_wrong
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.stores import safe_name
 
-FORMAT: Literal[2] = 2  # of the manifests that are written
-FORMATS = (1, 2)  # of those that are read
+FORMAT: Literal[2] = 2  # of the manifests that are written where every observation stands in two columns
+FRAMES: Literal[3] = 3  # where a shard has frames, which versions before do not know
+FORMATS = (1, 2, 3)  # of those that are read
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 8 * 2**20  # the largest manifest that is written or read
 SHARDS = 10_000  # the most shards of a data set
@@ -39,6 +51,34 @@ class FileEntry(Frozen):
     rows: Some
     bytes: Some
     sha256: Sha256
+
+
+class FramesEntry(FileEntry):
+    """The frames of a part of a shard's observations; `rows` are frames.
+
+    An observation is `stack` of them in a row, along `axis` of its shape.
+    """
+
+    part: str = ""
+    stack: Some = 1
+    axis: Amount = 0
+
+
+class ShardEntry(FileEntry):
+    """The rows of a shard, and the frames of those parts of its observations that are stored once."""
+
+    frames: Annotated[tuple[FramesEntry, ...], Field(min_length=1)] | None = None
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file of the shard."""
+        return (self, *(self.frames or ()))
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what older versions do not know where it says nothing."""
+        said: dict[str, Any] = handler(self)
+        return {name: value for name, value in said.items() if name != "frames" or value is not None}
 
 
 class Counts(Frozen):
@@ -85,7 +125,7 @@ class Manifest(Frozen):
     whose returns cannot be computed again. `environment` names what to roll out in: "minatar:NAME", "gymnasium:ID".
     """
 
-    format: Literal[1, 2] = FORMAT
+    format: Literal[1, 2, 3] = FORMAT
     name: Line
     gamma: float = Field(ge=0, le=1)
     complete_episodes: bool
@@ -93,7 +133,7 @@ class Manifest(Frozen):
     action_space: SpaceSpec
     environment: str | None = None
     counts: Counts
-    shards: tuple[FileEntry, ...] = Field(min_length=1, max_length=SHARDS)
+    shards: tuple[ShardEntry, ...] = Field(min_length=1, max_length=SHARDS)
     episodes: FileEntry
     statistics: dict[str, Statistic]
     provenance: Provenance
@@ -106,12 +146,14 @@ class Manifest(Frozen):
             raise ValueError("a file is named twice")
         if self.format == 1 and self.digests is not None:
             raise ValueError("format 1 has no digests")
+        if self.format != FRAMES and any(shard.frames for shard in self.shards):
+            raise ValueError(f"format {self.format} has no frames")
         return self
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
         """Every file of the data set but this one."""
-        return (*self.shards, self.episodes)
+        return (*(file for shard in self.shards for file in shard.files), self.episodes)
 
     @property
     def fingerprint(self) -> str:
@@ -145,9 +187,9 @@ class Manifest(Frozen):
         return None
 
     def sealed(self) -> Self:
-        """Return this manifest in today's format, with the digests of its content."""
+        """Return this manifest in the format that its files need, with the digests of its content."""
         digests = Digests(identity=self.fingerprint, manifest=self.digest)
-        return self.model_copy(update={"format": FORMAT, "digests": digests})
+        return self.model_copy(update={"format": format_of(self.shards), "digests": digests})
 
     def text(self) -> str:
         """Return the content of `manifest.json`."""
@@ -212,8 +254,13 @@ def strict_json(content: bytes) -> Any:
     return json.loads(content, object_pairs_hook=unique, parse_constant=refuse)
 
 
+def format_of(shards: Iterable[ShardEntry]) -> Literal[2, 3]:
+    """Return the format of a manifest of these shards: the oldest that can say all of it."""
+    return FRAMES if any(shard.frames for shard in shards) else FORMAT
+
+
 def _either(numbers: tuple[int, ...]) -> str:
-    return " or ".join(map(str, numbers))
+    return f"{', '.join(map(str, numbers[:-1]))} or {numbers[-1]}"
 
 
 def damaged(where: str | os.PathLike[str], what: str) -> UserError:

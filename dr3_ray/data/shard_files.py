@@ -8,31 +8,54 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dr3_ray.data.columns import Column, Columns, arrow_schema, columns_of
+from dr3_ray.data.columns import Column, Columns, arrow_schema, columns_of, part_column
 from dr3_ray.data.episodes import checked
+from dr3_ray.data.frames import FRAMES, SMALLEST, FrameBuffer, Stack, shard_layout
 from dr3_ray.data.number_types import Array
-from dr3_ray.data.schema import SHARDS, FileEntry
+from dr3_ray.data.schema import SHARDS, FileEntry, FramesEntry, ShardEntry
 from dr3_ray.data.spaces import SpaceSpec
 from dr3_ray.data.tally import Tally
 from dr3_ray.errors import UserError
 
 SHARD_BYTES = 256 * 2**20  # the memory of who writes: one shard
+AT_ONCE = 2**24  # bytes of observations that are compared together
 
 
-def rows_of(shard_bytes: int, observation_space: SpaceSpec, action_space: SpaceSpec) -> int:
+def rows_of(
+    shard_bytes: int,
+    observation_space: SpaceSpec,
+    action_space: SpaceSpec,
+    stack: Stack | None = None,
+    once: bool = True,
+) -> int:
     """Return how many rows a shard of so many bytes has."""
-    return max(1, shard_bytes // row_bytes(observation_space, action_space))
+    return max(1, shard_bytes // row_bytes(observation_space, action_space, stack, once))
 
 
-def row_bytes(observation_space: SpaceSpec, action_space: SpaceSpec) -> int:
-    """Return the bytes of a row on disk."""
-    return sum(column.row_bytes for column in columns_of(observation_space, action_space).values())
+def row_bytes(
+    observation_space: SpaceSpec, action_space: SpaceSpec, stack: Stack | None = None, once: bool = True
+) -> int:
+    """Return the bytes of a row on disk, of a long episode whose observations are stacked so.
+
+    Without `once`, every observation has two columns.
+    """
+    layout = columns_of(observation_space, action_space)
+    parts = once_in(layout) if once else {}
+    frames = [(stack if stack and stack.fits(column) else Stack()).frame(column).row_bytes for column in parts.values()]
+    return sum(frames) + sum(column.row_bytes for column in shard_layout(layout, parts).values())
+
+
+def once_in(layout: dict[str, Column]) -> dict[str, Column]:
+    """Return the parts of the observations that may be stored once: all but those that are tiny."""
+    parts = {name.partition("/")[2]: column for name, column in layout.items() if name.partition("/")[0] in FRAMES}
+    return {part: column for part, column in parts.items() if column.row_bytes >= SMALLEST}
 
 
 class ShardFiles:
     """Consecutive episodes on their way into files of a folder, and a tally of them.
 
-    The files are called `name` with a number, from 0. Memory holds one shard.
+    The files are called `name` with a number, from 0. Memory holds one shard. In each shard, a part of the observations
+    is stored once where that takes at least a quarter less than two columns.
     """
 
     def __init__(
@@ -43,8 +66,11 @@ class ShardFiles:
         action_space: SpaceSpec,
         gamma: float,
         rows_per_shard: int,
+        stack: Stack | None = None,
+        once: bool = True,
     ) -> None:
-        self.entries: list[FileEntry] = []
+        """With `stack`, it is known how observations are stacked. Without `once`, they have two columns."""
+        self.entries: list[ShardEntry] = []
         self.tally = Tally(observation_space, action_space)
         self._folder, self._name, self._rows_per_shard = folder, name, rows_per_shard
         self._action_space, self._gamma = action_space, gamma
@@ -55,10 +81,24 @@ class ShardFiles:
             if column.dtype == np.float32 and name.startswith(("observations", "next_observations", "rewards"))
         ]
         self._fill = 0
+        parts = once_in(self._layout) if once else {}
+        size = sum(column.row_bytes for column in parts.values())
+        self._at_once = max(1, AT_ONCE // max(1, size))
+        self._frames = {
+            part: FrameBuffer(
+                column,
+                rows_per_shard,
+                SHARD_BYTES * column.row_bytes // size,
+                stack if stack and stack.fits(column) else None,
+            )
+            for part, column in parts.items()
+        }
         # Reserved, not yet touched: memory is used as the rows come in.
+        apart = {part_column(name, part) for part in parts for name in FRAMES}
         self._buffers = {
             name: np.empty((rows_per_shard, *column.row_shape), np.uint8 if column.packed else column.dtype)
             for name, column in self._layout.items()
+            if name not in apart
         }
 
     def write(self, columns: Columns, keep: Array | None = None) -> None:
@@ -82,12 +122,25 @@ class ShardFiles:
         start = 0
         while start < rows:
             count = min(rows - start, self._rows_per_shard - self._fill)
-            for name, values in stored.items():
-                self._buffers[name][self._fill : self._fill + count] = values[start : start + count]
+            count = self._fitting(stored, start, count)
+            for buffer in self._frames.values():
+                buffer.add(count)
+            for name, values in self._buffers.items():
+                values[self._fill : self._fill + count] = stored[name][start : start + count]
             start += count
             self._fill += count
-            if self._fill == self._rows_per_shard:
+            if self._fill == self._rows_per_shard or not count:
                 self.flush()
+
+    def _fitting(self, stored: Columns, start: int, count: int) -> int:
+        """Return how many of these rows fit into the shard with their frames."""
+        count = min(count, self._at_once)
+        for part, buffer in self._frames.items():
+            if not count:
+                break
+            now, following = (stored[part_column(name, part)][start : start + count] for name in FRAMES)
+            count = min(count, buffer.fitting(now, following))
+        return count
 
     def flush(self) -> None:
         """Write the rows that are still in memory."""
@@ -95,10 +148,34 @@ class ShardFiles:
             return
         if len(self.entries) == SHARDS:
             raise UserError(f"these are more than {SHARDS:,} shards: raise rows_per_shard")
-        arrays = [_to_arrow(column, self._buffers[name][: self._fill]) for name, column in self._layout.items()]
-        batch = pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(self._layout))
-        self.entries.append(write_batch(self._folder / f"{self._name}{len(self.entries):05d}.arrow", batch))
+        path = self._folder / f"{self._name}{len(self.entries):05d}.arrow"
+        once = {part: buffer for part, buffer in self._frames.items() if buffer.saves}
+        rows = {name: values[: self._fill] for name, values in self._buffers.items()}
+        for part, buffer in self._frames.items():
+            names = FRAMES.values() if part in once else FRAMES
+            columns = buffer.starts() if part in once else buffer.columns()
+            rows |= {part_column(name, part): column for name, column in zip(names, columns, strict=True)}
+        layout = shard_layout(self._layout, once)
+        entry = write_batch(path, _to_batch(layout, rows))
+        frames = []
+        for number, (part, buffer) in enumerate(once.items()):
+            batch = _to_batch({"frames": buffer.frame}, {"frames": buffer.frames})
+            file = write_batch(frames_path(path, number), batch)
+            frames.append(FramesEntry(**vars(file), part=part, stack=buffer.stack.frames, axis=buffer.stack.axis))
+        self.entries.append(ShardEntry(**vars(entry), frames=tuple(frames) or None))
         self._fill = 0
+        for buffer in self._frames.values():
+            buffer.clear()
+
+
+def frames_path(shard: Path, number: int) -> Path:
+    """Return where the frames of a shard lie, the file of this number."""
+    return shard.with_name(f"{shard.stem}-frames-{number}.arrow")
+
+
+def _to_batch(layout: dict[str, Column], columns: Columns) -> pa.RecordBatch:
+    arrays = [_to_arrow(column, columns[name]) for name, column in layout.items()]
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(layout))
 
 
 def write_batch(path: Path, batch: pa.RecordBatch) -> FileEntry:

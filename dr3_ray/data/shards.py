@@ -14,7 +14,17 @@ from pydantic import TypeAdapter, ValidationError
 from dr3_ray.data.actions import check_actions
 from dr3_ray.data.columns import EPISODE_SCHEMA, Columns
 from dr3_ray.data.number_types import Array
-from dr3_ray.data.schema import EPISODES, MANIFEST, MANIFEST_BYTES, SHARDS, FileEntry, Line, Manifest, Provenance
+from dr3_ray.data.schema import (
+    EPISODES,
+    MANIFEST,
+    MANIFEST_BYTES,
+    SHARDS,
+    Line,
+    Manifest,
+    Provenance,
+    ShardEntry,
+    format_of,
+)
 from dr3_ray.data.shard_files import SHARD_BYTES, ShardFiles, row_bytes, rows_of, write_batch
 from dr3_ray.data.spaces import Frozen, SpaceSpec
 from dr3_ray.data.tally import Tally
@@ -51,8 +61,9 @@ class ShardWriter:
         environment: str | None = None,
         rows_per_shard: int | None = None,
         expected_rows: int = 0,
+        once: bool = True,
     ) -> None:
-        """With `expected_rows`, the room is looked at before."""
+        """With `expected_rows`, the room is looked at before. Without `once`, older versions can read the data set."""
         self._about = described(
             observation_space=observation_space,
             action_space=action_space,
@@ -62,14 +73,16 @@ class ShardWriter:
             environment=environment,
         )
         self._spaces = observation_space, self._about["action_space"]
-        check_target(path, expected_rows * row_bytes(*self._spaces))
-        self._target = Target(path)
-        self._rows_per_shard = rows_per_shard or rows_of(SHARD_BYTES, *self._spaces)
+        check_target(path, expected_rows * row_bytes(*self._spaces, once=once))
+        self._target, self._once = Target(path), once
+        self._rows_per_shard = rows_per_shard or rows_of(SHARD_BYTES, *self._spaces, once=once)
 
     def __enter__(self) -> Self:
         self._target.open()
         gamma = self._about["gamma"]
-        self._files = ShardFiles(self._target.partial, "shard-", *self._spaces, gamma, self._rows_per_shard)
+        self._files = ShardFiles(
+            self._target.partial, "shard-", *self._spaces, gamma, self._rows_per_shard, once=self._once
+        )
         return self
 
     def write(self, columns: Columns, keep: Array | None = None) -> None:
@@ -130,7 +143,7 @@ def finish(
     folder: Path,
     about: Mapping[str, Any],
     tally: Tally,
-    shards: Sequence[FileEntry],
+    shards: Sequence[ShardEntry],
     notes: Sequence[str] = (),
     strict: bool = False,
 ) -> tuple[Manifest, list[str]]:
@@ -163,13 +176,17 @@ def finish(
     episodes = [pa.array(values) for values in tally.episodes().values()]
     manifest = Manifest(
         **{**about, "provenance": given.model_copy(update={"details": given.details | rounded, "notes": said})},
+        format=format_of(shards),
         complete_episodes=tally.complete,
         counts=tally.counts(),
         shards=tuple(shards),
         episodes=write_batch(folder / EPISODES, pa.RecordBatch.from_arrays(episodes, schema=EPISODE_SCHEMA)),
         statistics=tally.statistics(),
     ).sealed()
-    replace_file(folder / MANIFEST, manifest.text().encode())
+    content = manifest.text().encode()
+    if len(content) > MANIFEST_BYTES:
+        raise UserError(f"these are too many files for a manifest of {MANIFEST_BYTES >> 20} MiB: raise rows_per_shard")
+    replace_file(folder / MANIFEST, content)
     return manifest, lost
 
 

@@ -9,6 +9,7 @@ of zeros before each episode, which are no steps of it: they are left out.
 import gzip
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, cast
@@ -16,6 +17,7 @@ from typing import IO, cast
 import numpy as np
 
 from dr3_ray.data.checks import Findings
+from dr3_ray.data.frames import Stack
 from dr3_ray.data.importers.files import existing
 from dr3_ray.data.importers.npz import Mapped, copied
 from dr3_ray.data.importers.rows import Batch
@@ -60,9 +62,10 @@ def dqn_replay_source(path: str, options: Options) -> Source:
                 episode += 1
 
     theirs = {ours: [f"$store$_{name}"] for ours, name in COLUMNS.items()}
-    return table_source(
+    source = table_source(
         BatchTable(read, theirs), options, name=folder.name, provenance=Provenance(source=f"dqn-replay:{path}")
     )
+    return replace(source, stack=Stack(STACK, axis=2))
 
 
 def _checkpoint(folder: Path, number: int) -> tuple[dict[str, Mapped], int]:

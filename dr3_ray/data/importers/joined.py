@@ -52,6 +52,7 @@ def joined(sources: Sequence[Source]) -> Source:
         usual=reduce(frozenset.intersection, (source.usual for source in sources)),
         parts=parts if all(source.parts for source in sources) else None,
         files=tuple(file for source in sources for file in source.files),
+        stack=first.stack if all(source.stack == first.stack for source in sources) else None,
     )
 
 

@@ -29,7 +29,8 @@ class Journal:
         if isinstance(head, dict) and head.get("about") == states.load(states.dump(about)):
             self.once = head["once"]
             self.parts = {line["part"]: line["state"] for line in lines if self._has(line["state"]["files"])}
-        known = {JOURNAL, *(file["file"] for state in self.parts.values() for file in state["files"])}
+        shards = [shard for state in self.parts.values() for shard in state["files"]]
+        known = {JOURNAL, *(file["file"] for file in _files(shards))}
         for path in folder.iterdir():
             if path.name not in known or (path.name == JOURNAL and not self.parts):
                 path.unlink()
@@ -63,11 +64,16 @@ class Journal:
                 continue
         return lines
 
-    def _has(self, files: Iterable[dict[str, Any]]) -> bool:
+    def _has(self, shards: Iterable[dict[str, Any]]) -> bool:
         try:
-            return all((self._folder / file["file"]).stat().st_size == file["bytes"] for file in files)
+            return all((self._folder / file["file"]).stat().st_size == file["bytes"] for file in _files(shards))
         except OSError:
             return False
+
+
+def _files(shards: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the files of shards, those of their frames too."""
+    return [file for shard in shards for file in (shard, *shard.get("frames", ()))]
 
 
 def identity_of(files: Iterable[Path], apart: Iterable[Path]) -> str:

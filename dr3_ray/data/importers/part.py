@@ -17,6 +17,7 @@ from dr3_ray.data.actions import from_env_actions, to_env_actions
 from dr3_ray.data.checks import Findings
 from dr3_ray.data.columns import Columns
 from dr3_ray.data.episodes import episode_columns
+from dr3_ray.data.frames import Stack
 from dr3_ray.data.importers.observations import observations_of
 from dr3_ray.data.importers.reading import items_of, reading
 from dr3_ray.data.importers.source import Episode, Read, Source
@@ -40,6 +41,7 @@ class Plan:
     clip_actions: bool
     flatten: bool
     rows_per_shard: int
+    stack: Stack | None = None
 
 
 class Moved:
@@ -115,7 +117,7 @@ def write_part(
     with reading("the source"):
         _, convert, _ = observations_of(source.observation_space, plan.flatten)
     spaces = plan.observation_space, plan.action_space
-    files = ShardFiles(plan.folder, f"part-{number:05d}-", *spaces, plan.gamma, plan.rows_per_shard)
+    files = ShardFiles(plan.folder, f"part-{number:05d}-", *spaces, plan.gamma, plan.rows_per_shard, plan.stack)
     moved, space = Moved(), plan.action_space
     for episode in items_of(episodes, source.name):
         try:

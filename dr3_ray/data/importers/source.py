@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dr3_ray.data.checks import Findings
+from dr3_ray.data.frames import Stack
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.schema import Provenance
 
@@ -49,7 +50,8 @@ class Source:
     `parts` says in which pieces of about so many rows each, one reader for each, the same episodes can be read in any
     order, also by another process that opened the same source; what is found on the way is counted. Each piece counts
     its episodes from 0, unless they are `numbered` by the source. Without `parts` there is one order.
-    `files` are those of this machine that the source lies in.
+    `files` are those of this machine that the source lies in. `stack` says how observations are stacked of frames, if
+    the source knows; else the first rows of each shard tell.
     """
 
     name: str
@@ -64,3 +66,4 @@ class Source:
     parts: Callable[[int, Findings], Sequence[Read]] | None = None
     numbered: bool = False
     files: tuple[Path, ...] = ()
+    stack: Stack | None = None

@@ -13,8 +13,8 @@ from dr3_ray.data.importers.part import Moved, Plan, State, runs_of, write_part,
 from dr3_ray.data.importers.reading import items_of
 from dr3_ray.data.importers.source import Source
 from dr3_ray.data.number_types import Array
-from dr3_ray.data.schema import FileEntry
-from dr3_ray.data.shard_files import number_anew
+from dr3_ray.data.schema import ShardEntry
+from dr3_ray.data.shard_files import frames_path, number_anew
 from dr3_ray.data.tally import Tally
 from dr3_ray.errors import UserError
 
@@ -26,7 +26,7 @@ class Whole:
         self.tally = Tally(plan.observation_space, plan.action_space)
         self.findings, self.moved = Findings(source.usual), Moved()
         self._plan, self._counts_anew = plan, source.parts is not None and not source.numbered
-        self._files: list[tuple[FileEntry, Array | None]] = []  # with the numbers of the rows' episodes, if others
+        self._files: list[tuple[ShardEntry, Array | None]] = []  # with the numbers of the rows' episodes, if others
 
     @property
     def first(self) -> int:
@@ -36,7 +36,7 @@ class Whole:
     def add(self, state: State) -> None:
         """Add the part that follows."""
         shift = self.first - state["first"]
-        entries = [FileEntry(**file) for file in state["files"]]
+        entries = [ShardEntry(**file) for file in state["files"]]
         episodes = state["tally"]["episodes"]
         numbers = np.repeat(
             np.array([number + shift for number, *_ in episodes], np.int32), [rows for _, _, rows, *_ in episodes]
@@ -48,18 +48,22 @@ class Whole:
         self.findings.merge(state["findings"], shift)
         self.moved.merge(*state["moved"])
 
-    def named(self) -> list[FileEntry]:
+    def named(self) -> list[ShardEntry]:
         """Give the files their names in the data set, and the episodes in them their numbers."""
 
-        def name(place: int) -> FileEntry:
-            """Give one file its name."""
+        def name(place: int) -> ShardEntry:
+            """Give one shard's files their names."""
             entry, numbers = self._files[place]
             path = self._plan.folder / entry.file
             if numbers is not None:
-                entry = number_anew(path, numbers)
+                entry = entry.model_copy(update=vars(number_anew(path, numbers)))
             final = path.with_name(f"shard-{place:05d}.arrow")
             path.rename(final)
-            return entry.model_copy(update={"file": final.name})
+            frames = []
+            for number, each in enumerate(entry.frames or ()):
+                frames.append(each.model_copy(update={"file": frames_path(final, number).name}))
+                (path.parent / each.file).rename(path.parent / frames[-1].file)
+            return entry.model_copy(update={"file": final.name, "frames": tuple(frames) or None})
 
         with ThreadPoolExecutor() as pool:  # most of it is hashing, which needs no lock of Python
             return list(pool.map(name, range(len(self._files))))

@@ -144,11 +144,11 @@ def _write(
         before = identity_of(source.files, (target.path, target.partial))
         about = _about(source, wanted)
     spaces = about["observation_space"], about["action_space"]
-    rows = rows_per_shard or rows_of(SHARD_BYTES, *spaces)
-    plan = Plan(target.partial, *spaces, wanted["gamma"], wanted["clip_actions"], wanted["flatten"], rows)
+    rows = rows_per_shard or rows_of(SHARD_BYTES, *spaces, source.stack)
+    plan = Plan(target.partial, *spaces, wanted["gamma"], wanted["clip_actions"], wanted["flatten"], rows, source.stack)
     journal = Journal(target.partial, {"files": before}, {"command": wanted["command"], "created": now()})
     left = max(0, source.rows - journal.rows)
-    check_target(target.path, left * row_bytes(*spaces), target.partial.name)
+    check_target(target.path, left * row_bytes(*spaces, source.stack), target.partial.name)
     whole = write_parts(opened, source, plan, journal, workers, progress(source.rows) if progress else lambda _: None)
     with reading("the source"):
         if identity_of(source.files, (target.path, target.partial)) != before:
