@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dr3_ray.data import Manifest, Provenance, SpaceSpec, load_dataset, verify
 from dr3_ray.data.cache import CACHE, contents
 from dr3_ray.data.identity import DESCRIPTION
-from dr3_ray.data.schema import Counts, FileEntry, Statistic
+from dr3_ray.data.schema import Counts, FileEntry, FramesEntry, ShardEntry, Statistic, format_of
 from dr3_ray.data.verification import seal
 from dr3_ray.errors import UserError
 
@@ -43,9 +43,15 @@ discretes = st.builds(SpaceSpec.discrete, amounts, st.integers(-5, 5))
 
 
 @st.composite
-def manifests(draw):
-    def entry(name):
-        return FileEntry(file=f"{name}.arrow", rows=draw(amounts), bytes=draw(amounts), sha256=draw(sha256))
+def manifests(draw, once=st.booleans()):  # noqa: B008  # a strategy
+    def entry(name, of=FileEntry, **more):
+        return of(file=f"{name}.arrow", rows=draw(amounts), bytes=draw(amounts), sha256=draw(sha256), **more)
+
+    def shard(number):
+        frames = entry(f"frames-{number}", FramesEntry, part=draw(words), stack=draw(amounts)) if draw(once) else None
+        return entry(f"shard-{number}", ShardEntry, frames=frames and (frames,))
+
+    shards = tuple(shard(number) for number in range(draw(st.integers(1, 3))))
 
     return Manifest(
         name=draw(words),
@@ -55,7 +61,8 @@ def manifests(draw):
         action_space=draw(boxes() | discretes),
         environment=draw(st.none() | words),
         counts=Counts(rows=draw(amounts), episodes=draw(amounts), terminateds=draw(amounts), truncateds=draw(amounts)),
-        shards=tuple(entry(f"shard-{number}") for number in range(draw(st.integers(1, 3)))),
+        format=format_of(shards),
+        shards=shards,
         episodes=entry("episodes"),
         statistics={"rewards": Statistic(min=0, max=1, mean=0.5, std=draw(st.floats(0, 1)))},
         provenance=Provenance(source=draw(words), notes=tuple(draw(st.lists(words, max_size=2)))),
@@ -127,6 +134,11 @@ def test_how_a_manifest_is_written_down_is_no_part_of_it(manifest, random):
         again = Manifest.parse(text.encode(), "there")
         assert (again.fingerprint, again.digest, again.note) == (manifest.fingerprint, manifest.digest, None)
     del document["digests"]
+    if manifest.format == 3:
+        with pytest.raises(UserError, match="has no frames"):
+            Manifest.parse(json.dumps(document | {"format": 1}).encode(), "there")
+        return
+    assert "frames" not in manifest.text()  # so that older versions read it
     old = Manifest.parse(json.dumps(document | {"format": 1}).encode(), "there")
     assert old.fingerprint == manifest.fingerprint == old.sealed().fingerprint and "format 1" in old.note
 

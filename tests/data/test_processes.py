@@ -138,8 +138,8 @@ def test_processes_share_the_pages_of_a_data_set(python, make_dataset):
 def test_writing_needs_the_memory_of_one_shard(python, tmp_path):
     measure = WRITE + "import resource\nprint('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)\n"
     peaks = []
-    for episodes in (100, 400):  # of 0.4 MB each, in shards of 4 MB
-        output, _ = python(measure, tmp_path / str(episodes), episodes, 1000, 50, 10_000).communicate()
+    for episodes in (100, 400):  # of 0.4 MB each, in shards of 4 MB, observations once
+        output, _ = python(measure, tmp_path / str(episodes), episodes, 1000, 100, 10_000).communicate()
         peaks.append(int(output.split("peak ")[1]) / 1024)
     written = sum(entry.bytes for entry in load_dataset(tmp_path / "400/0").manifest.shards) / 2**20
     assert written > 150 and peaks[1] - peaks[0] < 15, (written, peaks)

@@ -32,7 +32,8 @@ def write(path, batch, **options):
 def reseal(path, change=lambda manifest: None):
     """A manifest whose digests, sizes and counts are right for the files, whatever they hold."""
     manifest = json.loads((path / "manifest.json").read_text())
-    for entry in (*manifest["shards"], manifest["episodes"]):
+    frames = [frames for entry in manifest["shards"] for frames in entry.get("frames", ())]
+    for entry in (*manifest["shards"], *frames, manifest["episodes"]):
         content = (path / entry["file"]).read_bytes()
         entry |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     for name in ("terminateds", "truncateds"):

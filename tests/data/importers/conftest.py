@@ -46,13 +46,15 @@ def assert_episodes():
 def make_rows():
     """Random rows of episodes: a dict of arrays, and the episodes with their final observations."""
 
-    def make(lengths=(3, 1, 5), actions="box", seed=0):
+    def make(lengths=(3, 1, 5), actions="box", seed=0, width=3):
         rng = np.random.default_rng(seed)
         episodes = []
         for number, steps in enumerate(lengths):
             act = rng.uniform(-1, 1, (steps, 2)) if actions == "box" else rng.integers(0, 3, steps)
             terminated = number % 2 == 0
-            episodes.append((rng.normal(size=(steps + 1, 3)), act, rng.normal(size=steps), terminated, not terminated))
+            episodes.append(
+                (rng.normal(size=(steps + 1, width)), act, rng.normal(size=steps), terminated, not terminated)
+            )
         last = np.concatenate([np.arange(len(each[2])) == len(each[2]) - 1 for each in episodes])
         terminated = np.repeat([each[3] for each in episodes], lengths)
         rows = {
@@ -84,7 +86,7 @@ def write_minari(name, episodes, high=1.0, **about):
     minari.create_dataset_from_buffers(
         name,
         buffers,
-        observation_space=gym.spaces.Box(-np.inf, np.inf, (3,), np.float64),
+        observation_space=gym.spaces.Box(-np.inf, np.inf, episodes[0][0].shape[1:], np.float64),
         action_space=gym.spaces.Box(-1, high, (2,), np.float64),
         **about,
     )

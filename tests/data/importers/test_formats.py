@@ -284,7 +284,8 @@ def test_dqn_replay(tmp_path, assert_episodes, added):
         expected.append((np.array([*stacks, stacks[-1]]), arrays["action"][rows], arrays["reward"][rows], True, False))
     assert find(str(tmp_path))[0] == "dqn-replay"
     assert set(write(tmp_path, tmp_path / "out")) == {"no-end", "one-step", "terminal-observation"}
-    assert_episodes(tmp_path / "out", expected)
+    (shard,) = assert_episodes(tmp_path / "out", expected).manifest.shards
+    assert [(frames.stack, frames.axis) for frames in shard.frames] == [(4, 2)]
     (tmp_path / "$store$_reward_ckpt.0.gz").write_bytes(gzip.compress(b"nothing"))
     assert "is not a readable log" in refused(f"dqn-replay:{tmp_path}", tmp_path)
 
