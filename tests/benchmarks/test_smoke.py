@@ -17,6 +17,7 @@ SCRIPTS = {
     "pack.py": ["--cases", "dqn"],
     "memory.py": ["--cases", "dqn"],
     "startup.py": [],
+    "data.py": ["--turns", "1"],
 }
 
 
@@ -54,6 +55,16 @@ def test_memory_is_of_runs_of_packs_and_of_trials_on_one_data_set(tmp_path):
     for memory in found["dqn"].values():
         assert memory["peak"] >= 0.9 * memory["rss"] and memory["rss"] >= memory["pss"] >= memory["private"] > 0.0
     assert [len(found[f"atari, {n} trials"]) for n in (1, 2)] == [1, 2]
+
+
+def test_data_compares_ways_of_reading_in_memory_size_and_time(tmp_path):
+    found = figures_of("data.py", tmp_path)
+    for each in found["gather"].values():
+        assert set(each["rates"]) == {"ours, once", "ours, twice", "numpy"}
+        assert min(map(min, each["rates"].values())) > 0
+        assert each["bytes"]["ours, once"] < each["bytes"]["ours, twice"]
+    assert set(found["import"]) == {"gzip", "plain"} and found["open"]["seconds"][0] > 0
+    assert 0 < found["share"]["pss_mib"] < 3 * found["share"]["mib"]
 
 
 def test_startup_has_imports_and_trials(tmp_path):
