@@ -159,7 +159,7 @@ def imported(folder: Path, sizes: Sizes, options: Any) -> dict[str, Any]:
         for who, found in turns.items():
             told = f"{statistics.median(rates[who]):8,.0f} MB/s   ×{ratio(rates[who], rates['h5py']):5.2f} h5py"
             label = f"{megabytes:,.0f} MB, {kind}"
-            print(f"{label:22}{who:14}{told}   peak {found[-1]['peak_mib']:,.0f} MiB", flush=True)
+            print(f"{label:22}{who:14}{told}   peak {found[-1]['most_mib']:,.0f} MiB", flush=True)
         figures[kind] = {"megabytes": megabytes, "turns": turns}
     return figures
 

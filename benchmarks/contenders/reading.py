@@ -45,8 +45,9 @@ def reads() -> None:
         data.gather(rows, data.columns)
 
 
-def mapped() -> dict[str, float]:
-    """Return MiB of the data set's files in this process, with pages that others map counted in parts."""
+def memory() -> dict[str, float]:
+    """Return MiB: the most since it began, and of a data set's files, with pages that others map counted in parts."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     found, ours = 0.0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         fields = line.split()
@@ -54,9 +55,9 @@ def mapped() -> dict[str, float]:
             ours = fields[-1].endswith(".arrow")
         elif ours and fields[0] == "Pss:":
             found += int(fields[1]) / 1024
-    return {"mapped_pss_mib": found}
+    return {"mapped_pss_mib": found, "most_mib": int(status["VmHWM"].split()[0]) / 1024}
 
 
 count, held = itertools.count(), list[Any]()
 work = {"h5py": h5py_reads, "import": imports, "open": opens, "read": reads}[case["who"]]
-take_turns(lambda n: work(), facts=mapped)
+take_turns(lambda n: work(), facts=memory)

@@ -23,7 +23,7 @@ folder, episodes, steps, width, rows_per_shard = sys.argv[1], *map(int, sys.argv
 def columns():
     for index in range(episodes):
         print(index, flush=True)
-        observations = np.full((steps + 1, width), index, np.float32)
+        observations = index + np.arange((steps + 1) * width, dtype=np.float32).reshape(steps + 1, width)
         yield episode_columns(observations, np.zeros(steps, int), np.ones(steps), terminated=True, truncated=False,
                               episode_id=index, gamma=0.9)
 
@@ -141,5 +141,5 @@ def test_writing_needs_the_memory_of_one_shard(python, tmp_path):
     for episodes in (100, 400):  # of 0.4 MB each, in shards of 4 MB, observations once
         output, _ = python(measure, tmp_path / str(episodes), episodes, 1000, 100, 10_000).communicate()
         peaks.append(int(output.split("peak ")[1]) / 1024)
-    written = sum(entry.bytes for entry in load_dataset(tmp_path / "400/0").manifest.shards) / 2**20
+    written = sum(entry.bytes for entry in load_dataset(tmp_path / "400/0").manifest.files) / 2**20
     assert written > 150 and peaks[1] - peaks[0] < 15, (written, peaks)

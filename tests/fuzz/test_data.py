@@ -29,6 +29,7 @@ SPACES = {
         SpaceSpec(kind="dict", spaces={"a": SpaceSpec.box(-1, 1, (2,)), "b": SpaceSpec.box(0, 255, (3,), "uint8")}),
         SpaceSpec.box(-2, 2, (2,)),
     ),
+    "frames": (SpaceSpec.box(0, 1, (4, 5, 5), "uint8"), SpaceSpec.discrete(4)),  # which are stored once
 }
 
 
@@ -51,7 +52,7 @@ def data(request, tmp_path):
 
     write_dataset(
         tmp_path / "data",
-        [episode(number, steps) for number, steps in enumerate((3, 1, 5, 2))],
+        [episode(number, steps) for number, steps in enumerate((6, 1, 5, 2))],
         observation_space=observations,
         action_space=actions,
         gamma=0.9,
@@ -79,7 +80,8 @@ def reseal(path, file):
     """Make the manifest's digest and size of a file right."""
     manifest = json.loads((path / MANIFEST).read_text())
     content = (path / file).read_bytes()
-    for entry in (*manifest["shards"], manifest["episodes"]):
+    frames = [frames for entry in manifest["shards"] for frames in entry.get("frames", ())]
+    for entry in (*manifest["shards"], *frames, manifest["episodes"]):
         if entry["file"] == file:
             entry |= {"bytes": max(1, len(content)), "sha256": hashlib.sha256(content).hexdigest()}
     (path / MANIFEST).write_text(json.dumps(manifest))
@@ -98,8 +100,9 @@ def test_manifests(data, change):
 
 
 @FUZZ
-@given(file=st.sampled_from(["shard-00000.arrow", "episodes.arrow"]), change=st.data())
-def test_shards_and_episodes(data, file, change):
+@given(kind=st.sampled_from(["shard-00000.arrow", "episodes.arrow", "shard-00000*.arrow"]), change=st.data())
+def test_shards_their_frames_and_episodes(data, kind, change):
+    file = min(path.name for path in data.glob(kind))
     content, manifest = (data / file).read_bytes(), (data / MANIFEST).read_bytes()
     try:
         (data / file).write_bytes(change.draw(damaged(content)))

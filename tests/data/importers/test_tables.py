@@ -131,7 +131,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, cli):
         peaks.append(int(done.stdout.split("peak memory ")[1].split(" ")[0].replace(",", "")))
     # the file has 66 MiB more; up to 256 MiB of a shard are filled as rows come
     sizes = [
-        sum(entry.bytes for entry in load_dataset(tmp_path / f"out-{rows}").manifest.shards)
+        sum(entry.bytes for entry in load_dataset(tmp_path / f"out-{rows}").manifest.files)
         for rows in (20_000, 160_000)
     ]
     assert peaks[1] - peaks[0] < (sizes[1] - sizes[0]) / 2**20 + 25, peaks
