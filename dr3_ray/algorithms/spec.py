@@ -67,6 +67,11 @@ class TrainingOptions(Options):
     normalize_observations: bool = choice(
         False, "observations minus their mean over their standard deviation + 10⁻³, of the data (CORL: on)"
     )
+    shuffle_window: int = choice(
+        0,
+        "rows of the data in memory, from which batches are drawn; they change as training goes on; 0: all rows",
+        low=0,
+    )
     target_share: Number = number(
         0.0, "share of every batch of a mixture's target (its last weight); 0: as its weights say", low=0.0, high=1.0
     )

@@ -27,6 +27,11 @@ class Column:
         return math.prod(self.shape or ())
 
     @property
+    def is_bit(self) -> bool:
+        """Whether a row is one bit."""
+        return self.dtype == np.bool_ and self.shape is None
+
+    @property
     def packed(self) -> bool:
         """Whether a row is a row of bits, padded to whole bytes."""
         return self.dtype == np.bool_ and self.shape is not None

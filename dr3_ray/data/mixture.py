@@ -121,6 +121,18 @@ class Mixture(Dataset):
             source.check_files()
             self._looked = source._looked
 
+    @property
+    def wholes(self) -> tuple[Dataset, ...]:
+        """The data sets on disk in which the rows lie."""
+        return tuple(whole for source in self.sources for whole in source.wholes)
+
+    def on_disk(self, rows: Tensor) -> list[tuple[Dataset, Tensor]]:
+        """Return in which data sets on disk some rows [R] lie, and where there."""
+        part_of = torch.bucketize(rows, self._ends, right=True)
+        starts = [0, *self._ends.tolist()]
+        parts = [(source, rows[part_of == number] - starts[number]) for number, source in enumerate(self.sources)]
+        return [each for source, part in parts if len(part) for each in source.on_disk(part)]
+
     def _select(self, rows: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
         def piece(number: int, part: Tensor) -> dict[str, Tensor]:
             found = self.sources[number]._select(part, stored)

@@ -5,7 +5,7 @@ Nothing is copied on opening; processes on one machine share the pages. Only a g
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from dr3_ray.data.frames import FRAMES, Framed, Stack, shard_layout
 from dr3_ray.data.mapped import as_tensor, decode, select
 from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.n_step import Apart
+from dr3_ray.data.number_types import Array
 from dr3_ray.data.opening import opening_fault, read_manifest
+from dr3_ray.data.paging import Extents, MappedFile, mapped_file
 from dr3_ray.data.schema import MANIFEST, FileEntry, ShardEntry, Statistic, damaged
 from dr3_ray.data.spaces import SpaceSpec, training_spaces
 from dr3_ray.data.subsets import Subset
@@ -68,6 +70,7 @@ class Dataset:
         self._uri = uri
         self._inodes: dict[Path, tuple[int, int]] = {}
         self._looked = 0.0  # when the sizes of files were last compared
+        self.mapped_files: list[MappedFile] = []  # of the shards
         self.gamma = self.manifest.gamma if gamma is None else gamma
         self._layout = columns_of(self.observation_space, self.action_space)
         self._parts = parts_on_disk(self._layout)
@@ -200,6 +203,44 @@ class Dataset:
             for name in columns
         }
 
+    @property
+    def row_bytes(self) -> int:
+        """What a row of these spaces takes with all its columns, however it is stored."""
+        return sum(column.row_bytes for column in columns_of(self.observation_space, self.action_space).values())
+
+    @property
+    def wholes(self) -> "tuple[Dataset, ...]":
+        """The data sets on disk in which the rows lie."""
+        return (self,)
+
+    def on_disk(self, rows: Tensor) -> "list[tuple[Dataset, Tensor]]":
+        """Return in which data sets on disk some rows [R] lie, and where there."""
+        return [(self, rows)]
+
+    def stored_bytes(self, columns: Sequence[str]) -> dict[str, float]:
+        """Return what columns take on disk, in bytes a row, each part by its name there."""
+        names = [name for column in columns for name in self._parts[column].values()]
+        layout = {name: self._layout[name] for name in names}
+        return {name: 1 / 8 if each.is_bit else each.row_bytes for name, each in layout.items()}
+
+    def extents(self, starts: Array, stops: Array, stored: Sequence[str]) -> Iterator[Extents]:
+        """Yield the bytes in which these runs of rows lie, ascending; `stored` are names of columns on disk.
+
+        Of columns that are not mapped there are none.
+        """
+        first = 0
+        for file, shard, entry in zip(self.mapped_files, self._shards, self.manifest.shards, strict=True):
+            lowest, highest = ((each - first).clip(0, entry.rows) for each in (starts, stops))
+            some = lowest < highest
+            for name in stored if some.any() else ():
+                column, (low, high) = shard[name], (lowest[some], highest[some])
+                if self._layout[name].is_bit:
+                    low, high = low // 8, -(-high // 8)
+                size, at = column[:1].nbytes, column.data_ptr() - file.address
+                if 0 <= at < file.size:
+                    yield Extents(file, at + low * size, at + high * size)
+            first += entry.rows
+
     def _gather(self, indices: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
         flat = indices.reshape(-1)
         if flat.numel():
@@ -259,6 +300,7 @@ class Dataset:
 
     def _open_file(self, entry: FileEntry, layout: Mapping[str, Column]) -> dict[str, Tensor]:
         batch = self._read_batch(entry, arrow_schema(layout))
+        self.mapped_files.append(mapped_file(self.path / entry.file, batch))
         try:
             return {name: as_tensor(batch.column(name), column, entry.rows) for name, column in layout.items()}
         except ValueError:

@@ -78,6 +78,15 @@ class Selected(Dataset):
         """Compute those of these rows, which are read for it."""
         return statistics_of([self])
 
+    @property
+    def wholes(self) -> tuple[Dataset, ...]:
+        """The data sets on disk in which the rows lie."""
+        return self.whole.wholes
+
+    def on_disk(self, rows: Tensor) -> list[tuple[Dataset, Tensor]]:
+        """Return in which data sets on disk some rows [R] lie, and where there."""
+        return self.whole.on_disk(self.rows.index_select(0, rows))
+
     def _select(self, rows: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
         return self.whole._select(self.rows.index_select(0, rows), stored)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 LATER = {  # options that came later, and change nothing at these values: no part of a hash then
     "target_share": 0.0,
+    "shuffle_window": 0,
     "reward_shift": 0.0,
     "reward_scale": 1.0,
     "reward_scaling": "none",

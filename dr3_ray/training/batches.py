@@ -1,6 +1,7 @@
 """Minibatches for K members: which rows of the data, with which noise, and as the networks take them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from operator import itemgetter
 from typing import Any
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from dr3_ray.data.mixing import Mixing, Slots, largest_remainders
 from dr3_ray.data.mixture_names import FORM
 from dr3_ray.data.n_step import FOLLOWED, Rows, gather_n_step
+from dr3_ray.data.read_ahead import ReadAhead
+from dr3_ray.data.reader import Dataset
 from dr3_ray.data.resident import Resident, resident
 from dr3_ray.data.sampler import CountingSampler, Draws, Sampler, best_of_each, counted, sizes_of
+from dr3_ray.data.window import Window
 from dr3_ray.errors import UserError
 from dr3_ray.networks.pixels import crop_images
 from dr3_ray.observations import each_part
@@ -23,6 +27,7 @@ from dr3_ray.types import Noise, Transition
 PROBE_ROWS = 2048
 GATHERED_ROWS = 512  # at a time: enough to make the cost of a gather small, few enough to stay in a CPU's cache
 ON_A_GPU = 2**28  # bytes that are gathered at a time, so that they leave room
+ROW_BYTES = 256  # of a row of data that are no data set, for the size of a window's blocks
 DRAWN = 64  # bytes that take a random number while it is drawn there
 CROPS = {"observations": "crop", "next_observations": "next_crop"}  # the noise that moves the images of a column
 
@@ -90,11 +95,32 @@ class Batches:
             if self.device.type == "cpu"
             else CountingSampler(rows, options.batch_size, noise, seeds, self.dtype, self.device, draw)
         )
+        self._window: Window | None = None
+        self._read_ahead: ReadAhead | None = None
+        self._probe: tuple[Transition, dict[str, Tensor]] | None = None
+        if options.shuffle_window and options.shuffle_window < len(data):
+            self._open_window(data, wanted, options, len(seeds))
         self._at_once, self._home = GATHERED_ROWS, torch.device("cpu")  # how many rows are gathered, and where
         if isinstance(self.data, Resident):
             self._home = self.data.device
             numbers = sum(sizes_of(self.sampler.noise, options.batch_size)) / options.batch_size
             self._at_once = int(ON_A_GPU / (self.data.row_bytes + DRAWN * numbers))
+
+    def _open_window(self, data: Rows, columns: Sequence[str], options: Any, members: int) -> None:
+        """Draw from a window of the data from now on, which is read ahead where the data lie on disk."""
+        if self._order is not None:
+            raise UserError(
+                "shuffle_window holds neighbouring rows, and best_share draws from some: name them by ?take=best:SHARE"
+            )
+        if isinstance(self.data, Resident):
+            raise UserError("shuffle_window is for data larger than memory, and this GPU holds all rows: leave it out")
+        rows = self.mixing.rows if self.mixing else (len(data),)
+        self._window = Window(rows, options.shuffle_window, getattr(data, "row_bytes", ROW_BYTES), options.batch_size)
+        if isinstance(data, Dataset):
+            self._read_ahead = ReadAhead(data, columns, self._window.walks, self.n_step)
+        first = torch.tensor(self.mixing.starts if self.mixing else [0], device=self.device)
+        starts = [slots.starts for slots in self._slots] or [torch.zeros(members, 1, device=self.device)]
+        self._parts = [torch.bucketize(each, first, right=True) - 1 for each in starts]  # [K, B] or [K, 1] by phase
 
     def stream(self, members: slice, n_steps: int, first: int = 0) -> Iterator[tuple[Transition, dict[str, Tensor]]]:
         """Yield batch and noise of these members' steps from `first` on; rows of several steps are gathered at once."""
@@ -102,7 +128,9 @@ class Batches:
         end = first + n_steps
         while first < end:
             n = min(at_once, (self.mixing.until(first, end) if self.mixing else end) - first)
-            indices, noise = self.draws(members, n, self.phase(first))
+            if self._window and self._read_ahead:
+                self._read_ahead.hold(self._window.places(first, n))
+            indices, noise = self.draws(members, n, first)
             first += n
             rows = self.gather(indices, *(noise[name] for name in CROPS.values() if self.random_crop))
             columns = {name: column for name, column in rows._asdict().items() if column is not None}
@@ -114,17 +142,35 @@ class Batches:
         """Return which weights of a mixture hold at this step; 0 for one data set."""
         return self.mixing.phase(step) if self.mixing else 0
 
-    def draws(self, members: slice, n: int, phase: int = 0) -> Draws:
-        """Draw indices and noise of this learner's share of the next `n` batches, which all learners draw alike."""
-        if self._slots:
-            self.sampler.bound(self._slots[phase].rows)
-        indices, noise = self.sampler.draws(members, n)
-        if self._slots:
-            indices = indices + self._slots[phase].starts[members]
+    def draws(self, members: slice, n: int, first: int = 0) -> Draws:
+        """Draw indices and noise of this learner's share of the `n` batches of the steps from `first` on.
+
+        All learners draw alike. `first` says what is drawn from, by a mixture's weights or a window; samplers count on.
+        """
+        phase = self.phase(first)
+        if self._window:
+            indices, noise = self._draws_from_window(self._window, members, n, first)
+        else:
+            if self._slots:
+                self.sampler.bound(self._slots[phase].rows)
+            indices, noise = self.sampler.draws(members, n)
+            if self._slots:
+                indices = indices + self._slots[phase].starts[members]
         if self._order is not None:
             indices = self._order[indices]
         rows, per_step = self.share.rows(indices.shape[2]), self.sampler.noise.uniform_per_step
         return indices[:, :, rows], {name: v if name in per_step else v[:, :, rows] for name, v in noise.items()}
+
+    def _draws_from_window(self, window: Window, members: slice, n: int, first: int) -> Draws:
+        """Draw indices and noise of the `n` batches of the steps from `first` on, from the window at each of them."""
+        parts, found = self._parts[self.phase(first)], []
+        for step in range(first, first + n):
+            table = window.table(step, self.device)
+            self.sampler.bound(table.rows[parts])
+            indices, noise = self.sampler.draws(members, 1)
+            found.append((table.row(indices, parts[members]), noise))
+        noises = {name: torch.cat([noise[name] for _, noise in found]) for name in found[0][1]}
+        return torch.cat([indices for indices, _ in found]), noises
 
     def gather(self, indices: Tensor, *crops: Tensor) -> Transition:
         """Return the columns of rows [*lead, B], as the networks take them; `crops` [*lead, B, 2] move the images."""
@@ -142,8 +188,15 @@ class Batches:
 
     def probe(self) -> tuple[Transition, dict[str, Tensor]]:
         """Return 2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data."""
-        indices, noise = self.probe_draw()
-        return self.gather(indices), {name: values.to(self.device) for name, values in noise.items()}
+        if self._probe is None:
+            indices, noise = self.probe_draw()
+            with self._read_ahead.holding(indices.flatten()) if self._read_ahead else nullcontext():
+                batch = self.gather(indices)
+            found = batch, {name: values.to(self.device) for name, values in noise.items()}
+            if not self._read_ahead:
+                return found
+            self._probe = found  # its rows lie all over the disk
+        return self._probe
 
     def probe_draw(self) -> Draws:
         """Draw the indices [1, B] and the noise of the probe batch.

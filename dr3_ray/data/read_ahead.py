@@ -1,0 +1,90 @@
+"""A data set's rows in a window: read by a thread before they are drawn, and let go of when the window has moved on."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dr3_ray.data.paging import Extents, Pages, runs_of
+from dr3_ray.data.reader import Dataset
+from dr3_ray.data.window import Walk
+from dr3_ray.errors import UserError
+
+AHEAD = 8  # for so many blocks of a window one more is read ahead
+SMALL = 256  # columns with less than this fraction of a row's bytes are held whole: their blocks are parts of pages
+
+
+class ReadAhead:
+    """The rows in the windows of some walks over a data set, held in memory with a few blocks more.
+
+    Columns that take next to nothing are held whole. Of transitions over several steps, `n_step`, the rows that follow
+    are held too.
+    """
+
+    def __init__(self, data: Dataset, columns: Sequence[str], walks: Sequence[Walk], n_step: int) -> None:
+        """Let go of what is in memory of the files."""
+        self._data, self._walks, self._longer = data, walks, n_step - 1
+        sizes = data.stored_bytes(columns)
+        small = [name for name, size in sizes.items() if size * SMALL < sum(sizes.values())]
+        self._columns = [name for name in sizes if name not in small]
+        self._held: list[dict[int, Future[None]]] = [{} for _ in walks]  # blocks by walk and place
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._pages = Pages(file for whole in data.wholes for file in whole.mapped_files)
+        for whole in data.wholes:
+            self._pages.bring(whole.extents(np.array([0]), np.array([len(whole)]), small))
+
+    def hold(self, places: Sequence[tuple[int, int]]) -> None:
+        """Wait until the blocks from a place up to another one are in memory, of each walk, and read on from there.
+
+        All others are let go of.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        for walk, held, (first, stop) in zip(self._walks, self._held, places, strict=True):
+            wanted = range(first, stop + max(1, walk.length // AHEAD))
+            for place in [place for place in held if place not in wanted]:
+                if not held.pop(place).cancel():
+                    self._reader.submit(self._let_go, walk, place)
+            for place in wanted:
+                if place not in held:
+                    held[place] = self._reader.submit(self._bring, walk, place)
+        for held, (first, stop) in zip(self._held, places, strict=True):
+            for place in range(first, stop):
+                self._wait(held[place])
+
+    @contextmanager
+    def holding(self, rows: Tensor) -> Iterator[None]:
+        """Have these rows in memory while the context lasts.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        self._wait(self._reader.submit(lambda: self._pages.bring(self._extents(rows))))
+        yield
+        self._reader.submit(lambda: self._pages.let_go(self._extents(rows)))
+
+    def _wait(self, read: "Future[None]") -> None:
+        try:
+            read.result()
+        except OSError as error:
+            self._data.check_files()
+            raise UserError(f"{self._data.path} cannot be read: {error.strerror}") from None
+
+    def _bring(self, walk: Walk, place: int) -> None:
+        self._pages.bring(self._extents(_rows(walk, place)))
+
+    def _let_go(self, walk: Walk, place: int) -> None:
+        self._pages.let_go(self._extents(_rows(walk, place)))
+
+    def _extents(self, rows: Tensor) -> Iterator[Extents]:
+        for whole, lying in self._data.on_disk(rows):
+            yield from whole.extents(*runs_of(lying.numpy(), self._longer, len(whole)), self._columns)
+
+
+def _rows(walk: Walk, place: int) -> Tensor:
+    blocks = walk.blocks(place, place + 1)
+    return torch.arange(int(blocks.starts[0]), int(blocks.starts[0] + blocks.sizes[0]))
