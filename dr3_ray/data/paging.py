@@ -86,10 +86,12 @@ class Pages:
 
 
 def runs_of(numbers: Array, longer: int = 0, end: int | None = None) -> tuple[Array, Array]:
-    """Return where runs of numbers start and stop, each `longer` by some, but none beyond the `end`."""
-    numbers = np.unique(numbers)
-    breaks = np.flatnonzero(np.diff(numbers) > 1)
-    starts, stops = numbers[np.r_[0, breaks + 1]], numbers[np.r_[breaks, len(numbers) - 1]] + 1
+    """Return where runs of ascending numbers start and stop, each `longer` by some, but none beyond the `end`."""
+    if numbers[-1] - numbers[0] + 1 == len(numbers):  # one run, in most cases
+        starts, stops = numbers[:1], numbers[-1:] + 1
+    else:
+        breaks = np.diff(numbers) > 1
+        starts, stops = numbers[np.append(True, breaks)], numbers[np.append(breaks, True)] + 1
     return starts, stops if end is None else np.minimum(stops + longer, end)
 
 
@@ -98,9 +100,10 @@ def _by_file(extents: Iterable[Extents]) -> list[tuple[MappedFile, list[tuple[in
     found: dict[MappedFile, list[tuple[int, int]]] = {}
     for file, starts, stops in extents:
         first, stop = starts // mmap.PAGESIZE, -(-stops // mmap.PAGESIZE)
-        cuts = np.flatnonzero(first[1:] > stop[:-1])
-        ranges = zip(first[np.r_[0, cuts + 1]].tolist(), stop[np.r_[cuts, len(stop) - 1]].tolist(), strict=True)
-        found.setdefault(file, []).extend(ranges)
+        if len(first) > 1:
+            apart = first[1:] > stop[:-1]
+            first, stop = first[np.append(True, apart)], stop[np.append(apart, True)]
+        found.setdefault(file, []).extend(zip(first.tolist(), stop.tolist(), strict=True))
     return list(found.items())
 
 

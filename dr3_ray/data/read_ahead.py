@@ -1,5 +1,6 @@
 """A data set's rows in a window: read by a thread before they are drawn, and let go of when the window has moved on."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,9 +13,27 @@ from dr3_ray.data.paging import Extents, Pages, runs_of
 from dr3_ray.data.reader import Dataset
 from dr3_ray.data.window import Walk
 from dr3_ray.errors import UserError
+from dr3_ray.process.memory import memory_limit
 
 AHEAD = 8  # for so many blocks of a window one more is read ahead
 SMALL = 256  # columns with less than this fraction of a row's bytes are held whole: their blocks are parts of pages
+USABLE = 0.8  # of the memory, beside what the process itself needs
+SUGGESTED = 0.2  # of it for a window: another trial may want as much
+
+
+def warn_of_size(data: Dataset, columns: Sequence[str], window: int) -> None:
+    """Warn where the rows from which batches are drawn do not fit into memory; `window` of them, 0: all."""
+    limit, row_bytes = memory_limit(), sum(data.stored_bytes(columns).values())
+    rows = min(window or len(data), len(data))
+    if limit is None or rows * row_bytes <= USABLE * limit:
+        return
+    what = f"a window of {window:,} rows" if rows < len(data) else f"{data.manifest.name[:80]}"
+    fitting = int(float(f"{SUGGESTED * limit / row_bytes:.1g}"))
+    warnings.warn(
+        f"{what} takes {rows * row_bytes / 2**30:.3g} GiB and there are {limit / 2**30:.3g} of memory: every batch waits "
+        f"for the disk; shuffle_window={fitting} draws from rows that are in memory",
+        stacklevel=2,
+    )
 
 
 class ReadAhead:
@@ -31,6 +50,7 @@ class ReadAhead:
         small = [name for name, size in sizes.items() if size * SMALL < sum(sizes.values())]
         self._columns = [name for name in sizes if name not in small]
         self._held: list[dict[int, Future[None]]] = [{} for _ in walks]  # blocks by walk and place
+        self._places: Sequence[tuple[int, int]] = [(0, 0)] * len(walks)  # that are in memory
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self._pages = Pages(file for whole in data.wholes for file in whole.mapped_files)
         for whole in data.wholes:
@@ -44,6 +64,8 @@ class ReadAhead:
         Raises:
             UserError: they cannot be read.
         """
+        if self._places == places:
+            return
         for walk, held, (first, stop) in zip(self._walks, self._held, places, strict=True):
             wanted = range(first, stop + max(1, walk.length // AHEAD))
             for place in [place for place in held if place not in wanted]:
@@ -52,9 +74,11 @@ class ReadAhead:
             for place in wanted:
                 if place not in held:
                     held[place] = self._reader.submit(self._bring, walk, place)
-        for held, (first, stop) in zip(self._held, places, strict=True):
+        for held, before, (first, stop) in zip(self._held, self._places, places, strict=True):
             for place in range(first, stop):
-                self._wait(held[place])
+                if not before[0] <= place < before[1]:
+                    self._wait(held[place])
+        self._places = places
 
     @contextmanager
     def holding(self, rows: Tensor) -> Iterator[None]:
@@ -63,6 +87,7 @@ class ReadAhead:
         Raises:
             UserError: they cannot be read.
         """
+        rows = rows.unique()
         self._wait(self._reader.submit(lambda: self._pages.bring(self._extents(rows))))
         yield
         self._reader.submit(lambda: self._pages.let_go(self._extents(rows)))

@@ -5,6 +5,7 @@ Nothing is copied on opening; processes on one machine share the pages. Only a g
 
 import os
 import time
+from bisect import bisect, bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -228,18 +229,19 @@ class Dataset:
 
         Of columns that are not mapped there are none.
         """
-        first = 0
-        for file, shard, entry in zip(self.mapped_files, self._shards, self.manifest.shards, strict=True):
-            lowest, highest = ((each - first).clip(0, entry.rows) for each in (starts, stops))
-            some = lowest < highest
-            for name in stored if some.any() else ():
-                column, (low, high) = shard[name], (lowest[some], highest[some])
-                if self._layout[name].is_bit:
-                    low, high = low // 8, -(-high // 8)
-                size, at = column[:1].nbytes, column.data_ptr() - file.address
+        firsts = [0, *self._ends.tolist()]
+        for number in range(bisect(firsts, starts[0]) - 1, bisect_left(firsts, stops[-1])):
+            first, after = np.searchsorted(stops, firsts[number], "right"), np.searchsorted(starts, firsts[number + 1])
+            low, high = (each[first:after] - firsts[number] for each in (starts, stops))
+            low, high = np.maximum(low, 0), np.minimum(high, firsts[number + 1] - firsts[number])
+            file, shard = self.mapped_files[number], self._shards[number]
+            for name in stored if len(low) else ():
+                bits, size = self._layout[name].is_bit, shard[name][:1].nbytes
+                at = shard[name].data_ptr() - file.address
                 if 0 <= at < file.size:
-                    yield Extents(file, at + low * size, at + high * size)
-            first += entry.rows
+                    yield Extents(
+                        file, at + size * (low // 8 if bits else low), at + size * (-(-high // 8) if bits else high)
+                    )
 
     def _gather(self, indices: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
         flat = indices.reshape(-1)

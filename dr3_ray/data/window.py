@@ -23,6 +23,7 @@ from dr3_ray.data.number_types import Array
 BLOCKS = 64  # of a window, at least
 USUAL_BLOCKS = 1024  # of a window, where the bounds of a block's bytes allow it
 BLOCK_BYTES = 2**18, 2**22  # of a block: enough for a disk to be fast, few enough to mix
+BLOCK_ROWS = 16  # of a block at least, however large they are: finding and mapping one takes half a millisecond
 
 
 class Blocks(NamedTuple):
@@ -47,7 +48,7 @@ class Walk:
     def __init__(self, rows: int, window: int, row_bytes: int, draws: int, start: int = 0, key: int = 0) -> None:
         block = block_rows(window, row_bytes)
         self.n = -(-rows // block)
-        self.length = max(1, min(self.n, window * self.n // rows))
+        self.length = max(1, min(self.n, window // -(-rows // self.n)))
         self._rows, self._draws, self._start, self._key = rows, draws, start, key
 
     def place(self, drawn: int) -> int:
@@ -57,8 +58,9 @@ class Walk:
     def blocks(self, first: int, stop: int) -> Blocks:
         """Return the blocks at these places of the sequence."""
         passes = range(first // self.n, (stop - 1) // self.n + 1)
-        order = np.concatenate([order_of(self.n, self._key, number) for number in passes])
-        numbers = order[first - passes[0] * self.n :][: stop - first]
+        numbers = np.concatenate(
+            [order_of(self.n, self._key, each)[max(first - each * self.n, 0) : stop - each * self.n] for each in passes]
+        )
         size, more = divmod(self._rows, self.n)  # the first blocks have a row more
         return Blocks(self._start + numbers * size + np.minimum(numbers, more), size + (numbers < more))
 
@@ -92,7 +94,7 @@ class Table(NamedTuple):
 def block_rows(window: int, row_bytes: int) -> int:
     """Return how many rows a block has: a window has 1,024, or as many as the bounds of their bytes allow, but 64."""
     least, most = (max(1, size // row_bytes) for size in BLOCK_BYTES)
-    return max(1, min(window // BLOCKS, max(least, min(most, window // USUAL_BLOCKS))))
+    return max(1, min(window // BLOCKS, max(least, BLOCK_ROWS, min(most, window // USUAL_BLOCKS))))
 
 
 @lru_cache(maxsize=16)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dr3_ray.data.mixing import Mixing, Slots, largest_remainders
 from dr3_ray.data.mixture_names import FORM
 from dr3_ray.data.n_step import FOLLOWED, Rows, gather_n_step
-from dr3_ray.data.read_ahead import ReadAhead
+from dr3_ray.data.read_ahead import ReadAhead, warn_of_size
 from dr3_ray.data.reader import Dataset
 from dr3_ray.data.resident import Resident, resident
 from dr3_ray.data.sampler import CountingSampler, Draws, Sampler, best_of_each, counted, sizes_of
@@ -98,6 +98,8 @@ class Batches:
         self._window: Window | None = None
         self._read_ahead: ReadAhead | None = None
         self._probe: tuple[Transition, dict[str, Tensor]] | None = None
+        if isinstance(self.data, Dataset):
+            warn_of_size(self.data, wanted, options.shuffle_window)
         if options.shuffle_window and options.shuffle_window < len(data):
             self._open_window(data, wanted, options, len(seeds))
         self._at_once, self._home = GATHERED_ROWS, torch.device("cpu")  # how many rows are gathered, and where

@@ -1,0 +1,45 @@
+"""How much memory a process may use: the machine's, or less where a control group of Linux has a limit."""
+
+import os
+from pathlib import Path
+
+GROUPS = Path("/sys/fs/cgroup")
+NO_LIMIT = 2**60  # bytes; version 1 says the largest number of pages where there is none
+
+
+def memory_limit(groups: Path = GROUPS, own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Return how many bytes of memory this process may use, with the pages of files; None: not known.
+
+    Args:
+        groups: where control groups are mounted, of either version.
+        own: the file that says in which groups the process is.
+    """
+    found = [_number(path) for path in _limits(groups, own)]
+    try:
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):
+        pass
+    return min((each for each in found if each is not None and each < NO_LIMIT), default=None)
+
+
+def _limits(groups: Path, own: Path) -> list[Path]:
+    """Return the files with the limits of the process's groups and of those around them."""
+    try:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return []
+    paths = []
+    for line in lines:
+        if len(line) < 3 or (line[1] and "memory" not in line[1].split(",")):
+            continue
+        top, name = (groups / "memory", "memory.limit_in_bytes") if line[1] else (groups, "memory.max")
+        inside = Path(line[2].lstrip("/"))
+        paths += [top / each / name for each in (inside, *inside.parents)]
+    return paths
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # `max`, or a group that is not visible from within a container
+        return None
