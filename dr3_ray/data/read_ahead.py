@@ -21,9 +21,12 @@ USABLE = 0.8  # of the memory, beside what the process itself needs
 SUGGESTED = 0.2  # of it for a window: another trial may want as much
 
 
-def warn_of_size(data: Dataset, columns: Sequence[str], window: int) -> None:
-    """Warn where the rows from which batches are drawn do not fit into memory; `window` of them, 0: all."""
-    limit, row_bytes = memory_limit(), sum(data.stored_bytes(columns).values())
+def warn_of_size(data: Dataset, columns: Sequence[str], window: int, limit: int | None = None) -> None:
+    """Warn where the rows from which batches are drawn do not fit into memory; `window` of them, 0: all.
+
+    `limit` is the memory in bytes; None: what there is.
+    """
+    limit, row_bytes = limit or memory_limit(), sum(data.stored_bytes(columns).values())
     rows = min(window or len(data), len(data))
     if limit is None or rows * row_bytes <= USABLE * limit:
         return

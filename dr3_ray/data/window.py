@@ -49,7 +49,7 @@ class Walk:
         block = block_rows(window, row_bytes)
         self.n = -(-rows // block)
         self.length = max(1, min(self.n, window // -(-rows // self.n)))
-        self._rows, self._draws, self._start, self._key = rows, draws, start, key
+        self.rows, self.start, self._draws, self._key = rows, start, draws, key
 
     def place(self, drawn: int) -> int:
         """Return the place in the sequence of blocks at which the window begins after so many draws."""
@@ -61,8 +61,8 @@ class Walk:
         numbers = np.concatenate(
             [order_of(self.n, self._key, each)[max(first - each * self.n, 0) : stop - each * self.n] for each in passes]
         )
-        size, more = divmod(self._rows, self.n)  # the first blocks have a row more
-        return Blocks(self._start + numbers * size + np.minimum(numbers, more), size + (numbers < more))
+        size, more = divmod(self.rows, self.n)  # the first blocks have a row more
+        return Blocks(self.start + numbers * size + np.minimum(numbers, more), size + (numbers < more))
 
 
 class Table(NamedTuple):

@@ -1,6 +1,7 @@
 """How much memory a process may use: the machine's, or less where a control group of Linux has a limit."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -15,10 +16,8 @@ def memory_limit(groups: Path = GROUPS, own: Path = Path("/proc/self/cgroup")) -
         own: the file that says in which groups the process is.
     """
     found = [_number(path) for path in _limits(groups, own)]
-    try:
+    with suppress(ValueError, OSError, AttributeError):
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        pass
     return min((each for each in found if each is not None and each < NO_LIMIT), default=None)
 
 

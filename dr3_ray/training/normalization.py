@@ -14,6 +14,7 @@ from dr3_ray.observations import Observations, each_part
 TASK = "observation_task"  # the buffer with the task of a mixture's target
 EPSILON = 1e-3  # added to the standard deviation, as in TD3+BC and CORL
 ROWS_AT_ONCE = 65_536
+BYTES_AT_ONCE = 2**30  # of them, where they have images beside numbers
 
 Statistics = tuple[Observations, Observations]  # mean and standard deviation, each [*observation], of every part
 
@@ -26,7 +27,8 @@ def observation_statistics(data: Rows) -> Statistics:
     Raises:
         UserError: nothing else is left.
     """
-    batches = torch.split(torch.arange(len(data)), ROWS_AT_ONCE)
+    at_once = min(ROWS_AT_ONCE, max(1, BYTES_AT_ONCE // getattr(data, "row_bytes", 1)))
+    batches = torch.split(torch.arange(len(data)), at_once)
 
     def floats(rows: Tensor) -> Observations:
         """Return the observations of these rows, without parts that are bytes."""
