@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 from shared.noise import ATARI, CHEETAH
 
@@ -44,12 +43,12 @@ WAYS = {"in memory": (False, False), "mapped, limit": (True, False), "window, li
 
 
 def written(case: str, folder: Path, size: int) -> Path:
-    """Return the data set of a case that takes so many bytes, sorted by a number in its observations; write it once."""
+    """Return the data set of a case that takes so many bytes; write it once."""
     target = folder / f"{case}-{size >> 20}"
     if target.exists():
         return target
     observations, actions = (SpaceSpec.from_gymnasium(space) for space in CASES[case].spaces)
-    rng, length, row = np.random.default_rng(0), 1000, 0
+    rng, length = np.random.default_rng(0), 1000
     shape = (length + 1, *observations.shape)
     bytes_of_a_row = 2 * np.dtype(observations.dtype).itemsize * observations.size + 8 * actions.size + 20
 
@@ -96,7 +95,7 @@ def read_rate(folder: Path) -> float:
 
 
 class Group:
-    """A control group with a limit of memory, of either version; None: without."""
+    """A control group with a limit of memory, of either version; None: it only measures."""
 
     def __init__(self, limit: int | None) -> None:
         self.old = (V1 / "memory.limit_in_bytes").exists()
@@ -202,8 +201,9 @@ def main() -> None:
         for way, each in results.items():
             middle = {name: statistics.median(one[name] for one in each) for name in each[0]}
             print(
-                f"  {way:16}{middle['rate']:8.1f} updates/s {middle['rate'] / base:6.3f}  peak {middle['peak']:6.0f} MiB, "
-                f"own {middle['rss']:5.0f}; probe {middle['probe']:5.1f} s, CPU {middle['cpu']:.2f}",
+                f"  {way:16}{middle['rate']:8.1f} updates/s {middle['rate'] / base:6.3f}  "
+                f"peak {middle['peak']:6.0f} MiB, own {middle['rss']:5.0f}; "
+                f"probe {middle['probe']:5.1f} s, CPU {middle['cpu']:.2f}",
                 flush=True,
             )
     if options.json:

@@ -33,8 +33,8 @@ def warn_of_size(data: Dataset, columns: Sequence[str], window: int, limit: int 
     what = f"a window of {window:,} rows" if rows < len(data) else f"{data.manifest.name[:80]}"
     fitting = int(float(f"{SUGGESTED * limit / row_bytes:.1g}"))
     warnings.warn(
-        f"{what} takes {rows * row_bytes / 2**30:.3g} GiB and there are {limit / 2**30:.3g} of memory: every batch waits "
-        f"for the disk; shuffle_window={fitting} draws from rows that are in memory",
+        f"{what} takes {rows * row_bytes / 2**30:.3g} GiB and there are {limit / 2**30:.3g} of memory: every batch "
+        f"waits for the disk; shuffle_window={fitting} draws from rows that are in memory",
         stacklevel=2,
     )
 
@@ -90,7 +90,7 @@ class ReadAhead:
         Raises:
             UserError: they cannot be read.
         """
-        rows = rows.unique()
+        rows = torch.from_numpy(np.unique(rows.numpy()))
         self._wait(self._reader.submit(lambda: self._pages.bring(self._extents(rows))))
         yield
         self._reader.submit(lambda: self._pages.let_go(self._extents(rows)))
