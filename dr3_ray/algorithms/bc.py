@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dr3_ray.algorithms.spec import AlgorithmSpec, TrainingOptions
+from dr3_ray.errors import UserError
 from dr3_ray.losses import bc, td
 from dr3_ray.networks.actors import CategoricalActor, SquashedGaussianActor, squashed_log_prob
 from dr3_ray.networks.architecture import Architecture
@@ -23,6 +24,14 @@ class BCOptions(TrainingOptions):
     best_share: Number = number(
         1.0, "filtered BC: clones the episodes of highest return that hold this share of the rows (0.1: %BC)", 1e-6, 1.0
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shuffle_window and self.best_share < 1.0:
+            raise UserError(
+                "shuffle_window holds neighbouring rows, and best_share draws from some: name these by "
+                f"?take=best:{self.best_share:g}"
+            )
 
 
 def objective(options: BCOptions) -> Objective:

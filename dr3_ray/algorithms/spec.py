@@ -69,7 +69,7 @@ class TrainingOptions(Options):
     )
     shuffle_window: int = choice(
         0,
-        "rows of the data in memory, from which batches are drawn; they change as training goes on; 0: all rows",
+        "rows that are held in memory, from which batches are drawn; they move on through the data; 0: all rows",
         low=0,
     )
     target_share: Number = number(

@@ -110,10 +110,6 @@ class Batches:
 
     def _open_window(self, data: Rows, columns: Sequence[str], options: Any, members: int) -> None:
         """Draw from a window of the data from now on, which is read ahead where the data lie on disk."""
-        if self._order is not None:
-            raise UserError(
-                "shuffle_window holds neighbouring rows, and best_share draws from some: name them by ?take=best:SHARE"
-            )
         if isinstance(self.data, Resident):
             raise UserError("shuffle_window is for data larger than memory, and this GPU holds all rows: leave it out")
         rows = self.mixing.rows if self.mixing else (len(data),)

@@ -78,7 +78,7 @@ def test_no_window_and_one_of_all_rows_are_uniform_to_the_bit() -> None:
 
 
 def test_what_a_window_cannot_do_is_refused() -> None:
-    with pytest.raises(UserError, match=r"best_share draws from some: name them by \?take=best:SHARE"):
+    with pytest.raises(UserError, match=r"best_share draws from some: name these by \?take=best:0\.5"):
         population(PENDULUM, [{"best_share": 0.5, **WINDOW}], "BC")
     made = population(PENDULUM, [WINDOW])
     there = Resident(load_dataset(PENDULUM), ("rewards",), torch.device("cpu"))
