@@ -85,6 +85,14 @@ class Framed(NamedTuple):
             starts = (starts[:, None] + torch.arange(self.stack.frames, dtype=starts.dtype)).view(-1)
         return self.stack.joined(self.column, self.frames.index_select(0, starts))
 
+    def frames_of(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """Return the first frame and the one after the last of runs of rows, from `low` [E] up to `high` [E].
+
+        The frames of a shard are in the order of its rows.
+        """
+        starts = self.starts.numpy()
+        return starts[low].astype(np.int64), starts[high - 1].astype(np.int64) + self.stack.frames
+
     def out_of_bounds(self) -> bool:
         """Return whether a row has frames that are not there; no frame is read for it."""
         lowest, highest = torch.aminmax(self.starts)

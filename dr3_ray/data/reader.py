@@ -71,7 +71,7 @@ class Dataset:
         self._uri = uri
         self._inodes: dict[Path, tuple[int, int]] = {}
         self._looked = 0.0  # when the sizes of files were last compared
-        self.mapped_files: list[MappedFile] = []  # of the shards
+        self._mapped: list[list[MappedFile]] = []  # of each shard
         self.gamma = self.manifest.gamma if gamma is None else gamma
         self._layout = columns_of(self.observation_space, self.action_space)
         self._parts = parts_on_disk(self._layout)
@@ -218,11 +218,28 @@ class Dataset:
         """Return in which data sets on disk some rows [R] lie, and where there."""
         return [(self, rows)]
 
+    @property
+    def mapped_files(self) -> list[MappedFile]:
+        """The files of all shards."""
+        return [file for files in self._mapped for file in files]
+
     def stored_bytes(self, columns: Sequence[str]) -> dict[str, float]:
-        """Return what columns take on disk, in bytes a row, each part by its name there."""
+        """Return what columns take on disk, in bytes a row, each part by its name there.
+
+        Frames that two of them have in common count half for each.
+        """
         names = [name for column in columns for name in self._parts[column].values()]
-        layout = {name: self._layout[name] for name in names}
-        return {name: 1 / 8 if each.is_bit else each.row_bytes for name, each in layout.items()}
+        shards = [shard for whole in self.wholes for shard in whole._shards]
+        rows = sum(int(whole._ends[-1]) for whole in self.wholes)
+
+        def size(name: str, shard: Mapping[str, Tensor | Framed]) -> float:
+            stored = shard[name]
+            if isinstance(stored, Tensor):
+                return stored.nbytes
+            users = sum(isinstance(other := shard[each], Framed) and other.frames is stored.frames for each in names)
+            return stored.starts.nbytes + stored.frames.nbytes / users
+
+        return {name: sum(size(name, shard) for shard in shards) / rows for name in names}
 
     def extents(self, starts: Array, stops: Array, stored: Sequence[str]) -> Iterator[Extents]:
         """Yield the bytes in which these runs of rows lie, ascending; `stored` are names of columns on disk.
@@ -234,14 +251,21 @@ class Dataset:
             first, after = np.searchsorted(stops, firsts[number], "right"), np.searchsorted(starts, firsts[number + 1])
             low, high = (each[first:after] - firsts[number] for each in (starts, stops))
             low, high = np.maximum(low, 0), np.minimum(high, firsts[number + 1] - firsts[number])
-            file, shard = self.mapped_files[number], self._shards[number]
             for name in stored if len(low) else ():
-                bits, size = self._layout[name].is_bit, shard[name][:1].nbytes
-                at = shard[name].data_ptr() - file.address
-                if 0 <= at < file.size:
-                    yield Extents(
-                        file, at + size * (low // 8 if bits else low), at + size * (-(-high // 8) if bits else high)
-                    )
+                column = self._shards[number][name]
+                if isinstance(column, Tensor):
+                    bits = self._layout[name].is_bit
+                    yield from self._bytes(number, column, low // 8 if bits else low, -(-high // 8) if bits else high)
+                else:
+                    yield from self._bytes(number, column.starts, low, high)
+                    yield from self._bytes(number, column.frames, *column.frames_of(low, high))
+
+    def _bytes(self, number: int, values: Tensor, low: Array, high: Array) -> Iterator[Extents]:
+        """Yield where elements of a column of a shard lie, if it is mapped."""
+        size = values[:1].nbytes
+        for file in self._mapped[number]:
+            if 0 <= (at := values.data_ptr() - file.address) < file.size:
+                yield Extents(file, at + size * low, at + size * high)
 
     def _gather(self, indices: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
         flat = indices.reshape(-1)
@@ -284,6 +308,7 @@ class Dataset:
         return batch
 
     def _open_shard(self, entry: ShardEntry) -> dict[str, Tensor | Framed]:
+        self._mapped.append([])
         once = {frames.part: frames for frames in entry.frames or ()}
         columns = self._open_file(entry, shard_layout(self._layout, once))
         stored: dict[str, Tensor | Framed] = {**columns}
@@ -302,7 +327,7 @@ class Dataset:
 
     def _open_file(self, entry: FileEntry, layout: Mapping[str, Column]) -> dict[str, Tensor]:
         batch = self._read_batch(entry, arrow_schema(layout))
-        self.mapped_files.append(mapped_file(self.path / entry.file, batch))
+        self._mapped[-1].append(mapped_file(self.path / entry.file, batch))
         try:
             return {name: as_tensor(batch.column(name), column, entry.rows) for name, column in layout.items()}
         except ValueError:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from dr3_ray.data import Provenance, ShardWriter, SpaceSpec, columns, episode_columns, load_dataset, verify
 from dr3_ray.data import shard_files as shard_files_module
 from dr3_ray.data.exporters.played import played
-from dr3_ray.data.frames import Stack, overlaps, stack_of
+from dr3_ray.data.frames import Framed, Stack, overlaps, stack_of
 from dr3_ray.data.n_step import FOLLOWED, gather_n_step
+from dr3_ray.data.paging import runs_of
 from dr3_ray.data.resident import Resident
 from dr3_ray.data.spaces import named_parts
 from dr3_ray.data.summary import summarize
@@ -311,3 +312,33 @@ def test_a_copy_of_a_store_has_the_frames(tmp_path, monkeypatch):
     copied = load_dataset(path.as_uri())
     assert copied.path != path
     assert {file.name for file in copied.path.iterdir()} == {file.name for file in path.iterdir()}
+
+
+@pytest.mark.parametrize("kind", sorted(SPACES))
+def test_the_bytes_in_which_rows_lie_are_those_of_their_frames(tmp_path, kind):
+    """What is read ahead of a window: nothing that a gather of these rows reads is missing."""
+    data = load_dataset(write_both(tmp_path, kind, (5, 40, 9), rows_per_shard=16)[0])
+    rows = torch.tensor([0, 1, 2, 14, 15, 16, 17, 30, 53])
+    stored = list(data.stored_bytes(data.columns))
+    found = [data.extents(*runs_of(rows.numpy()), [name]) for name in stored]
+    spans = [
+        (file.address + start, file.address + stop)
+        for extents in found
+        for file, starts, stops in extents
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+    ]
+    ends = [0, *data._ends.tolist()]
+    for row in rows.tolist():
+        number = int(np.searchsorted(ends, row, "right")) - 1
+        for name in stored:
+            column = data._shards[number][name]
+            if isinstance(column, Framed):
+                first = int(column.starts[row - ends[number]])
+                for frame in column.frames[first : first + column.stack.frames]:
+                    address = frame.data_ptr()
+                    assert any(low <= address and address + frame.nbytes <= high for low, high in spans)
+    # and no file is counted twice
+    files = sum(
+        (data.path / entry.file).stat().st_size for entry in data.manifest.files if "episodes" not in entry.file
+    )
+    assert sum(data.stored_bytes(data.columns).values()) * len(data) <= files
