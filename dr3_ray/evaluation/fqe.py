@@ -5,6 +5,7 @@ a critic Q of its own for each policy π is fitted to y = r + γ Q̄(s', π(s'))
 stands for the discounted return. It is no bound: where π leaves the data, Q says what the network makes up.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from dr3_ray.losses import td
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic, MultiHeadCritic
 from dr3_ray.networks.encoders import Generators
+from dr3_ray.networks.members import member_view
 from dr3_ray.networks.targets import target_of
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.options import per_row
@@ -29,6 +31,7 @@ from dr3_ray.training.population import Population
 from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
 
 BLOCK = 256  # start states at a time
+SAID_EVERY = 100  # steps between two words of progress
 
 
 @dataclass(frozen=True)
@@ -43,22 +46,45 @@ class Policies(NamedTuple):
     networks: nn.Module
 
 
-def fitted_q_evaluation(
-    policies: Policies, data: Any, options: FQEOptions, steps: int, execution: Any = "auto"
-) -> Tensor:
-    """Estimate V(π_k) of K policies, [K]: the mean of Q_k(s, π_k(s)) at the data's start states.
+class Fitted(NamedTuple):
+    """Critics that were fitted to K policies, from S seeds each; those of one seed are together."""
 
-    All critics have the same first weights and see the same minibatches, so that policies are compared on equal draws.
-    `options.normalize_observations` has to be that of the policies. NaN where Q_k diverged.
+    values: Tensor
+    """V(π_k) at the data's start states by each critic, [S, K]; NaN where it diverged."""
+    networks: nn.Module
+    """`critic`, `target_critic` and `target_policy` of S · K members."""
+
+
+def fit_critics(
+    policies: Policies,
+    data: Any,
+    options: FQEOptions,
+    steps: int,
+    seeds: int = 1,
+    execution: Any = "auto",
+    say: Callable[[int], None] = lambda steps: None,
+) -> Fitted:
+    """Fit a critic to each of K policies from each of `seeds` seeds, all in one population.
+
+    Critics of one seed have the same first weights and see the same minibatches, so that policies are compared on equal
+    draws. `options.normalize_observations` has to be that of the policies. `say` is told of steps as they are made.
 
     Raises:
         UserError: the data have no start states.
     """
-    spec = _evaluation_of(policies)
-    members = [Member(options, 0) for _ in range(n_members(policies))]
+    count = n_members(policies)
+    everybody = Policies(policies.spec, member_view(policies.networks, list(range(count)) * seeds))
+    spec = _evaluation_of(everybody)
+    start_rows(data)  # before anything takes its time
+    members = [Member(options, seed) for seed in range(seeds) for _ in range(count)]
     device = next(policies.networks.parameters()).device
     population = Population.of(spec, members, data, data.spaces, execution, device)
-    population.update(steps)
+    made = 0
+    while made < steps:
+        n = min(SAID_EVERY, steps - made)
+        population.update(n)
+        made += n
+        say(n)
     networks = population.networks
 
     def values(seen: Observations) -> Tensor:
@@ -66,7 +92,20 @@ def fitted_q_evaluation(
         return played_value(networks.critic, seen, actions).amin(1)
 
     found = _at_starts(data, networks, len(members), values)
-    return torch.where(population.diverged, torch.nan, found)
+    return Fitted(torch.where(population.diverged, torch.nan, found).view(seeds, count), networks)
+
+
+def fitted_q_evaluation(
+    policies: Policies, data: Any, options: FQEOptions, steps: int, execution: Any = "auto"
+) -> Tensor:
+    """Estimate V(π_k) of K policies, [K]: the mean of Q_k(s, π_k(s)) at the data's start states.
+
+    The critics are those of `fit_critics` from one seed. NaN where Q_k diverged.
+
+    Raises:
+        UserError: the data have no start states.
+    """
+    return fit_critics(policies, data, options, steps, execution=execution).values[0]
 
 
 def own_start_value(policies: Policies, data: Any) -> Tensor:

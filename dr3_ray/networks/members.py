@@ -5,6 +5,7 @@ all of them. The module's own parameters are views of it.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -41,6 +42,23 @@ def member_view(module: Module, rows: slice | list[int]) -> Module:
     }
     views |= {id(buffer): buffer[rows] for name, buffer in module.named_buffers() if "." in name}
     return copy.deepcopy(module, memo=views)
+
+
+def members_together(modules: Sequence[Module]) -> Module:
+    """Return a module of the members of several modules of one structure, one after the other; all are copies.
+
+    Buffers of a module itself are everybody's, and have to be the same in all of them.
+    """
+    first = modules[0]
+    parameters, buffers = [dict(each.named_parameters()) for each in modules], [dict(m.named_buffers()) for m in modules]
+    stacks: dict[int, object] = {
+        id(parameter): nn.Parameter(torch.cat([each[name].data for each in parameters]), parameter.requires_grad)
+        for name, parameter in parameters[0].items()
+    }
+    stacks |= {
+        id(buffer): torch.cat([each[name] for each in buffers]) for name, buffer in buffers[0].items() if "." in name
+    }
+    return copy.deepcopy(first, memo=stacks)
 
 
 class frozen:  # noqa: N801 - reads as a verb phrase in a with statement

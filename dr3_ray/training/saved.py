@@ -1,5 +1,6 @@
 """The networks of a checkpoint, with all that is needed to build them again: read without running code, without Ray."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,9 +10,10 @@ from torch import nn
 from dr3_ray.algorithms.registry import find
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.errors import UserError, first_line
+from dr3_ray.networks.members import members_together
 from dr3_ray.observations import each_part
 from dr3_ray.runs.plain import DAMAGES, read_plain
-from dr3_ray.training.member import Member, build_networks
+from dr3_ray.training.member import Member, build_networks, check_members
 from dr3_ray.types import Spaces
 
 PLACE = "learner_group/learner/rl_module/default_policy"  # in an algorithm's checkpoint, where RLlib has it
@@ -70,3 +72,50 @@ def read_networks(checkpoint: Path) -> Trained:
         raise UserError(f"{checkpoint} holds no networks that can be built ({first_line(error)})") from None
     recorded, divisor = config.get("recorded", {}), config.get("return_range", 1.0)
     return Trained(spec, config["spaces"], config["members"], networks, recorded, divisor)
+
+
+def join(trained: Sequence[Trained], most: int) -> list[tuple[Trained, list[int]]]:
+    """Put members of several checkpoints into as few stacks of networks as they fit in, of at most so many each.
+
+    Returns each stack with the places of those that are in it, one after the other. Only what can be one pack is put
+    together: one algorithm, one structure, and the same statistics of observations.
+    """
+    groups: list[list[int]] = []
+    for place, one in enumerate(trained):
+        for group in groups:
+            several = [trained[each] for each in group] + [one]
+            if sum(len(each.members) for each in several) <= most and _may_join(several):
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return [(_joined([trained[place] for place in group]), group) for group in groups]
+
+
+def _may_join(several: Sequence[Trained]) -> bool:
+    first, last = several[0], several[-1]
+    same = first.spec is last.spec and first.spaces == last.spaces and first.return_range == last.return_range
+    if not same or not _of_everybody(first).keys() == _of_everybody(last).keys():
+        return False
+    ours, theirs = _of_everybody(first), _of_everybody(last)
+    try:
+        check_members(first.spec, first.spaces, _members_of(several))
+    except UserError:
+        return False
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def _of_everybody(trained: Trained) -> dict[str, torch.Tensor]:
+    """Return the buffers without a dimension of members: what observations are normalised by, and the task."""
+    return {name: buffer for name, buffer in trained.networks.named_buffers() if "." not in name}
+
+
+def _members_of(several: Sequence[Trained]) -> list[Member]:
+    return [Member.from_dict(each.spec, values) for each in several for values in each.members]
+
+
+def _joined(several: Sequence[Trained]) -> Trained:
+    """Return the networks of several checkpoints, stacked."""
+    first = several[0]
+    networks = members_together([each.networks for each in several]) if len(several) > 1 else first.networks
+    return first._replace(members=[values for each in several for values in each.members], networks=networks)

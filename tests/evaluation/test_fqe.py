@@ -8,9 +8,12 @@ from torch import Tensor
 
 from dr3_ray import UserError
 from dr3_ray.algorithms.registry import find
-from dr3_ray.evaluation.fqe import FQEOptions, Policies, fitted_q_evaluation, own_start_value, start_rows
+from dr3_ray.evaluation.fqe import (
+    FQEOptions, Policies, fit_critics, fitted_q_evaluation, own_start_value, start_rows,
+)  # fmt: skip
 from dr3_ray.training.member import Member, build_networks
 from dr3_ray.types import Spaces
+from tests.algorithms import gridworld as grid
 from tests.algorithms.test_closed_form import GAMMA, SPACES, N, chain
 from tests.conftest import TableData
 
@@ -32,11 +35,29 @@ class Started(TableData):
         return {"offsets": self.starts, "lengths": torch.full_like(self.starts, 1)}
 
 
-def greedy(tables: list[list[list[float]]]) -> Policies:
+class EveryStart(grid.EveryRow):
+    """A gridworld of which every minibatch is the whole, and two of whose rows begin episodes."""
+
+    fields = torch.tensor([0, 12])
+
+    def __init__(self, columns: dict[str, Tensor]):
+        super().__init__(columns)
+        self.spaces, states = grid.SPACES, columns["observations"].argmax(-1)
+        self.rows = torch.stack([(states == field).nonzero()[0, 0] for field in self.fields])
+        self.episodes = {"offsets": self.rows, "lengths": torch.ones(2, dtype=torch.int64)}
+
+    def gather(self, indices: Tensor, columns: Any) -> dict[str, Tensor]:
+        if indices.ndim == 1:
+            known = self.columns | {"timesteps": torch.zeros(len(self), dtype=torch.int64)}
+            return {name: known[name][indices] for name in columns}
+        return super().gather(indices, columns)
+
+
+def greedy(tables: list[list[list[float]]], spaces: Spaces = SPACES) -> Policies:
     """DQNs whose Q(s, ·) are these tables [K, states, actions]."""
     spec = find("DR3-DQN", "discrete")
     members = [Member.from_dict(spec, {"hidden_sizes": ()}) for _ in tables]
-    networks = build_networks(spec, SPACES, members)
+    networks = build_networks(spec, spaces, members)
     with torch.no_grad():
         networks.critic.head.weight.copy_(torch.tensor(tables).view_as(networks.critic.head.weight))
         networks.critic.head.bias.zero_()
@@ -55,6 +76,33 @@ def test_policies_on_a_chain_have_the_values_that_the_bellman_equation_gives(exe
     values = fitted_q_evaluation(policies, data, EXACT, 2_000, execution)
     expected = [(GAMMA**3 + GAMMA) / 2, 0.0, GAMMA / 2]
     assert values.tolist() == pytest.approx(expected, abs=2e-3)
+
+
+def test_on_all_rows_of_a_gridworld_the_critic_finds_the_exact_values() -> None:
+    """Two policies, two seeds, fields 0 and 12: V from the linear equations, to a thousandth."""
+    sure = torch.stack([torch.nn.functional.one_hot(torch.full((16,), way), 4).float() for way in (1, 2)])
+    policies = greedy(sure.tolist(), grid.SPACES)
+    rows = grid.rows(grid.UNIFORM, next_behaviour=grid.SURE)
+    every = EveryStart({name: part.float() if part.is_floating_point() else part for name, part in rows.items()})
+    options = FQEOptions(hidden_sizes=(), gamma=grid.GAMMA, batch_size=len(every), critic_lr=0.01, tau=0.5)
+    said: list[int] = []
+    found = fit_critics(policies, every, options, 1_500, seeds=2, say=said.append)
+    exact = torch.stack([grid.q_of(policy.double()) for policy in sure])
+    values = (sure * exact).sum(-1)[:, every.fields].mean(1)
+    assert found.values.shape == (2, 2) and sum(said) == 1_500
+    assert (found.values - values).abs().max() < 1e-3
+    table = found.networks.critic(torch.eye(16).expand(4, -1, -1))[0].squeeze(1).detach()
+    assert (table - exact.repeat(2, 1, 1))[:, grid.STATES].abs().max() < 1e-3
+
+
+def test_seeds_of_fitted_critics_differ_and_policies_of_a_seed_see_the_same() -> None:
+    twice = greedy([[RIGHT] * N, [RIGHT] * N])
+    data = Started(chain(), SPACES, starts=[10])
+    found = fit_critics(twice, data, FQEOptions(hidden_sizes=(8,), gamma=GAMMA, batch_size=8), 5, seeds=3).values
+    assert torch.equal(found[:, 0], found[:, 1])
+    assert len(set(found[:, 0].tolist())) == 3
+    alone = fitted_q_evaluation(twice, data, FQEOptions(hidden_sizes=(8,), gamma=GAMMA, batch_size=8), 5)
+    assert torch.allclose(alone, found[0])
 
 
 def test_what_a_critic_promises_of_itself_is_its_greedy_value_at_the_start() -> None:
