@@ -81,6 +81,7 @@ def sweep(
     concurrent: options.Concurrent = None,
     retries: options.Retries = 2,
     checkpoint_every: options.CheckpointEvery = None,
+    keep_checkpoints: options.KeepCheckpoints = 1,
     out: options.Out = Path("runs/sweep"),
     storage: options.Storage = None,
     log: options.Log = [],  # noqa: B006

@@ -26,7 +26,8 @@ PlannedSweeps = Mapping[str, dict[str, Any] | Path]
 
 SHARED = (
     "dataset", "seeds", "steps", "evaluations", "environment", "episodes", "set_", "pack", "cpus", "gpus", "nodes",
-    "patience", "concurrent", "retries", "checkpoint_every", "out", "storage", "log", "force", "trust", "dry_run",
+    "patience", "concurrent", "retries", "checkpoint_every", "keep_checkpoints", "out", "storage", "log", "force",
+    "trust", "dry_run",
 )  # fmt: skip
 EMBEDDED = "embedded:breakout-replay"
 DatasetOption = Annotated[list[str], typer.Option(help="embedded:NAME or a directory; give several times for several.")]

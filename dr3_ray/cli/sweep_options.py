@@ -30,6 +30,13 @@ def _count(name: str, panel: str, *called: str, **more: Any) -> Any:
     return _field(name, panel, *called, parser=_counted, metavar="COUNT", **more)
 
 
+def _kept(text: str | int) -> int:
+    name, _, number = str(text).rpartition("=")
+    if name not in ("", "keep") or not number.isdecimal():
+        raise typer.BadParameter(f"{text!r} is not of the form keep=N: such as keep=5")
+    return int(number)
+
+
 def _counted(text: str | int) -> int:
     try:
         return read_count(str(text))
@@ -80,6 +87,10 @@ Patience = Annotated[float | None, _field("patience", MACHINE)]
 Concurrent = Annotated[int | None, _field("concurrent", MACHINE)]
 Retries = Annotated[int, _field("retries", MACHINE)]
 CheckpointEvery = Annotated[int | None, _field("checkpoint_every", STORAGE)]
+KeepCheckpoints = Annotated[
+    int,
+    _field("keep_checkpoints", STORAGE, "--checkpoints", parser=_kept, metavar="keep=N", show_default="keep=1"),
+]
 Out = Annotated[Path, _field("out", STORAGE, add=" A second run goes on there with what is missing.", **PATH)]
 Storage = Annotated[str | None, _field("storage", STORAGE)]
 Log = Annotated[list[str], _field("log", STORAGE, add=" tensorboard, mlflow, wandb.")]

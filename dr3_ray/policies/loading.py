@@ -13,7 +13,7 @@ from dr3_ray.runs.checkpoints import packs_kept
 from dr3_ray.runs.directory import RUN
 from dr3_ray.runs.index import Record, read_index
 from dr3_ray.sweep.directory import spec_of
-from dr3_ray.sweep.trained import trained_networks
+from dr3_ray.sweep.trained import kept_networks, trained_networks
 from dr3_ray.training.saved import PLACE, Trained, read_networks
 from dr3_ray.uris import path_here
 
@@ -42,7 +42,8 @@ def load_policy(
     Args:
         source: A run directory, or the directory of a checkpoint.
         member: `"best"`, a hash or how it begins, values of the configuration such as `{"dr3_coeff": 0.03, "seed": 1}`,
-            or a place in a checkpoint, from 0 on. With values that several members have: the best of these.
+            or a place in a checkpoint, from 0 on. With values that several members have: the best of these. `HASH@N`
+            is the member after N updates, where that checkpoint stayed.
         objective: What `"best"` means; by default what the run was judged by. The configuration with the best score
             over its seeds is taken, and of its seeds the best.
         trust: Read checkpoints of version 0.1 too, which are pickles: whoever made them can run code here.
@@ -70,6 +71,7 @@ def find_member(
         return Found(trained, row, trained.members[row])
     if not (path / RUN).is_file():
         raise UserError(f"{path} is neither a run directory nor a checkpoint: give the directory that a sweep wrote")
+    member, updates = _at(member)
     record, chosen = _chosen(path, member, objective)
     which = f"member {record['member']} of {path} ({record['status']})"
     if record["pack"] not in packs_kept(spec_of(path).checkpoints):
@@ -77,11 +79,38 @@ def find_member(
             f"{which} has no checkpoint here: sweep with checkpoints, bring them by `dr3-ray fetch --checkpoints`, or "
             "choose a member that was trained"
         )
+    if updates is not None:
+        return _found_at(path, record, updates, chosen, trust)
     for trained, members in trained_networks(path, trust, packs=[record["pack"]]):
         if record["member"] in members:
             row = members.index(record["member"])
             return Found(trained, row, {**trained.members[row], **record["config"]}, chosen, record["member"])
     raise UserError(f"{which} has only damaged checkpoints: `{resuming(path)}` trains it again from its start")
+
+
+def _at(member: Which) -> tuple[Which, int | None]:
+    """Return a member, and after how many updates it is meant; None: at its end."""
+    if not isinstance(member, str) or "@" not in member:
+        return member, None
+    name, _, updates = member.partition("@")
+    if not updates.isdecimal() or not name:
+        raise UserError(f"member {member!r} is not of the form HASH@UPDATES, as in 1a2b3c@20000")
+    return name, int(updates)
+
+
+def _found_at(run: Path, record: Record, updates: int, chosen: str, trust: bool) -> Found:
+    """Return a member as it was after so many updates."""
+    packs, member = [record["pack"]], record["member"]
+    for kept in kept_networks(run, trust, packs, updates):
+        if member in kept.members:
+            row = kept.members.index(member)
+            told = f"{chosen}, after {updates:,} updates"
+            return Found(kept.trained, row, {**kept.trained.members[row], **record["config"]}, told, member)
+    there = ", ".join(str(kept.updates) for kept in kept_networks(run, trust, packs) if member in kept.members)
+    raise UserError(
+        f"member {member} of {run} has no checkpoint after {updates} updates: there are {there or 'none'}; "
+        "`--checkpoints keep=N` of a sweep keeps more"
+    )
 
 
 def _chosen(run: Path, member: Which, objective: str | None) -> tuple[Record, str]:

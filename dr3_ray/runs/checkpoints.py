@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +49,10 @@ def packs_kept(storage: str) -> set[str]:
     return {pack for pack, *names in parts if names and CHECKPOINT.fullmatch(names[0])}
 
 
+def _updates_of(path: str) -> int:
+    return int(path.rpartition("/")[2])
+
+
 class Checkpoints:
     """The checkpoints of one pack.
 
@@ -66,8 +70,12 @@ class Checkpoints:
             )
         self._folder = f"{root}/{safe_name(pack)}"
 
-    def save(self, updates: int, write: Callable[[str], None], kept: int = KEPT) -> None:
+    def save(
+        self, updates: int, write: Callable[[str], None], kept: int = KEPT, stay: Collection[int] = ()
+    ) -> None:
         """Write a checkpoint by `write`, which is given a directory, and delete all but the last `kept`.
+
+        Those after so many updates as `stay` names are not deleted.
 
         Raises:
             UserError: no room left. The checkpoints before are untouched.
@@ -85,7 +93,8 @@ class Checkpoints:
                 f"no room left for checkpoints in {self._folder} ({reason}): make some, and resume"
             ) from None
         for old in self._all()[kept:]:
-            self._delete(old)
+            if _updates_of(old) not in stay:
+                self._delete(old)
 
     def load(self, read: Callable[[str], None], mend: bool = True) -> None:
         """Have `read` read the last checkpoint that is whole; without one nothing happens.
@@ -100,6 +109,18 @@ class Checkpoints:
                     return read(directory)
             if mend:
                 self._delete(path)
+
+    def updates(self) -> list[int]:
+        """Return after how many updates there are checkpoints, whole or not, the first one first."""
+        return sorted(map(_updates_of, self._all()))
+
+    def load_at(self, updates: int, read: Callable[[str], None]) -> None:
+        """Have `read` read the checkpoint after so many updates; without a whole one nothing happens."""
+        for path in self._all():
+            if _updates_of(path) == updates:
+                with self._copy_of(path) as directory:
+                    if is_whole(Path(directory)):
+                        read(directory)
 
     def read(self, *names: str) -> dict[str, bytes] | None:
         """Return these files of the last checkpoint where they are whole, as far as it has them; None without one."""

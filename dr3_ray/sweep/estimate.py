@@ -112,7 +112,7 @@ class SweepEstimate(NamedTuple):
         """Bytes of the index, of the histories, and of the checkpoints if all trials leave as many as are kept."""
         index = sum(3 * len(json.dumps(config)) for config in self.plan.members.values())
         histories = sum(config["evaluations"] * ROW for config in self.plan.members.values())
-        kept = KEPT if self.spec.checkpoint_every != 0 else 0
+        kept = max(KEPT, self.spec.keep_checkpoints + 1) if self.spec.checkpoint_every != 0 else 0
         checkpoints = sum(kept * kind.cost.state * len(kind.packs) for kind in self.kinds if kind.cost)
         return index + histories + checkpoints
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from dr3_ray.cluster.pickles import check_trusted
 from dr3_ray.runs.checkpoints import Checkpoints
@@ -25,17 +25,48 @@ def trained_networks(
     Raises:
         UserError: not a run directory, its storage cannot be used, or a checkpoint is not trusted.
     """
+    for records, checkpoints in _packs(run, packs):
+        found: list[Trained] = []
+        checkpoints.load(lambda at, found=found: found.append(_trained(Path(at), trust)), mend=False)  # type: ignore[misc]
+        for trained in found:
+            yield trained, [_member(each, records) for each in trained.members]
+
+
+class Kept(NamedTuple):
+    """The networks of a pack after so many updates, and which member of the sweep each of theirs is."""
+
+    updates: int
+    trained: Trained
+    members: list[str | None]
+
+
+def kept_networks(
+    run: Path, trust: bool = False, packs: Collection[str] | None = None, updates: int | None = None
+) -> Iterator[Kept]:
+    """Read the networks of every checkpoint of each pack that stayed and is whole, or of that after so many `updates`.
+
+    Arguments are those of `trained_networks`.
+
+    Raises:
+        UserError: as `trained_networks`.
+    """
+    for records, checkpoints in _packs(run, packs):
+        for made in [updates] if updates is not None else checkpoints.updates():
+            found: list[Trained] = []
+            checkpoints.load_at(made, lambda at, found=found: found.append(_trained(Path(at), trust)))  # type: ignore[misc]
+            for trained in found:
+                yield Kept(made, trained, [_member(each, records) for each in trained.members])
+
+
+def _packs(run: Path, packs: Collection[str] | None) -> Iterator[tuple[list[Record], Checkpoints]]:
+    """Yield the members of each pack of a run, or of these, with its checkpoints."""
     spec, document = spec_of(run), read_run(run)
     members: dict[str, list[Record]] = {}
     for record in read_index(run):
         if record["pack"] and (packs is None or record["pack"] in packs):
             members.setdefault(record["pack"], []).append(record)
     for name, records in members.items():
-        found: list[Trained] = []
-        checkpoints = Checkpoints(spec.checkpoints, name, document["id"])
-        checkpoints.load(lambda at, found=found: found.append(_trained(Path(at), trust)), mend=False)  # type: ignore[misc]
-        for trained in found:
-            yield trained, [_member(each, records) for each in trained.members]
+        yield records, Checkpoints(spec.checkpoints, name, document["id"])
 
 
 def is_pickled(checkpoint: Path) -> bool:

@@ -23,6 +23,7 @@ def run(cluster, cartpole, tmp_path_factory) -> Path:  # noqa: F811
     """Two configurations with two seeds each, in one pack."""
     out = tmp_path_factory.mktemp("policies") / "run"
     asked = {"datasets": [cartpole], "coefficients": [0, 0.1], "seeds": 2, "steps": 40, "evaluations": 2}
+    asked |= {"keep_checkpoints": 2}
     train_sweep(SweepSpec(**asked, evaluation_episodes=2, options={"hidden_sizes": [8]}, concurrent=1, out=out))
     return out
 

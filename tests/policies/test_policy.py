@@ -64,6 +64,20 @@ def test_members_are_named_by_hash_by_values_and_by_place(run):
     assert load_policy(checkpoint, {"dr3_coeff": 0.1, "seed": 1}).config["dr3_coeff"] == 0.1
 
 
+def test_a_member_is_also_what_it_was_after_so_many_updates(run):
+    member = read_index(run)[0]["member"]
+    now, then = load_policy(run, member), load_policy(run, f"{member[:9]}@20")
+    assert then.config == now.config and then.chosen == f"named by its hash {member}, after 20 updates"
+    both = [torch.cat([each.flatten() for each in policy.networks.parameters()]) for policy in (then, now)]
+    assert not torch.equal(*both)
+    again = load_policy(run, f"{member}@40")
+    assert torch.equal(torch.cat([each.flatten() for each in again.networks.parameters()]), both[1])
+    with pytest.raises(UserError, match=f"{member} of .* has no checkpoint after 30 updates: there are 20, 40; "):
+        load_policy(run, f"{member}@30")
+    with pytest.raises(UserError, match="'best@x' is not of the form HASH@UPDATES"):
+        load_policy(run, "best@x")
+
+
 def test_it_acts_as_the_networks_that_were_trained(run):
     ((trained, members),) = trained_networks(run)
     observations = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)

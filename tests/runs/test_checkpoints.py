@@ -59,6 +59,24 @@ def test_the_last_two_stay_and_at_the_end_one(storage):
     assert read(Checkpoints(storage, "other", "id")) == []
 
 
+def test_those_that_are_to_stay_do_and_are_read_by_their_updates(storage):
+    claim(storage, "id", "here")
+    kept = Checkpoints(storage, "pack", "id")
+    for step in (100, 200, 300, 400):
+        kept.save(step, writing(f"after {step}"), stay={100, 200, 400})
+    assert kept.updates() == [100, 200, 300, 400] and read(kept) == ["after 400"]
+    kept.save(500, writing("the end"), kept=1, stay={100, 200})
+    assert listing(storage).keys() == {f"{step:010d}" for step in (100, 200, 500)}
+    found: list[str] = []
+    for step in (100, 300, 500):
+        kept.load_at(step, lambda at: found.append((Path(at) / "deep" / "state").read_text()))
+    assert found == ["after 100", "the end"]
+    filesystem, root = pafs.FileSystem.from_uri(storage)
+    filesystem.delete_file(f"{root}/checkpoints/pack/0000000100/deep/state")
+    kept.load_at(100, lambda at: found.append(at))
+    assert len(found) == 2 and kept.updates() == [100, 200, 500]  # it is there, and not whole
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "file missing", "manifest missing", "manifest cut"])
 def test_one_that_is_not_whole_is_passed_over(storage, damage):
     claim(storage, "id", "here")

@@ -194,6 +194,8 @@ class SweepSpec(BaseModel):
     """How often a trial that fails is started again, from its last checkpoint."""
     checkpoint_every: Whole | None = None
     """Evaluations between two checkpoints of a trial, 0 for no checkpoints. None: as often as 5 % of its time allow."""
+    keep_checkpoints: Processes = 1
+    """Checkpoints of each trial that stay, evenly spaced over its evaluations; 1: the last one."""
     out: Annotated[Path, BeforeValidator(path_here)] = Path("runs/sweep")
     """Run directory."""
     storage: Place | None = None
@@ -216,6 +218,18 @@ class SweepSpec(BaseModel):
             raise UserError(
                 f"{self.steps} steps cannot be cut into {self.evaluations} equal parts: "
                 f"use {near} steps, or another number of evaluations"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_checkpoints(self) -> Self:
+        """Check that there are as many checkpoints as are to stay."""
+        if self.keep_checkpoints > 1 and self.checkpoint_every == 0:
+            raise UserError("no checkpoints are made, so that none can stay: leave out checkpoint_every 0")
+        if self.keep_checkpoints > self.evaluations:
+            raise UserError(
+                f"{self.keep_checkpoints} checkpoints cannot stay of {self.evaluations} evaluations, after which they "
+                "are made: keep fewer, or evaluate more often"
             )
         return self
 

@@ -93,6 +93,7 @@ class RayTrials:
         param_space = {
             **{"cpus": spec.cpus, "gpus": spec.gpus, "trust": self._trust},
             **{"storage": spec.checkpoints, "run": read_run(spec.out)["id"], "checkpoint_every": spec.checkpoint_every},
+            "keep_checkpoints": spec.keep_checkpoints,
         }
         tuner = tune.Tuner(
             self._trainable,

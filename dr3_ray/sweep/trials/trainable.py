@@ -56,6 +56,7 @@ class PackTrainable(tune.Trainable):
         self.trust = config.get("trust", False)  # checkpoints that are pickles
         self.hashes = [member_id(member) for member in members]
         self.every, self.steps = config["checkpoint_every"], members[0]["steps"]
+        self.stay = kept_at(members[0]["steps"], members[0]["evaluations"], config.get("keep_checkpoints", 1))
         self.places, self.configurations = range(len(members)), configurations(members)
         self.race = Race.of(members[0])
         self.rungs = self.race.rungs(members[0]["evaluations"]) if self.race and len(members) > 1 else []
@@ -157,8 +158,8 @@ class PackTrainable(tune.Trainable):
         self.algorithm.stop()
 
     def _checkpoint_is_due(self) -> bool:
-        """Return whether to save: always after the last update, before it after so many evaluations or seconds."""
-        if self.done:
+        """Return whether to save: after the last update and where one stays, else after evaluations or seconds."""
+        if self.done or self.results[-1]["num_updates"] in self.stay:
             return True
         if self.every is not None:
             return len(self.results) % self.every == 0
@@ -167,9 +168,15 @@ class PackTrainable(tune.Trainable):
     def _save(self, checkpoints: Checkpoints) -> None:
         started = time.monotonic()
         kept = {"kept": 1} if self.done else {}
-        checkpoints.save(self.results[-1]["num_updates"], self.save_checkpoint, **kept)
+        checkpoints.save(self.results[-1]["num_updates"], self.save_checkpoint, stay=self.stay, **kept)
         self.saved_at = time.monotonic()
         self.cost = self.saved_at - started
+
+
+def kept_at(steps: int, evaluations: int, keep: int) -> frozenset[int]:
+    """Return the updates after which checkpoints stay: so many evaluations, evenly spaced, the last one among them."""
+    every = steps // evaluations
+    return frozenset(every * -(-evaluations * number // keep) for number in range(1, keep + 1))
 
 
 def algorithm_config(members: list[Config], cpus: float, gpus: float) -> OfflineConfig:

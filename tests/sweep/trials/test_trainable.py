@@ -9,7 +9,7 @@ from dr3_ray.errors import UserError
 from dr3_ray.runs.storage import claim
 from dr3_ray.sweep.spec.problems import members
 from dr3_ray.sweep.spec.spec import SweepSpec
-from dr3_ray.sweep.trials.trainable import PackTrainable
+from dr3_ray.sweep.trials.trainable import PackTrainable, kept_at
 
 
 @pytest.fixture
@@ -67,6 +67,19 @@ def test_checkpoints_by_number_of_evaluations(config, every, expected):
     assert found == expected[:1]
     assert trainable.step()["done"]
     assert kept(config) == ([4] if every else [])
+
+
+@pytest.mark.parametrize(("evaluations", "keep", "expected"), [(4, 1, {4}), (4, 2, {2, 4}), (4, 3, {2, 3, 4})])
+def test_checkpoints_that_stay_are_evenly_spaced(evaluations, keep, expected):
+    assert kept_at(evaluations, evaluations, keep) == expected
+    assert kept_at(100 * evaluations, evaluations, keep) == {100 * each for each in expected}
+
+
+def test_checkpoints_that_stay_are_made_when_none_is_due(config):
+    trainable = PackTrainable(config | {"keep_checkpoints": 2})
+    while not trainable.step()["done"]:
+        pass
+    assert kept(config) == [2, 4]
 
 
 def test_a_machine_that_does_not_see_the_storage_trains_nothing(config, tmp_path):
