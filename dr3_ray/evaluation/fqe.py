@@ -150,13 +150,15 @@ def n_members(policies: Policies) -> int:
 
 
 def start_rows(data: Any) -> Tensor:
-    """Return the rows that begin an episode.
+    """Return the rows that begin an episode; of a mixture those of its target, in which policies act.
 
     Raises:
         UserError: there is none, in a subsample that has lost them all.
     """
     lengths = torch.as_tensor(data.episodes["lengths"])
     first = torch.as_tensor(data.episodes["offsets"])[lengths > 0]
+    if mixing := getattr(data, "mixing", None):
+        first = first[first >= mixing.starts[-1]]
     starts = first[data.gather(first, ("timesteps",))["timesteps"] == 0]
     if not len(starts):
         raise UserError("the data set has no first row of an episode, where a policy could be evaluated")

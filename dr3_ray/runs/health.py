@@ -42,6 +42,8 @@ THRESHOLDS = {
         3,
         "evaluations since that peak, at least; the TD error is lower at the last one than there",
     ),
+    "early": Threshold(0.1, "underfit: the TD error, or CQL's gap, is compared with what it was at this share of training"),
+    "unlearned": Threshold(0.5, "and stays above this share of that to the end"),
     "lower": Threshold(0.5, "c₀ brings the dot product down: to this share of that of c₀ = 0, for certain"),
     "moved": Threshold(0.1, "and leaves mean Q alone: it differs by at most this share of that of c₀ = 0"),
     "error": Threshold(1.2, "and the TD error too: it is at most this many times that of c₀ = 0"),
@@ -156,7 +158,7 @@ def overfit_since(curves: Curves) -> int | None:
     measured = np.isfinite(curves["q_mean"]) & np.isfinite(curves["td_error"])
     if measured.sum() < threshold("evaluations"):
         return None
-    q, error = (_smooth(curves[name][measured]) for name in ("q_mean", "td_error"))
+    q, error = (smoothed(curves[name][measured]) for name in ("q_mean", "td_error"))
     peak = int(q.argmax())
     rise, fall = q[peak] - q[0], q[peak] - q[-1]
     late = len(q) - 1 - peak >= threshold("after")
@@ -218,7 +220,7 @@ def _start(holds: NDArray[np.bool_]) -> int:
     return len(holds) - int((~holds)[::-1].argmax()) if not holds.all() else 0
 
 
-def _smooth(curve: Curve) -> Curve:
+def smoothed(curve: Curve) -> Curve:
     """Return the average of each value with its neighbours."""
     padded = np.pad(curve, 1, mode="edge")
     return (padded[:-2] + padded[1:-1] + padded[2:]) / 3
