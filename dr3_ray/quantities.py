@@ -21,9 +21,10 @@ class Quantity(NamedTuple):
     """None: neither."""
     form: Literal["real", "count"] = "real"
     """A float64, NaN where there is nothing to measure; or an int64."""
-    source: Literal["run", "rollouts", "probe", "minibatch", "diagnosis"] = "minibatch"
-    """What it is measured on: rollouts in an environment, the probe batch, the last minibatch of training, or, by
-    `dr3-ray diagnose` alone, the probe batch and rows that were held out."""
+    source: Literal["run", "rollouts", "probe", "minibatch", "diagnosis", "selection"] = "minibatch"
+    """What it is measured on: rollouts in an environment, the probe batch, the last minibatch of training; by
+    `dr3-ray diagnose` alone, the probe batch and rows that were held out; by `dr3-ray select` alone, trained policies
+    and data."""
     short: str = ""
     """As people read it in tables. Empty: the report does not show it."""
     by: tuple[str, ...] = ()
@@ -101,6 +102,14 @@ QUANTITIES = (
     Quantity("return_std", "Standard deviation of Monte-Carlo returns", "reward", source="diagnosis"),
     Quantity("return_rows", "Rows whose Monte-Carlo return counts", "rows", source="diagnosis"),
     Quantity("policy_distance", "Distance of the policy from the data's actions", source="diagnosis"),
+    # of a selection
+    Quantity("fqe", "Value of the policy by fitted Q evaluation", "reward", "more", source="selection"),
+    Quantity("dr", "Value of the policy by the weighted doubly robust estimate", "reward", "more", source="selection"),
+    Quantity("wis", "Value of the policy by weighted importance sampling", "reward", "more", source="selection"),
+    Quantity("start_value", "Value that the policy's own critic promises", "reward", "more", source="selection"),
+    Quantity("td_error_held_out", "Temporal-difference loss on held-out rows", better="less", source="selection"),
+    Quantity("q_held_out", "Mean Q of the data's actions on held-out rows", "reward", "more", source="selection"),
+    Quantity("mean_rank", "Mean place by all other criteria", better="less", source="selection"),
 )
 CATALOGUE = {quantity.name: quantity for quantity in QUANTITIES}
 REPORTED = tuple(each for each in QUANTITIES if each.short)

@@ -19,7 +19,7 @@ REGULARIZED: list[dict[str, Any]] = [
     {"critic_dropout": 0.1, "critic_norm": "layer"},
 ]
 NEITHER = {"compile", "precision", "encoder"}  # change how and not what is measured
-OF_SWEEPS = {each.name for each in QUANTITIES if each.source in ("run", "rollouts", "diagnosis")}
+OF_SWEEPS = {each.name for each in QUANTITIES if each.source in ("run", "rollouts", "diagnosis", "selection")}
 
 
 def choices(spec) -> list[dict[str, Any]]:
