@@ -14,8 +14,8 @@ The columns of a sweep's histories, as `dr3_ray/quantities.py` declares them; `s
 page. What a run measures itself is there without an environment, rollouts with one. The probe batch is 2,048 rows, the
 same for every run on the same data, and measured where there is a critic. What is measured on the last minibatch are
 the losses and metrics of the objective, by the algorithms and regularisers that have them. A diagnosis is no column: it
-is what `dr3-ray diagnose` measures of a trained member, beside what the probe has, and a selection what `dr3-ray select`
-measures of all of them.
+is what `dr3-ray diagnose` measures of a trained member, beside what the probe has, and a selection what
+`dr3-ray select` measures of all of them.
 
 """
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 SourceArgument = Annotated[
     Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or that of a checkpoint.", **PATH)
 ]
-MemberOption = Annotated[str, typer.Option(help="best, a hash or how it begins (@N: after N updates), or a place in a checkpoint.")]
+MemberOption = Annotated[
+    str, typer.Option(help="best, a hash or how it begins (@N: after N updates), or a place in a checkpoint.")
+]
 WhereOption = Annotated[
     list[str], typer.Option(metavar="OPTION=VALUE", help="Of the members, those with this value; several times.")
 ]

@@ -59,8 +59,10 @@ def whole_episodes(data: Any, behaviour: nn.Module, seed: int = 0, most_rows: in
     Raises:
         UserError: the data have no whole episodes.
     """
-    if not data.manifest.complete_episodes or data.mixing:
-        raise UserError("episodes have lost rows, or are of several data sets: their weights are not known")
+    if data.mixing:
+        raise UserError("the episodes of a mixture were made by several behaviours")
+    if not data.manifest.complete_episodes:
+        raise UserError("episodes have lost rows, so that their weights are not known")
     lengths = torch.as_tensor(data.episodes["lengths"])
     source = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(lengths), generator=source)

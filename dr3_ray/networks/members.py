@@ -50,7 +50,10 @@ def members_together(modules: Sequence[Module]) -> Module:
     Buffers of a module itself are everybody's, and have to be the same in all of them.
     """
     first = modules[0]
-    parameters, buffers = [dict(each.named_parameters()) for each in modules], [dict(m.named_buffers()) for m in modules]
+    parameters, buffers = (
+        [dict(each.named_parameters()) for each in modules],
+        [dict(m.named_buffers()) for m in modules],
+    )
     stacks: dict[int, object] = {
         id(parameter): nn.Parameter(torch.cat([each[name].data for each in parameters]), parameter.requires_grad)
         for name, parameter in parameters[0].items()

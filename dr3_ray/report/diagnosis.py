@@ -71,7 +71,7 @@ def diagnose_member(
     here = _opened(found, train, gamma)
     there = _opened(found, held_out, gamma) if held_out else None
     if there:
-        _check_apart(here.data, there.data, str(held_out))
+        check_apart(here.data, there.data, str(held_out))
     probes: dict[str, Probe] = {}
     if critic.finite:
         given = {TRAIN: here} | ({HELD_OUT: there} if there else {})
@@ -89,17 +89,17 @@ def _sources(found: Found, data: str | None) -> tuple[str, str | None]:
     """Return what the member was trained on, and what it was not trained on; None: there is nothing."""
     if found.member is not None:
         train = str(found.config["dataset"])
-        return train, data or _validation(train)
+        return train, data or validation_of(train)
     if data is None:
         raise UserError("a checkpoint does not know its data: give --data, or the run that the checkpoint is of")
-    return data, _validation(data)
+    return data, validation_of(data)
 
 
-def _validation(train: str) -> str | None:
+def validation_of(train: str) -> str | None:
     """Return the part of the data set that `split=train` left out."""
     if is_mixture(train):
         mixture = MixtureName.parse(train)
-        parts = [_validation(part.data) for part in mixture.parts]
+        parts = [validation_of(part.data) for part in mixture.parts]
         return str(mixture.renamed(list(filter(None, parts)))) if all(parts) else None
     address = Address.parse(train)
     if address.subset is None or address.subset.split != "train":
@@ -128,7 +128,7 @@ def _opened(found: Found, source: str, gamma: Any) -> Rows:
     return Rows(load_dataset(source, gamma), True)
 
 
-def _check_apart(train: Dataset, held_out: Dataset, source: str) -> None:
+def check_apart(train: Dataset, held_out: Dataset, source: str) -> None:
     """Check that no episode is on both sides.
 
     Raises:

@@ -1,7 +1,7 @@
 """A sweep in Python: its tables, its best configuration, its pictures and its policies."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from html import escape
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from dr3_ray.report.html import Report, file_name, rows_of_facet, write_report
 from dr3_ray.report.judging import document, judge_tables
 from dr3_ray.report.lines import palette
 from dr3_ray.report.reader import COEFFICIENT, as_label, as_numbers, read_tables
+from dr3_ray.report.selection import Selection, select
 from dr3_ray.runs.health import Flag
 from dr3_ray.runs.index import Record, read_index
 from dr3_ray.uris import path_here
@@ -146,6 +147,31 @@ class Sweep:
             UserError: as `policy`; no critic, no data, or data of other spaces or of the same episodes.
         """
         return diagnose_member(self.path, data, member, objective, trust)
+
+    def select(
+        self,
+        criteria: Collection[str] = (),
+        fqe_steps: int = 10_000,
+        fqe_seeds: int = 2,
+        top: int = 3,
+        data: str | None = None,
+        trust: bool = False,
+    ) -> Selection:
+        """Choose a configuration by the data alone, as `dr3-ray select` does, and write `selection.csv` into the run.
+
+        Args:
+            criteria: What to rank by, the rule first; by default all of `dr3_ray.report.selection_judging.CRITERIA`.
+            fqe_steps: Updates of each fitted critic; 0: no fitted critics.
+            fqe_seeds: Fitted critics of each policy.
+            top: The k of regret@k.
+            data: Episodes that were not trained on; by default those of `?split=validation` of a run on
+                `?split=train`.
+            trust: Read checkpoints of version 0.1 too.
+
+        Raises:
+            UserError: no finished member, no checkpoints, other data than were trained on, or no such criterion.
+        """
+        return select(self.path, criteria, fqe_steps, fqe_seeds, top, data, trust)
 
     def plot(self, quantity: str, **values: Any) -> Pictures:
         """Draw a quantity against gradient updates, for each algorithm on each data set and every further axis.

@@ -70,9 +70,7 @@ class Checkpoints:
             )
         self._folder = f"{root}/{safe_name(pack)}"
 
-    def save(
-        self, updates: int, write: Callable[[str], None], kept: int = KEPT, stay: Collection[int] = ()
-    ) -> None:
+    def save(self, updates: int, write: Callable[[str], None], kept: int = KEPT, stay: Collection[int] = ()) -> None:
         """Write a checkpoint by `write`, which is given a directory, and delete all but the last `kept`.
 
         Those after so many updates as `stay` names are not deleted.

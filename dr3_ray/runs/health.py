@@ -42,7 +42,9 @@ THRESHOLDS = {
         3,
         "evaluations since that peak, at least; the TD error is lower at the last one than there",
     ),
-    "early": Threshold(0.1, "underfit: the TD error, or CQL's gap, is compared with what it was at this share of training"),
+    "early": Threshold(
+        0.1, "underfit: the TD error, or CQL's gap, is compared with what it was at this share of training"
+    ),
     "unlearned": Threshold(0.5, "and stays above this share of that to the end"),
     "lower": Threshold(0.5, "c₀ brings the dot product down: to this share of that of c₀ = 0, for certain"),
     "moved": Threshold(0.1, "and leaves mean Q alone: it differs by at most this share of that of c₀ = 0"),

@@ -95,9 +95,9 @@ def join(trained: Sequence[Trained], most: int) -> list[tuple[Trained, list[int]
 def _may_join(several: Sequence[Trained]) -> bool:
     first, last = several[0], several[-1]
     same = first.spec is last.spec and first.spaces == last.spaces and first.return_range == last.return_range
-    if not same or not _of_everybody(first).keys() == _of_everybody(last).keys():
-        return False
     ours, theirs = _of_everybody(first), _of_everybody(last)
+    if not same or ours.keys() != theirs.keys():
+        return False
     try:
         check_members(first.spec, first.spaces, _members_of(several))
     except UserError:

@@ -1,7 +1,5 @@
 """A model of the behaviour, and what episodes say of softened policies, on a gridworld whose values are known."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch

@@ -9,7 +9,12 @@ from torch import Tensor
 from dr3_ray import UserError
 from dr3_ray.algorithms.registry import find
 from dr3_ray.evaluation.fqe import (
-    FQEOptions, Policies, fit_critics, fitted_q_evaluation, own_start_value, start_rows,
+    FQEOptions,
+    Policies,
+    fit_critics,
+    fitted_q_evaluation,
+    own_start_value,
+    start_rows,
 )  # fmt: skip
 from dr3_ray.training.member import Member, build_networks
 from dr3_ray.types import Spaces

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from dr3_ray.evaluation.importance import doubly_robust, weighted_doubly_robust, weighted_importance_sampling
 from tests.algorithms.gridworld import (
-    ENDS, GAMMA, SKEWED, SLIPS, STATES, SURE, UNIFORM, dynamics, probabilities, q_of, step,
+    ENDS,
+    GAMMA,
+    SKEWED,
+    SLIPS,
+    STATES,
+    SURE,
+    UNIFORM,
+    dynamics,
+    probabilities,
+    q_of,
+    step,
 )  # fmt: skip
 
 LONG = 60  # steps, after which γᵗ is 0.002 and hardly an episode is left

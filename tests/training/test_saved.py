@@ -10,7 +10,12 @@ from dr3_ray.training.member import Member, build_networks
 from dr3_ray.training.saved import Trained, join
 from tests.conftest import SPACES
 
-FORMS = [find("DR3-CQL", "discrete"), find("DR3-REM", "discrete"), find("DR3-IQL", "continuous"), find("BC", "discrete")]
+FORMS = [
+    find("DR3-CQL", "discrete"),
+    find("DR3-REM", "discrete"),
+    find("DR3-IQL", "continuous"),
+    find("BC", "discrete"),
+]
 
 
 def trained(form: AlgorithmSpec, seeds: range, mean: float | None = 0.5, **options: object) -> Trained:

@@ -1,0 +1,95 @@
+"""`dr3-ray select`: which configuration to take without playing."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dr3_ray.cli.listing import AsJson
+from dr3_ray.cli.paths import PATH
+from dr3_ray.cli.sweep_options import MANY
+from dr3_ray.cli.use import TrustOption
+
+
+def select(
+    run: Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run directory, or several.", **PATH)],
+    criteria: Annotated[
+        list[str], typer.Option(metavar="NAME", help=f"What to rank by, the rule first.{MANY}", show_default="all")
+    ] = [],  # noqa: B006
+    fqe_steps: Annotated[
+        int, typer.Option(min=0, help="Updates of each fitted critic; 0: no fitted critics.")
+    ] = 10_000,
+    fqe_seeds: Annotated[int, typer.Option(min=1, max=64, help="Fitted critics of each policy.")] = 2,
+    top: Annotated[int, typer.Option(min=1, help="The k of regret@k.")] = 3,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Episodes that RUN was not trained on.",
+            show_default="DATA?split=validation of a run on DATA?split=train",
+        ),
+    ] = None,
+    trust: TrustOption = False,
+    as_json: AsJson = False,
+) -> None:
+    """Choose a configuration by the data alone, and say how well such choices go where returns were measured.
+
+    A critic is fitted to every trained policy and checkpoint, which takes minutes; --fqe-steps 0 leaves that out.
+    RUN/selection.csv has all numbers.
+
+    Example: dr3-ray select runs/breakout
+
+    Example: dr3-ray select runs/breakout --criteria fqe,td_error --fqe-steps 50000 --json
+    """
+    from dr3_ray.cli.spec_options import words_of
+    from dr3_ray.process.terminal import said_if_slow
+
+    with said_if_slow("loading torch") if not as_json else _silent():
+        from dr3_ray.report.selection import FILE
+        from dr3_ray.report.selection import select as choose
+        from dr3_ray.report.selection_text import rendered
+    found = []
+    for each in run:
+        with _shown() as say:
+            found.append(choose(each, words_of(criteria), fqe_steps, fqe_seeds, top, data, trust, say))
+    if as_json:
+        documents = [each.to_dict() for each in found]
+        print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1, allow_nan=False))
+        return
+    from rich.console import Console
+
+    for chosen in found:
+        Console(markup=False, highlight=False).print(rendered(chosen))
+        print(f"every number: {chosen.run / FILE}")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what shows progress: a bar on a terminal, and a line for each thing that is done elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("reading checkpoints", total=None)
+        last = [""]
+
+        def say(what: str, done: int, of: int) -> None:
+            if what != last[0] and not console.is_terminal:
+                print(what, file=sys.stderr, flush=True)
+            last[0] = what
+            bar.update(task, description=what, completed=done, total=of or None)
+
+        yield say
