@@ -46,12 +46,10 @@ def select(
     Example: dr3-ray select runs/breakout --criteria fqe,td_error --fqe-steps 50000 --json
     """
     from dr3_ray.cli.spec_options import words_of
-    from dr3_ray.process.terminal import said_if_slow
+    from dr3_ray.report.selection import FILE
+    from dr3_ray.report.selection import select as choose
+    from dr3_ray.report.selection_text import rendered
 
-    with said_if_slow("loading torch") if not as_json else _silent():
-        from dr3_ray.report.selection import FILE
-        from dr3_ray.report.selection import select as choose
-        from dr3_ray.report.selection_text import rendered
     found = []
     for each in run:
         with _shown() as say:
@@ -65,11 +63,6 @@ def select(
     for chosen in found:
         Console(markup=False, highlight=False).print(rendered(chosen))
         print(f"every number: {chosen.run / FILE}")
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    yield
 
 
 @contextmanager
