@@ -106,7 +106,8 @@ def test_blanks_around_a_uri_are_no_part_of_it(tmp_path):
 def test_these_are_all_the_paths():
     assert {" ".join((*words, path)) for words, path, _ in CASES} == {
         "sweep spec", "sweep out", "demo out", "report run", "report out", "fetch cluster", "fetch out", "status run",
-        "diagnose source", "select run", "reproduce out", "doctor cluster", "data import out", "data export out", "data collect out",
+        "diagnose source", "select run", "reproduce out", "doctor cluster",
+        "data import out", "data export out", "data collect out",
         "data list folder", "data plot out",
         "evaluate source", "evaluate video", "evaluate every_return", "export source", "export out",
     }  # fmt: skip
