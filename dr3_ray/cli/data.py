@@ -236,7 +236,8 @@ def cache(
 ) -> None:
     """Show or prune this machine's copies of data sets from URIs, and what interrupted copies and imports left.
 
-    DR3_RAY_CACHE names another folder for them. Pruning removes all that was left, and nothing that a process writes.
+    DR3_RAY_CACHE names another folder for them; with DR3_RAY_CACHE_LIMIT=50GB those that were used longest ago make
+    room for new ones. Pruning removes all that was left, and nothing that a process writes.
 
     Example: dr3-ray data cache
 

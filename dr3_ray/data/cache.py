@@ -19,12 +19,13 @@ import pyarrow.fs as pafs
 
 from dr3_ray.data.addresses import Address
 from dr3_ray.data.leftovers import WRITING, leftovers, remove
-from dr3_ray.data.machine import alone, cache_folder, entries
+from dr3_ray.data.machine import LIMIT, alone, cache_folder, cache_limit, entries
 from dr3_ray.data.schema import MANIFEST, MANIFEST_BYTES, FileEntry, Manifest
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.process.folders import CACHE
 from dr3_ray.remote import open_store
 from dr3_ray.stores import NO_ROOM, below, replace_file
+from dr3_ray.trust.secrets import masked
 
 BLOCK = 1 << 20
 
@@ -43,11 +44,12 @@ def cached(uri: str) -> Path:
 
     It is copied as a whole, also where `uri` names a subset. `URI#FINGERPRINT` means those data and no others; if they
     are here, the store is not asked. Of processes that want the same one at once, one copies and the others wait. Every
-    file is compared with the manifest's digest.
+    file is compared with the manifest's digest. Where the cache has a limit, what was used longest ago makes room.
 
     Raises:
         OSError: the store does not answer.
-        UserError: there is no such data set, other data lie there, a file is damaged, or there is no room.
+        UserError: there is no such data set, other data lie there, a file is damaged, it is larger than the limit of
+            the cache, or there is no room.
     """
     if found := find_cached(uri):
         return found
@@ -60,6 +62,7 @@ def cached(uri: str) -> Path:
         with alone(manifest.fingerprint):
             place = _place(manifest)
             if _opened(place) != manifest.fingerprint:
+                make_room(sum(entry.bytes for entry in manifest.files), address.place)
                 _copy(filesystem, root, manifest, content, place)
             replace_file(_note(address.place), place.name.encode())
     except OSError as error:
@@ -200,6 +203,29 @@ def prune(unused: float) -> list[Cached]:
     if kept:
         raise UserError(f"removed {len(gone)} data sets, but not {', '.join(kept)}: change permissions, or remove it")
     return gone
+
+
+def make_room(size: int, what: str) -> None:
+    """Remove the data sets that were used longest ago, until one of `size` bytes stays below the limit of the cache.
+
+    Processes that have one open keep it; it is copied again at its next use.
+
+    Raises:
+        UserError: it is larger than the limit.
+    """
+    limit = cache_limit()
+    if limit is None:
+        return
+    if size > limit:
+        raise UserError(
+            f"{masked(what)} has {size / 1e6:,.1f} MB, and the cache of this machine may have {limit / 1e6:,.1f}: "
+            f"raise {LIMIT}, or unset it"
+        )
+    kept = contents()
+    while sum(each.size for each in kept) + size > limit:
+        oldest = kept.pop()
+        with suppress(BlockingIOError), alone(oldest.path.name.partition(".")[0], wait=False):  # else it is arriving
+            shutil.rmtree(oldest.path)
 
 
 @contextmanager

@@ -8,12 +8,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from dr3_ray.data import load_dataset
+from dr3_ray.data import Provenance, SpaceSpec, episode_columns, load_dataset, write_dataset
 from dr3_ray.data.cache import CACHE, cached, contents, prune, upload
 from dr3_ray.data.embedded import embedded_path
-from dr3_ray.data.machine import cache_folder
+from dr3_ray.data.machine import LIMIT, cache_folder, cache_limit
 from dr3_ray.data.schema import MANIFEST
 from dr3_ray.errors import UserError
 from dr3_ray.remote import open_store
@@ -142,3 +144,71 @@ def test_the_command_line_shows_and_prunes(data, cli, tmp_path):
     assert load_dataset(str(data)).fingerprint[:16] in cli("cache", **where).stdout
     assert cli("cache", "--prune", "1", **where).stdout.startswith("removed 0 data sets")
     assert cli("cache", "--prune", "0", **where).stdout.startswith("removed 1 data sets")
+
+
+class TestALimit:
+    @pytest.fixture
+    def sets(self, bucket, tmp_path) -> list[str]:
+        """URIs of four data sets of one size."""
+        found = []
+        for number in range(4):
+            path = tmp_path / f"set-{number}"
+            about = {"observation_space": SpaceSpec.box(0, 1, (3,)), "action_space": SpaceSpec.discrete(2)}
+            rng = np.random.default_rng(number)
+            episode = episode_columns(
+                rng.random((51, 3), np.float32), rng.integers(0, 2, 50), rng.random(50, np.float32),
+                terminated=True, truncated=False, episode_id=0, gamma=0.9,
+            )  # fmt: skip
+            write_dataset(path, [episode], **about, gamma=0.9, name=f"s{number}", provenance=Provenance(source="test"))
+            found.append(upload(path, bucket("limit")))
+        return found
+
+    @pytest.fixture
+    def size(self, sets) -> int:
+        cached(sets[0])
+        (one,) = contents()
+        prune(0)
+        return one.size
+
+    def names(self):
+        return [each.manifest.name for each in contents()]
+
+    def test_the_least_recently_used_make_room(self, sets, size, monkeypatch):
+        monkeypatch.setenv(LIMIT, f"{2 * size}")
+        for number in (0, 1):
+            cached(sets[number])
+            time.sleep(0.02)
+        cached(sets[0])  # is used again
+        time.sleep(0.02)
+        still = load_dataset(sets[1])
+        cached(sets[0])
+        time.sleep(0.02)
+        cached(sets[2])
+        assert self.names() == ["s2", "s0"]
+        assert len(still.gather(torch.arange(50), ["rewards"])["rewards"]) == 50  # it is open: its pages stay
+        monkeypatch.setenv(LIMIT, f"{size / 1e6 + 1e-6:.6f} MB")
+        cached(sets[3])
+        assert self.names() == ["s3"]
+
+    def test_what_is_larger_than_the_limit_removes_nothing(self, sets, size, monkeypatch):
+        cached(sets[0])
+        monkeypatch.setenv(LIMIT, f"{size - 1}B")
+        with pytest.raises(
+            UserError, match=r"MB, and the cache of this machine may have .*: raise DR3_RAY_CACHE_LIMIT"
+        ):
+            cached(sets[1])
+        assert self.names() == ["s0"]
+        cached(sets[0])  # which is here, whatever the limit
+
+    @pytest.mark.parametrize("asked", ["much", "5 bananas", "-1", "1e3", "GB", "1 000"])
+    def test_no_size(self, sets, asked, monkeypatch):
+        monkeypatch.setenv(LIMIT, asked)
+        with pytest.raises(UserError, match="is no size: write 50GB"):
+            cached(sets[0])
+
+    @pytest.mark.parametrize(
+        ("asked", "bytes_"), [("50GB", 50e9), ("1.5 T", 1.5e12), ("200k", 2e5), ("7", 7), ("", None)]
+    )
+    def test_sizes(self, asked, bytes_, monkeypatch):
+        monkeypatch.setenv(LIMIT, asked)
+        assert cache_limit() == bytes_
