@@ -127,7 +127,7 @@ def check(
 
 @app.command()
 def collect(
-    source: Annotated[str, typer.Argument(help="embedded:NAME or halfcheetah-replay, halfcheetah-medium.")],
+    source: Annotated[str, typer.Argument(help="embedded:NAME, GAME-replay (MinAtar), halfcheetah-replay or -medium.")],
     out: Annotated[Path, typer.Option("--out", help="Directory to write, new or empty.", **PATH)],
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps (default: as it was made).")] = None,
 ) -> None:

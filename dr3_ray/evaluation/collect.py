@@ -50,6 +50,14 @@ class Recipe:
     exploration: tuple[float, float, float] = field(default=(1.0, 0.05, 0.3))  # ε: from, to, by this share of the steps
 
 
+BREAKOUT = Recipe(
+    environment="minatar:breakout",
+    algorithm="DR3-DQN",
+    options={"critic_lr": 2.5e-4, "batch_size": 32, "target_period": 1000, "dr3_coeff": 0.0},
+    steps=300_000,
+    keep=0.1,
+    warm_up=5000,
+)
 HALFCHEETAH = Recipe(
     environment="gymnasium:HalfCheetah-v5",
     algorithm="DR3-CQL",
@@ -65,15 +73,9 @@ HALFCHEETAH = Recipe(
     },
     steps=60_000,
 )
+OTHER_MINATAR = ("asterix", "freeway", "seaquest", "space_invaders")
 RECIPES = {
-    "embedded:breakout-replay": Recipe(
-        environment="minatar:breakout",
-        algorithm="DR3-DQN",
-        options={"critic_lr": 2.5e-4, "batch_size": 32, "target_period": 1000, "dr3_coeff": 0.0},
-        steps=300_000,
-        keep=0.1,
-        warm_up=5000,
-    ),
+    "embedded:breakout-replay": BREAKOUT,
     "embedded:pendulum-replay": Recipe(
         environment="gymnasium:Pendulum-v1",
         algorithm="DR3-CQL",
@@ -90,6 +92,7 @@ RECIPES = {
     ),
     "halfcheetah-replay": HALFCHEETAH,
     "halfcheetah-medium": replace(HALFCHEETAH, policy_steps=60_000),
+    **{f"{game}-replay": replace(BREAKOUT, environment=f"minatar:{game}") for game in OTHER_MINATAR},
 }
 
 
