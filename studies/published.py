@@ -50,15 +50,12 @@ class Scale:
     def replay(self, environment: str, folder: Path) -> Path:
         """Return the folder with the whole replay of an online learner in an environment, collected where it lacks."""
         from dr3_ray.evaluation.collect import collect
+        from dr3_ray.evaluation.recipes import preset
 
         if not (folder / "manifest.json").exists():
             print(f"collecting {self.collected:,} steps of {environment} to {folder}", flush=True)
-            from dataclasses import replace
-
-            from dr3_ray.evaluation.collect import RECIPES
-
-            RECIPES[environment] = replace(RECIPES["embedded:breakout-replay"], keep=1.0)
-            collect(environment, folder, steps=self.collected)
+            recipe = preset("embedded:breakout-replay", self.collected, environment=environment, keep=1.0)
+            collect(recipe, folder)
         return folder
 
 

@@ -127,22 +127,47 @@ def check(
 
 @app.command()
 def collect(
-    source: Annotated[str, typer.Argument(help="embedded:NAME, GAME-replay (MinAtar), halfcheetah-replay or -medium.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="An environment (CartPole-v1, minatar:asterix), or a preset: embedded:NAME, GAME-replay (MinAtar), "
+            "halfcheetah-replay or -medium."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Directory to write, new or empty.", **PATH)],
-    steps: Annotated[int | None, typer.Option(min=1, help="Environment steps (default: as it was made).")] = None,
+    learner: Annotated[
+        str | None,
+        typer.Option(help="dqn, sac or random.", show_default="dqn or sac, by the actions"),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Environment steps.", show_default="100000, or the preset's")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of episodes, networks and draws.")] = 0,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Share of the rows to write, drawn uniformly.", show_default="all, or the preset's"
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="An option of the learner, or warm_up: its random steps."),
+    ] = None,
 ) -> None:
     """Make a data set: an online learner plays, and its replay or its policy's episodes are written. Takes minutes.
 
+    Example: dr3-ray data collect CartPole-v1 --learner dqn --steps 20000 --out cartpole
+
     Example: dr3-ray data collect embedded:pendulum-replay --out pendulum
-
-    Example: dr3-ray data collect halfcheetah-replay --steps 20000 --out cheetah
     """
-    from dr3_ray.evaluation.collect import collect as collect_replay
+    from dr3_ray.cli.collecting import write
+    from dr3_ray.cli.spec_options import read_settings
+    from dr3_ray.evaluation.recipes import recipe_of
 
-    manifest = collect_replay(source, out, steps=steps, command=shlex.join(["dr3-ray", *sys.argv[1:]]))
-    returns = manifest.statistics["episode_returns"]
-    print(f"{manifest.counts.rows} rows of {manifest.counts.episodes} episodes written to {out}")
-    print(f"return of an episode: mean {returns.mean:.1f}, best {returns.max:.1f}")
+    if keep is not None and not 0 < keep <= 1:
+        raise UserError(f"--keep is {keep:g}: give a share above 0, up to 1")
+    recipe = recipe_of(source, learner, steps=steps, seed=seed, keep=keep, settings=read_settings(settings or ()))
+    write(recipe, out, shlex.join(["dr3-ray", *sys.argv[1:]]))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The recipes of the embedded data sets, shortened; and the data sets that ship."""
+"""Collecting: any environment with a small learner, the recipes shortened; and the data sets that ship."""
 
 import re
 import subprocess
@@ -6,15 +6,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import MultiBinary, MultiDiscrete
 
 from dr3_ray import load_dataset
 from dr3_ray.cli.app import main
-from dr3_ray.data import verify
-from dr3_ray.evaluation.collect import RECIPES, play
-from dr3_ray.evaluation.environments import make_environment
+from dr3_ray.data import Dataset, to_env_actions, verify
+from dr3_ray.evaluation.online import Learning
+from dr3_ray.evaluation.recipes import RECIPES
 
 EMBEDDED = [name for name in RECIPES if name.startswith("embedded:")]
 
@@ -72,9 +74,9 @@ def test_medium_is_what_the_policy_plays_after_the_learning(tmp_path: Path) -> N
     assert rows["timesteps"].tolist() == [*range(1000), *range(10)]
     # nothing of the learning is in the data
     recipe = replace(RECIPES["halfcheetah-medium"], steps=1010, policy_steps=0)
-    learning = np.concatenate(
-        [episode["actions"] for episode in play(make_environment(recipe.environment), recipe, data.action_space)]
-    )
+    course = Learning(recipe)
+    course.learn()
+    learning = course.replay.numbers["actions"]
     assert len(learning) == 1010
     assert not {action.tobytes() for action in learning} & {action.tobytes() for action in rows["actions"].numpy()}
 
@@ -94,8 +96,105 @@ def test_the_embedded_data_sets_are_under_six_megabytes_together() -> None:
     assert sum(file.stat().st_size for path in paths for file in path.iterdir()) < 6_000_000
 
 
-@pytest.mark.parametrize("source", ["embedded:nothing", "minari:x"])
-def test_what_cannot_be_collected_is_one_line(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+TINY = ("--set", "hidden_sizes=[8]", "--set", "batch_size=8")
+
+
+def collected(out: Path, *words: str) -> Dataset:
+    """Collect in this process, with a network of a few numbers where something is learned."""
     with pytest.raises(SystemExit) as end:
-        main(["data", "collect", source, "--out", str(tmp_path / "out"), "--steps", "10"])
-    assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()
+        main(["data", "collect", *words, "--out", str(out)])
+    assert not end.value.code
+    return load_dataset(str(out))
+
+
+@pytest.mark.parametrize(
+    "environment, learner",
+    [("CartPole-v1", "dqn"), ("gymnasium:Pendulum-v1", "sac"), ("minatar:asterix", "random")],
+)
+def test_any_environment_and_the_learner_of_its_actions(environment: str, learner: str, tmp_path: Path) -> None:
+    sets = () if learner == "random" else (*TINY, "--set", "warm_up=30")
+    given = ("--learner", learner) if learner == "random" else ()  # the others are chosen by the space
+    data = collected(tmp_path / "a", environment, *given, "--steps", "60", *sets)
+    again = collected(tmp_path / "b", environment, "--learner", learner, "--steps", "60", *sets)
+    other = collected(tmp_path / "c", environment, "--learner", learner, "--steps", "60", "--seed", "1", *sets)
+    assert data.fingerprint == again.fingerprint != other.fingerprint
+    assert len(data) == 60 and data.manifest.complete_episodes
+    assert data.manifest.environment == (environment if ":" in environment else f"gymnasium:{environment}")
+    verify(data)
+    assert learner in data.manifest.name
+
+
+def test_what_is_kept_are_rows_of_the_whole(tmp_path: Path) -> None:
+    whole = collected(tmp_path / "whole", "CartPole-v1", "--learner", "random", "--steps", "200")
+    part = collected(tmp_path / "part", "CartPole-v1", "--learner", "random", "--steps", "200", "--keep", "0.2")
+    assert 20 <= len(part) <= 60 and not part.manifest.complete_episodes
+    rows = [data.gather(torch.arange(len(data)), ["observations"])["observations"] for data in (whole, part)]
+    known = {row.numpy().tobytes() for row in rows[0]}
+    assert all(row.numpy().tobytes() in known for row in rows[1])
+
+
+def test_parts_of_observations_and_combinations_of_actions(tmp_path: Path) -> None:
+    """As they are evaluated: a Dict of bytes and float64, MultiDiscrete and MultiBinary actions."""
+    for kind, action_space in (("many", MultiDiscrete([3, 2])), ("flags", MultiBinary(2))):
+        name = f"Collected{kind}-v0"
+        gym.register(name, entry_point=lambda space=action_space: Parts(space), max_episode_steps=5)
+        try:
+            data = collected(tmp_path / kind, name, "--steps", "40", *TINY, "--set", "warm_up=20")
+        finally:
+            del gym.registry[name]
+        rows = data.gather(torch.arange(40), ["observations", "actions", "rewards"])
+        assert rows["observations"]["eye"].dtype == torch.uint8 and rows["observations"]["touch/skin"].shape == (40, 2)
+        # the reward is the sum of the action that the environment was given
+        assert to_env_actions(data.action_space, rows["actions"].numpy()).sum(1).tolist() == rows["rewards"].tolist()
+        assert len(set(rows["actions"].tolist())) > 2
+
+
+class Parts(gym.Env):
+    """An environment with parts, one of them bytes, in one array that every step changes."""
+
+    def __init__(self, action_space: gym.Space) -> None:
+        skin = gym.spaces.Box(-1, 1, (2,), np.float64)
+        eye = gym.spaces.Box(0, 255, (4,), np.uint8)
+        self.observation_space = gym.spaces.Dict({"touch": gym.spaces.Dict({"skin": skin}), "eye": eye})
+        self.action_space = action_space
+        self.state = np.zeros(2)
+
+    def observation(self) -> dict:
+        return {"touch": {"skin": self.state}, "eye": np.full(4, 3, np.uint8)}
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        super().reset(seed=seed)
+        self.state[:] = self.np_random.uniform(-1, 1, 2)
+        return self.observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+        assert self.action_space.contains(action)
+        self.state[:] = self.np_random.uniform(-1, 1, 2)
+        return self.observation(), float(np.sum(action)), False, False, {}
+
+
+REFUSED = {
+    "a preset that is none": (["embedded:nothing"], "embedded:nothing"),
+    "an environment that is none": (["minari:x"], "cannot be made"),
+    "no such learner": (["CartPole-v1", "--learner", "ppo"], "ppo"),
+    "continuous actions": (["Pendulum-v1", "--learner", "dqn"], "dqn plays discrete actions"),
+    "discrete actions": (["CartPole-v1", "--learner", "sac"], "sac plays continuous actions"),
+    "a preset has its own": (["embedded:pendulum-replay", "--learner", "sac"], "has its own learner"),
+    "no such option": (["CartPole-v1", "--set", "batchsize=3"], "batch_size"),
+    "an option of the random one": (["CartPole-v1", "--learner", "random", "--set", "batch_size=3"], "no option"),
+    "several steps": (["CartPole-v1", "--set", "n_step=3"], "n_step=1 alone"),
+    "no rows": (["CartPole-v1", "--keep", "0"], "above 0"),
+    "no columns": (["Taxi-v3"], "have to be a Box"),
+    "no such game": (["minatar:chess"], "chess"),
+}
+
+
+@pytest.mark.parametrize("words, says", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_collected_is_one_line(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["data", "collect", *words, "--out", str(tmp_path / "out"), "--steps", "10"])
+    line = capsys.readouterr().err
+    assert end.value.code == 2 and line.count("\n") == 1 and says in line, line
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,58 @@
+"""`dr3-ray data collect`: what is printed while a learner plays, and afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.text import Text
+
+from dr3_ray.cli.importing import quiet
+from dr3_ray.errors import UserError, raise_out_of_memory
+from dr3_ray.evaluation.collect import collect
+from dr3_ray.evaluation.online import Told
+from dr3_ray.evaluation.recipes import Recipe
+
+
+def write(recipe: Recipe, out: Path, command: str) -> None:
+    """Collect a data set with a progress bar on a terminal, then print the warnings and what was written."""
+    with steps_bar(recipe.steps + recipe.policy_steps) as told, quiet():
+        try:
+            manifest = collect(recipe, out, command=command, told=told)
+        except (OSError, MemoryError) as error:
+            raise_out_of_memory(error)
+            raise UserError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from None
+    returns = manifest.statistics["episode_returns"]
+    print(f"{manifest.counts.rows} rows of {manifest.counts.episodes} episodes written to {out}")
+    print(f"return of an episode: mean {returns.mean:.1f}, best {returns.max:.1f}")
+
+
+class _Steps(ProgressColumn):
+    """A column of steps played, all of them, steps a second, and the mean return of recent episodes."""
+
+    def render(self, task: Task) -> Text:
+        speed = f", {task.speed:,.0f}/s" if task.speed else ""
+        gained = task.fields["gained"]
+        recent = "" if gained is None else f", recent mean return {gained:,.1f}"
+        return Text(f"{task.completed:,.0f} of {task.total:,.0f} steps{speed}{recent}")
+
+
+@contextmanager
+def steps_bar(total: int) -> Iterator[Told]:
+    """Yield a progress bar that is told the steps played, and the mean return; silent without a terminal."""
+    console = Console(stderr=True)
+    with Progress(
+        _Steps(),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("collect", total=total, gained=None)
+
+        def told(steps: int, gained: float | None) -> None:
+            bar.update(task, completed=steps, gained=gained)
+
+        yield told

@@ -1,0 +1,212 @@
+"""An online learner in its environment: it plays, learns from all that it saw, and keeps that."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dr3_ray.algorithms.registry import find
+from dr3_ray.data import SpaceSpec, episode_columns
+from dr3_ray.data.columns import Columns
+from dr3_ray.data.number_types import Array
+from dr3_ray.data.spaces import named_parts, training_spaces
+from dr3_ray.errors import UserError
+from dr3_ray.evaluation.contract import Contract, Recorded, contract_in
+from dr3_ray.evaluation.environments import make_environment
+from dr3_ray.evaluation.recipes import RANDOM, Recipe, member_of
+from dr3_ray.networks.actors import squashed_sample
+from dr3_ray.observations import Observations
+from dr3_ray.training.normalization import as_trained
+from dr3_ray.training.population import Population
+
+TOLD = 100  # steps between two reports of progress
+RECENT = 20  # episodes whose mean return is reported
+
+Told = Callable[[int, float | None], None]
+"""Is told how many steps were played, and the mean return of recent episodes."""
+
+
+class Replay:
+    """All transitions of up to `steps` steps, in memory and in the environment's types; a learner's data as they grow.
+
+    `ends` has the number of rows behind each episode, and whether it terminated.
+    """
+
+    def __init__(self, steps: int, contract: Contract):
+        self.rows, self.ends = 0, list[tuple[int, bool]]()
+        self._parts = contract.parts
+        self._action_space = contract.recorded.actions
+        shape = () if self._action_space.n else (self._action_space.size,)
+        self.observations, self.next_observations = (
+            {name: np.zeros((steps, *part.shape), part.declared) for name, part in self._parts.items()} for _ in "12"
+        )
+        self.numbers = {
+            "actions": np.zeros((steps, *shape), self._action_space.dtype),
+            "rewards": np.zeros(steps, np.float32),
+            "terminateds": np.zeros(steps, np.float32),
+        }
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def append(self, observation: dict[str, Array], next_observation: dict[str, Array], **numbers: Any) -> None:
+        """Add one transition between the parts of two observations of the environment."""
+        for column, given in ((self.observations, observation), (self.next_observations, next_observation)):
+            for name, values in column.items():
+                values[self.rows] = given[name]
+        for name, value in numbers.items():
+            self.numbers[name][self.rows] = value
+        self.rows += 1
+
+    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
+        """Return columns at `indices`, each [*indices, ...]; observations as networks take them."""
+        rows = indices.numpy()
+        return {name: self._column(name, rows) for name in columns}
+
+    def _column(self, name: str, rows: Array) -> Observations:
+        if name in self.numbers:
+            return torch.from_numpy(self.numbers[name][rows])
+        column: dict[str, Array] = getattr(self, name)
+        seen = {name: torch.from_numpy(part.convert(column[name][rows])) for name, part in self._parts.items()}
+        return seen.get("", seen)
+
+    def episodes(self, gamma: float, first: int = 0) -> Iterator[Columns]:
+        """Yield the columns of each episode from row `first` on."""
+        start = 0
+        for number, (stop, terminated) in enumerate(self.ends):
+            if start >= first:
+                yield self._episode(number, start, stop, terminated, gamma)
+            start = stop
+
+    def _episode(self, number: int, start: int, stop: int, terminated: bool, gamma: float) -> Columns:
+        rows = slice(start, stop)
+        seen = {
+            name: np.concatenate([values[rows], self.next_observations[name][stop - 1 : stop]])
+            for name, values in self.observations.items()
+        }
+        return episode_columns(
+            seen.get("", seen),
+            self.numbers["actions"][rows],
+            self.numbers["rewards"][rows],
+            terminated=terminated,
+            truncated=not terminated,
+            episode_id=number,
+            gamma=gamma,
+        )
+
+
+class Learning:
+    """The course of a recipe: what was played so far, and the learner as it is now.
+
+    Episode n starts from the recipe's seed + n.
+
+    Raises:
+        UserError: the environment cannot be made, or its spaces have no columns.
+    """
+
+    def __init__(self, recipe: Recipe, told: Told | None = None):
+        self.recipe, self._told = recipe, told
+        self.environment = make_environment(recipe.environment)
+        observations = SpaceSpec.from_gymnasium(self.environment.observation_space)
+        actions = SpaceSpec.of_actions(self.environment.action_space)
+        self.spaces = training_spaces(observations, actions)
+        self.contract = contract_in(self.environment, Recorded(recipe.name, observations, actions))
+        self.rng = np.random.default_rng(recipe.seed)
+        self.replay = Replay(recipe.steps + recipe.policy_steps, self.contract)
+        self.population: Population | None = None
+        self._returns = list[float]()
+
+    @property
+    def recorded(self) -> Recorded:
+        """The spaces of the rows."""
+        return self.contract.recorded
+
+    def learn(self) -> None:
+        """Play all steps of learning; the last episode may be cut short."""
+        while len(self.replay) < self.recipe.steps:
+            self._episode(self.recipe.steps)
+
+    def play(self) -> None:
+        """Play the steps of the policy, which learns no more; the last episode may be cut short."""
+        total = self.recipe.steps + self.recipe.policy_steps
+        while len(self.replay) < total:
+            self._episode(total)
+
+    def _episode(self, until: int) -> None:
+        """Play an episode, or as much of it as there are rows `until` this one."""
+        replay, gained, over = self.replay, 0.0, False
+        given = self.environment.reset(seed=self.recipe.seed + len(replay.ends))[0]
+        seen, given = self._seen(given), copied(given)
+        while not over and len(replay) < until:
+            action = self._choose(seen)
+            after, reward, terminated, truncated, _ = self.environment.step(self.contract.actions(action[None])[0])
+            if not math.isfinite(reward):
+                raise UserError(f"{self.contract.where} gives the reward {reward} at step {len(replay)}: correct it")
+            seen, after = self._seen(after), copied(after)
+            replay.append(given, after, actions=action, rewards=reward, terminateds=terminated)
+            given, gained, over = after, gained + float(reward), bool(terminated or truncated)
+            self._update()
+            if self._told and len(replay) % TOLD == 0:
+                self._told(len(replay), float(np.mean(self._returns[-RECENT:])) if self._returns else None)
+        replay.ends.append((len(replay), bool(terminated)))
+        self._returns.append(gained)
+
+    def _seen(self, observation: Any) -> Observations:
+        """Return an observation as networks take it, [1, 1, *observation]."""
+        parts = self.contract.observe(observation)
+        if parts is None:
+            raise UserError(
+                f"{self.contract.where} gives NaN or infinity in an observation at step {len(self.replay)}: correct it"
+            )
+        seen = {name: torch.from_numpy(np.asarray(part))[None, None] for name, part in parts.items()}
+        return seen.get("", seen)
+
+    def _choose(self, seen: Observations) -> Array:
+        """Return a stored action: ε-greedy, or a sample of the policy; uniform before training."""
+        action, population = self._action(seen), self.population
+        if population is not None and not self.contract.playable(action[None])[0]:
+            raise UserError(f"the learner has diverged by step {len(self.replay)}: take smaller step sizes (--set)")
+        return action
+
+    def _action(self, seen: Observations) -> Array:
+        population, n = self.population, self.spaces.n_actions
+        if self.spaces.action_kind == "discrete":
+            if population is None or self.rng.random() < epsilon(self.recipe, len(self.replay) / self.recipe.steps):
+                return np.asarray(self.rng.integers(n), np.int64)
+            return np.asarray(population.act(seen).item(), np.int64)
+        if population is None:
+            return self.rng.uniform(-1.0, 1.0, n).astype(np.float32)
+        noise = torch.from_numpy(self.rng.standard_normal((1, 1, n)).astype(np.float32))
+        with torch.no_grad():
+            mean, log_std = population.networks.actor(as_trained(population.networks, seen))  # type: ignore[operator]
+            return squashed_sample(mean, log_std, noise)[0][0, 0].numpy()
+
+    def _update(self) -> None:
+        """Begin to learn after the warm-up, and go on with each step until the last."""
+        rows, recipe = len(self.replay), self.recipe
+        if recipe.algorithm == RANDOM:
+            return
+        if rows == recipe.warm_up:
+            self.population = self._new_population()
+        elif self.population is not None and rows <= recipe.steps:
+            self.population.steps.batches.sampler.rows = [rows]
+            self.population.update(1)
+
+    def _new_population(self) -> Population:
+        kind = self.spaces.action_kind
+        spec = find(self.recipe.algorithm, kind)
+        return Population.of(spec, [member_of(self.recipe, kind)], self.replay, self.spaces)
+
+
+def copied(observation: Any) -> dict[str, Array]:
+    """Return the parts of an observation on memory of their own, which the environment's next step leaves alone."""
+    return {name: np.array(part) for name, part in named_parts(observation).items()}
+
+
+def epsilon(recipe: Recipe, progress: float) -> float:
+    """Return the share of random actions, falling linearly."""
+    first, last, by = recipe.exploration
+    return last + (first - last) * max(0.0, 1.0 - progress / by)

@@ -1,0 +1,192 @@
+"""Recipes of data sets: which online learner plays where, for how long, and what is kept.
+
+What is named `embedded:` in `RECIPES` comes with the package; MuJoCo's are for making at home. `recipe_of` makes one
+for any other environment. Online DQN and SAC are our own: the objective of an offline algorithm on a buffer that grows
+(SAC is continuous CQL with α = 0).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dr3_ray.algorithms.registry import find
+from dr3_ray.data import SpaceSpec
+from dr3_ray.errors import UserError, check_known
+from dr3_ray.evaluation.environments import GYMNASIUM, is_ours, make_environment
+from dr3_ray.training.member import Member
+
+GAMMA = 0.99
+STEPS = 100_000
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to collect one data set: the replay of `steps` of learning, or what the policy plays after it.
+
+    `keep` is the share of the rows that is written, drawn uniformly. With `policy_steps`, only that many steps of the
+    learned policy are written, played with the noise it explores with. The algorithm `random` learns nothing.
+    """
+
+    environment: str
+    algorithm: str
+    options: dict[str, Any]
+    steps: int
+    policy_steps: int = 0
+    keep: float = 1.0
+    warm_up: int = 1000  # steps of random actions before the first update
+    seed: int = 0
+    exploration: tuple[float, float, float] = field(default=(1.0, 0.05, 0.3))  # ε: from, to, by this share of the steps
+    gamma: float = GAMMA
+    name: str = ""
+
+
+BREAKOUT = Recipe(
+    environment="minatar:breakout",
+    algorithm="DR3-DQN",
+    options={"critic_lr": 2.5e-4, "batch_size": 32, "target_period": 1000, "dr3_coeff": 0.0},
+    steps=300_000,
+    keep=0.1,
+    warm_up=5000,
+)
+HALFCHEETAH = Recipe(
+    environment="gymnasium:HalfCheetah-v5",
+    algorithm="DR3-CQL",
+    options={
+        "cql_alpha": 0.0,
+        "dr3_coeff": 0.0,
+        "n_sampled_actions": 1,
+        "entropy_backup": True,
+        "hidden_sizes": [128, 128],
+        "actor_lr": 1e-3,
+        "critic_lr": 1e-3,
+        "temperature_lr": 1e-3,
+    },
+    steps=60_000,
+)
+OTHER_MINATAR = ("asterix", "freeway", "seaquest", "space_invaders")
+RECIPES = {
+    "embedded:breakout-replay": BREAKOUT,
+    "embedded:pendulum-replay": Recipe(
+        environment="gymnasium:Pendulum-v1",
+        algorithm="DR3-CQL",
+        options={
+            "cql_alpha": 0.0,
+            "dr3_coeff": 0.0,
+            "n_sampled_actions": 1,
+            "hidden_sizes": [64, 64],
+            "actor_lr": 1e-3,
+            "critic_lr": 1e-3,
+            "temperature_lr": 1e-3,
+        },
+        steps=20_000,
+    ),
+    "halfcheetah-replay": HALFCHEETAH,
+    "halfcheetah-medium": replace(HALFCHEETAH, policy_steps=60_000),
+    **{f"{game}-replay": replace(BREAKOUT, environment=f"minatar:{game}") for game in OTHER_MINATAR},
+}
+LEARNERS = {
+    "dqn": ("DR3-DQN", "discrete", {"critic_lr": 5e-4, "batch_size": 64, "target_period": 500, "dr3_coeff": 0.0}),
+    "sac": ("DR3-CQL", "continuous", HALFCHEETAH.options),
+}
+
+
+def preset(
+    name: str, steps: int | None = None, *, environment: str | None = None, keep: float | None = None, seed: int = 0
+) -> Recipe:
+    """Return the recipe of this name, in another `environment`, with other `steps`, share to `keep` and `seed`.
+
+    Raises:
+        UserError: there is none.
+    """
+    check_known("recipe", [name], RECIPES)
+    recipe = replace(RECIPES[name], name=name.removeprefix("embedded:"), seed=seed)
+    if environment:
+        recipe = replace(recipe, environment=environment, name=environment)
+    if steps:
+        recipe = replace(recipe, steps=steps, policy_steps=min(steps, recipe.policy_steps))
+    return recipe if keep is None else replace(recipe, keep=keep)
+
+
+def recipe_of(
+    source: str,
+    learner: str | None = None,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    keep: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Return the recipe of this name, or one for the environment of this name.
+
+    Args:
+        source: of `RECIPES`, or what `make_environment` takes.
+        learner: `dqn`, `sac` or `random`; None: `dqn` where actions are discrete, else `sac`.
+        steps: of the environment; None: the preset's, or 100,000.
+        seed: of the first episode, which counts up, of the networks and of all draws.
+        keep: the share of rows to be written; None: the preset's, or all.
+        settings: the learner's options of `docs/options.md`, and `warm_up`: steps of random actions before the first
+            update.
+
+    Raises:
+        UserError: no such recipe, environment, learner or option, or a learner that does not fit the actions.
+    """
+    if source in RECIPES or source.startswith("embedded:"):
+        if learner:
+            raise UserError(f"{source} has its own learner: leave out --learner {learner}, or name an environment")
+        return _with(preset(source, steps, keep=keep, seed=seed), settings or {})
+    if learner:
+        check_known("learner", [learner], (*LEARNERS, RANDOM))
+    environment = make_environment(source)
+    actions = SpaceSpec.of_actions(environment.action_space)
+    environment.close()  # type: ignore[no-untyped-call]
+    kind = "discrete" if actions.kind == "discrete" else "continuous"
+    chosen = learner or next(name for name, (_, fits, _) in LEARNERS.items() if fits == kind)
+    algorithm, fits, options = LEARNERS.get(chosen, (RANDOM, kind, {}))
+    if fits != kind:
+        raise UserError(f"{chosen} plays {fits} actions, and those of {source} are {kind}: take another --learner")
+    total = steps or STEPS
+    recipe = Recipe(
+        environment=source if is_ours(source) else f"{GYMNASIUM}{source}",
+        algorithm=algorithm,
+        options=options,
+        steps=total,
+        keep=1.0 if keep is None else keep,
+        warm_up=min(1000, max(1, total // 10)),
+        seed=seed,
+        name=f"{source.rpartition(':')[2]}-{chosen}" + ("" if chosen == RANDOM else "-replay"),
+    )
+    return _with(recipe, settings or {}, kind)
+
+
+def _with(recipe: Recipe, settings: Mapping[str, Any], kind: str | None = None) -> Recipe:
+    """Return a recipe with settings of its learner."""
+    kind = kind or next(fits for algorithm, fits, _ in LEARNERS.values() if algorithm == recipe.algorithm)
+    options, own = dict(settings), {}
+    if "warm_up" in options:
+        own["warm_up"] = options.pop("warm_up")
+        if type(own["warm_up"]) is not int or own["warm_up"] < 1:
+            raise UserError(f"warm_up is {own['warm_up']!r}: give a number of steps, 1 or more")
+    if "gamma" in options:
+        own["gamma"] = options.pop("gamma")
+        if type(own["gamma"]) not in (int, float) or not 0 <= own["gamma"] <= 1:
+            raise UserError(f"gamma is {own['gamma']!r}: choose a discount between 0 and 1")
+    if recipe.algorithm == RANDOM and (options or "warm_up" in own):
+        raise UserError(f"--learner random has no option but gamma: leave out {', '.join(settings)}")
+    for name, only in (("n_step", 1), ("compile", False), ("seed", recipe.seed)):
+        if options.get(name, only) != only:
+            raise UserError(f"an online learner has {name}={only} alone: leave out {name}={options[name]}")
+    changed = replace(recipe, options={**recipe.options, **options}, **own)
+    if changed.algorithm != RANDOM:
+        member_of(changed, kind)
+    return changed
+
+
+def member_of(recipe: Recipe, kind: str) -> Member:
+    """Return the learner, on discrete or continuous actions.
+
+    Raises:
+        UserError: an option of it is not acceptable.
+    """
+    values = recipe.options | {"gamma": recipe.gamma, "seed": recipe.seed}
+    return Member.from_dict(find(recipe.algorithm, kind), values)
