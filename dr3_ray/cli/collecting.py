@@ -11,15 +11,15 @@ from rich.text import Text
 from dr3_ray.cli.importing import quiet
 from dr3_ray.errors import UserError, raise_out_of_memory
 from dr3_ray.evaluation.collect import collect
-from dr3_ray.evaluation.online import Told
+from dr3_ray.evaluation.online import Player, Told
 from dr3_ray.evaluation.recipes import Recipe
 
 
-def write(recipe: Recipe, out: Path, command: str) -> None:
+def write(recipe: Recipe, out: Path, command: str, player: Player | None = None) -> None:
     """Collect a data set with a progress bar on a terminal, then print the warnings and what was written."""
     with steps_bar(recipe.steps + recipe.policy_steps) as told, quiet():
         try:
-            manifest = collect(recipe, out, command=command, told=told)
+            manifest = collect(recipe, out, command=command, told=told, player=player)
         except (OSError, MemoryError) as error:
             raise_out_of_memory(error)
             raise UserError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from None

@@ -137,7 +137,9 @@ def collect(
     out: Annotated[Path, typer.Option("--out", help="Directory to write, new or empty.", **PATH)],
     learner: Annotated[
         str | None,
-        typer.Option(help="dqn, sac or random.", show_default="dqn or sac, by the actions"),
+        typer.Option(
+            help="dqn, sac, random, a run or checkpoint, or module:callable.", show_default="dqn or sac, by the actions"
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Environment steps.", show_default="100000, or the preset's")
@@ -162,12 +164,19 @@ def collect(
     """
     from dr3_ray.cli.collecting import write
     from dr3_ray.cli.spec_options import read_settings
-    from dr3_ray.evaluation.recipes import recipe_of
+    from dr3_ray.evaluation.recipes import LEARNERS, RANDOM, recipe_of
 
     if keep is not None and not 0 < keep <= 1:
         raise UserError(f"--keep is {keep:g}: give a share above 0, up to 1")
-    recipe = recipe_of(source, learner, steps=steps, seed=seed, keep=keep, settings=read_settings(settings or ()))
-    write(recipe, out, shlex.join(["dr3-ray", *sys.argv[1:]]))
+    options, player = read_settings(settings or ()), None
+    if learner and learner not in (*LEARNERS, RANDOM):
+        from dr3_ray.policies.players import player_named
+
+        player, options, learner = player_named(learner, options, seed), {}, None
+    recipe = recipe_of(
+        source, learner, steps=steps, seed=seed, keep=keep, settings=options, player=player and player.label
+    )
+    write(recipe, out, shlex.join(["dr3-ray", *sys.argv[1:]]), player)
 
 
 @app.command()

@@ -13,17 +13,20 @@ import numpy as np
 from dr3_ray import __version__
 from dr3_ray.data import Manifest, Provenance, ShardWriter
 from dr3_ray.data.shards import now
-from dr3_ray.evaluation.online import Learning, Told
+from dr3_ray.evaluation.online import Learning, Player, Told
 from dr3_ray.evaluation.recipes import RANDOM, Recipe
 
 
-def collect(recipe: Recipe, out: Path, *, command: str = "", told: Told | None = None) -> Manifest:
+def collect(
+    recipe: Recipe, out: Path, *, command: str = "", told: Told | None = None, player: Player | None = None
+) -> Manifest:
     """Play a recipe and write its data set to the directory `out`; `told` of its progress.
 
     Raises:
-        UserError: no such environment, spaces without columns, or no place at `out`, where nothing is left then.
+        UserError: no such environment, spaces without columns, an action of the player that is none, or no place at
+            `out`, where nothing is left then.
     """
-    learning = Learning(recipe, told)
+    learning = Learning(recipe, told, player)
     writer = partial(
         ShardWriter,
         out,
@@ -34,11 +37,12 @@ def collect(recipe: Recipe, out: Path, *, command: str = "", told: Told | None =
         environment=recipe.environment,
     )
     provenance = Provenance(
-        source=source_of(recipe),
+        source=source_of(recipe, player),
         version=f"dr3-ray {__version__}",
         licence="Apache-2.0",
         command=command,
         created=now(),
+        details=dict(player.details) if player else {},
     )
     with writer(provenance=provenance) as shards:
         learning.learn()
@@ -52,8 +56,10 @@ def collect(recipe: Recipe, out: Path, *, command: str = "", told: Told | None =
     return shards.manifest
 
 
-def source_of(recipe: Recipe) -> str:
+def source_of(recipe: Recipe, player: Player | None = None) -> str:
     """Say where the rows come from."""
+    if player:
+        return f"{recipe.steps} steps of {player.name} on {recipe.environment}"
     if recipe.algorithm == RANDOM:
         return f"{recipe.steps} steps of uniformly random actions on {recipe.environment}"
     learner = f"an online {recipe.algorithm} on {recipe.environment}, {recipe.steps} steps"

@@ -1,22 +1,24 @@
 """An online learner in its environment: it plays, learns from all that it saw, and keeps that."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
-from dr3_ray.data import SpaceSpec, episode_columns
+from dr3_ray.data import SpaceSpec, episode_columns, from_env_actions
 from dr3_ray.data.columns import Columns
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.spaces import named_parts, training_spaces
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, first_line
 from dr3_ray.evaluation.contract import Contract, Recorded, contract_in
 from dr3_ray.evaluation.environments import make_environment
-from dr3_ray.evaluation.recipes import RANDOM, Recipe, member_of
+from dr3_ray.evaluation.recipes import UNTAUGHT, Recipe, member_of
 from dr3_ray.networks.actors import squashed_sample
 from dr3_ray.observations import Observations
 from dr3_ray.training.normalization import as_trained
@@ -27,6 +29,19 @@ RECENT = 20  # episodes whose mean return is reported
 
 Told = Callable[[int, float | None], None]
 """Is told how many steps were played, and the mean return of recent episodes."""
+
+
+class Player(NamedTuple):
+    """Somebody who plays in a learner's place."""
+
+    name: str
+    """As it was given."""
+    label: str
+    """What the data set is called by."""
+    begin: Callable[[gym.Env[Any, Any]], Callable[[Any], Any]]
+    """Returns a function of an environment's observation that chooses the environment's action."""
+    details: Mapping[str, str] = MappingProxyType({})
+    """What the data set's provenance tells of it."""
 
 
 class Replay:
@@ -107,8 +122,8 @@ class Learning:
         UserError: the environment cannot be made, or its spaces have no columns.
     """
 
-    def __init__(self, recipe: Recipe, told: Told | None = None):
-        self.recipe, self._told = recipe, told
+    def __init__(self, recipe: Recipe, told: Told | None = None, player: Player | None = None):
+        self.recipe, self._told, self._player = recipe, told, player
         self.environment = make_environment(recipe.environment)
         observations = SpaceSpec.from_gymnasium(self.environment.observation_space)
         actions = SpaceSpec.of_actions(self.environment.action_space)
@@ -118,6 +133,7 @@ class Learning:
         self.replay = Replay(recipe.steps + recipe.policy_steps, self.contract)
         self.population: Population | None = None
         self._returns = list[float]()
+        self._plays = player and player.begin(self.environment)
 
     @property
     def recorded(self) -> Recorded:
@@ -138,14 +154,16 @@ class Learning:
     def _episode(self, until: int) -> None:
         """Play an episode, or as much of it as there are rows `until` this one."""
         replay, gained, over = self.replay, 0.0, False
-        given = self.environment.reset(seed=self.recipe.seed + len(replay.ends))[0]
-        seen, given = self._seen(given), copied(given)
+        observation = self.environment.reset(seed=self.recipe.seed + len(replay.ends))[0]
+        seen, given = self._seen(observation), copied(observation)
         while not over and len(replay) < until:
-            action = self._choose(seen)
-            after, reward, terminated, truncated, _ = self.environment.step(self.contract.actions(action[None])[0])
+            action = self._given(observation) if self._plays else self._choose(seen)
+            observation, reward, terminated, truncated, _ = self.environment.step(
+                self.contract.actions(action[None])[0]
+            )
             if not math.isfinite(reward):
                 raise UserError(f"{self.contract.where} gives the reward {reward} at step {len(replay)}: correct it")
-            seen, after = self._seen(after), copied(after)
+            seen, after = self._seen(observation), copied(observation)
             replay.append(given, after, actions=action, rewards=reward, terminateds=terminated)
             given, gained, over = after, gained + float(reward), bool(terminated or truncated)
             self._update()
@@ -153,6 +171,29 @@ class Learning:
                 self._told(len(replay), float(np.mean(self._returns[-RECENT:])) if self._returns else None)
         replay.ends.append((len(replay), bool(terminated)))
         self._returns.append(gained)
+
+    def _given(self, observation: Any) -> Array:
+        """Return the player's action as it is stored.
+
+        Raises:
+            UserError: it is none of the environment's; says at which step.
+        """
+        assert self._plays and self._player
+        where = f"{self._player.name} at step {len(self.replay)}"
+        try:
+            action = np.asarray(self._plays(observation))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        except Exception as error:  # of whoever wrote it
+            raise UserError(f"{where} raises {type(error).__name__}: {first_line(error)}") from error
+        space = self.recorded.actions
+        if action.shape != space.shape:
+            raise UserError(f"{where} gives an action of shape {action.shape}: return one of shape {space.shape}")
+        try:
+            stored: Array = from_env_actions(space, action[None])[0]
+        except UserError as error:
+            raise UserError(f"{where}: {str(error).rpartition(':')[0] or error}: return another action") from None
+        return np.asarray(stored)
 
     def _seen(self, observation: Any) -> Observations:
         """Return an observation as networks take it, [1, 1, *observation]."""
@@ -187,7 +228,7 @@ class Learning:
     def _update(self) -> None:
         """Begin to learn after the warm-up, and go on with each step until the last."""
         rows, recipe = len(self.replay), self.recipe
-        if recipe.algorithm == RANDOM:
+        if recipe.algorithm in UNTAUGHT:
             return
         if rows == recipe.warm_up:
             self.population = self._new_population()

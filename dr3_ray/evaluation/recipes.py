@@ -18,6 +18,8 @@ from dr3_ray.training.member import Member
 GAMMA = 0.99
 STEPS = 100_000
 RANDOM = "random"
+PLAYER = "player"
+UNTAUGHT = (RANDOM, PLAYER)  # algorithms that learn nothing
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Recipe:
     """A way to collect one data set: the replay of `steps` of learning, or what the policy plays after it.
 
     `keep` is the share of the rows that is written, drawn uniformly. With `policy_steps`, only that many steps of the
-    learned policy are written, played with the noise it explores with. The algorithm `random` learns nothing.
+    learned policy are written, played with the noise it explores with. `random` and `player` learn nothing.
     """
 
     environment: str
@@ -116,6 +118,7 @@ def recipe_of(
     seed: int = 0,
     keep: float | None = None,
     settings: Mapping[str, Any] | None = None,
+    player: str | None = None,
 ) -> Recipe:
     """Return the recipe of this name, or one for the environment of this name.
 
@@ -127,13 +130,14 @@ def recipe_of(
         keep: the share of rows to be written; None: the preset's, or all.
         settings: the learner's options of `docs/options.md`, and `warm_up`: steps of random actions before the first
             update.
+        player: what somebody who plays in the learner's place is called.
 
     Raises:
         UserError: no such recipe, environment, learner or option, or a learner that does not fit the actions.
     """
     if source in RECIPES or source.startswith("embedded:"):
-        if learner:
-            raise UserError(f"{source} has its own learner: leave out --learner {learner}, or name an environment")
+        if given := learner or player:
+            raise UserError(f"{source} has its own learner: leave out --learner {given}, or name an environment")
         return _with(preset(source, steps, keep=keep, seed=seed), settings or {})
     if learner:
         check_known("learner", [learner], (*LEARNERS, RANDOM))
@@ -141,8 +145,9 @@ def recipe_of(
     actions = SpaceSpec.of_actions(environment.action_space)
     environment.close()  # type: ignore[no-untyped-call]
     kind = "discrete" if actions.kind == "discrete" else "continuous"
-    chosen = learner or next(name for name, (_, fits, _) in LEARNERS.items() if fits == kind)
-    algorithm, fits, options = LEARNERS.get(chosen, (RANDOM, kind, {}))
+    chosen = player or learner or next(name for name, (_, fits, _) in LEARNERS.items() if fits == kind)
+    untaught: tuple[str, str, dict[str, Any]] = (PLAYER if player else RANDOM, kind, {})
+    algorithm, fits, options = untaught if player else LEARNERS.get(chosen, untaught)
     if fits != kind:
         raise UserError(f"{chosen} plays {fits} actions, and those of {source} are {kind}: take another --learner")
     total = steps or STEPS
@@ -154,7 +159,7 @@ def recipe_of(
         keep=1.0 if keep is None else keep,
         warm_up=min(1000, max(1, total // 10)),
         seed=seed,
-        name=f"{source.rpartition(':')[2]}-{chosen}" + ("" if chosen == RANDOM else "-replay"),
+        name=f"{source.rpartition(':')[2]}-{chosen}" + ("" if algorithm in UNTAUGHT else "-replay"),
     )
     return _with(recipe, settings or {}, kind)
 
@@ -171,13 +176,13 @@ def _with(recipe: Recipe, settings: Mapping[str, Any], kind: str | None = None) 
         own["gamma"] = options.pop("gamma")
         if type(own["gamma"]) not in (int, float) or not 0 <= own["gamma"] <= 1:
             raise UserError(f"gamma is {own['gamma']!r}: choose a discount between 0 and 1")
-    if recipe.algorithm == RANDOM and (options or "warm_up" in own):
+    if recipe.algorithm in UNTAUGHT and (options or "warm_up" in own):
         raise UserError(f"--learner random has no option but gamma: leave out {', '.join(settings)}")
     for name, only in (("n_step", 1), ("compile", False), ("seed", recipe.seed)):
         if options.get(name, only) != only:
             raise UserError(f"an online learner has {name}={only} alone: leave out {name}={options[name]}")
     changed = replace(recipe, options={**recipe.options, **options}, **own)
-    if changed.algorithm != RANDOM:
+    if changed.algorithm not in UNTAUGHT:
         member_of(changed, kind)
     return changed
 

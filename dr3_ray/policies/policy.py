@@ -1,6 +1,6 @@
 """A trained policy that takes its environment's observations and gives its environment's actions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from dr3_ray.data.actions import from_env_actions
 from dr3_ray.data.spaces import named_parts
 from dr3_ray.errors import UserError, first_line
-from dr3_ray.evaluation.contract import Recorded, contract
+from dr3_ray.evaluation.contract import Recorded, contract, contract_in
 from dr3_ray.evaluation.fqe import played_value
 from dr3_ray.networks.members import member_view
 from dr3_ray.observations import Observations
@@ -81,6 +81,33 @@ class Policy:
             raise UserError("the policy gives NaN or infinity for an action: it has diverged, choose another one")
         played = self._contract.actions(stored)
         return np.stack(played) if batched else played[0]
+
+    def in_environment(
+        self, environment: gym.Env[Any, Any], sample: bool = False, generator: torch.Generator | None = None
+    ) -> Callable[[Any], Any]:
+        """Return a function of an environment's observation that chooses the environment's action.
+
+        The environment may differ from the data as it may in evaluation; `sample` and `generator` are those of `act`.
+
+        Raises:
+            UserError: it does not fit the data.
+        """
+        agreed = contract_in(environment, self.recorded)
+
+        def choose(observation: Any) -> Any:
+            parts = agreed.observe(observation)
+            if parts is None:
+                raise UserError(f"{agreed.where} gives NaN or infinity in an observation: correct it")
+            given = {name: torch.from_numpy(np.asarray(part))[None, None] for name, part in parts.items()}
+            seen = given.get("", given)
+            with torch.no_grad():
+                actions = self._sampled(seen, generator) if sample else act(self.spec, self.networks, seen)
+            stored = actions[0].numpy()
+            if not agreed.playable(stored).all():
+                raise UserError("the policy gives NaN or infinity for an action: it has diverged, choose another one")
+            return agreed.actions(stored)[0]
+
+        return choose
 
     def q(self, observation: Any, action: Any) -> Array:
         """Evaluate Q(s, a): the least of several critics, the mean of heads or quantiles; [N], or one number.

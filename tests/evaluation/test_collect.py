@@ -12,11 +12,17 @@ import pytest
 import torch
 from gymnasium.spaces import MultiBinary, MultiDiscrete
 
-from dr3_ray import load_dataset
+from dr3_ray import load_dataset, load_policy
+from dr3_ray.algorithms.registry import find
 from dr3_ray.cli.app import main
 from dr3_ray.data import Dataset, to_env_actions, verify
+from dr3_ray.data.spaces import training_spaces
+from dr3_ray.evaluation.contract import Recorded
 from dr3_ray.evaluation.online import Learning
 from dr3_ray.evaluation.recipes import RECIPES
+from dr3_ray.runs.plain import write_plain
+from dr3_ray.training.member import Member, build_networks
+from dr3_ray.training.saved import NAME, PLACE, PREFIX, description
 
 EMBEDDED = [name for name in RECIPES if name.startswith("embedded:")]
 
@@ -173,6 +179,87 @@ class Parts(gym.Env):
         return self.observation(), float(np.sum(action)), False, False, {}
 
 
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of players in the folder from which the command is given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "its_players.py").write_text(
+        "import numpy as np\n"
+        "calls = 0\n"
+        "def left(observation): return 0\n"
+        "def leaning(observation): return int(observation[2] > 0)\n"
+        "def far(observation): return 2\n"
+        "def half(observation): return 0.5\n"
+        "def lists(observation): return [0]\n"
+        "def late(observation):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    return np.array([np.nan if calls == 8 else 0.5], np.float32)\n"
+        "def fails(observation): return observation['nothing']\n"
+        "number = 3\n"
+    )
+    yield "its_players"
+    sys.modules.pop("its_players", None)
+
+
+def test_a_function_of_the_user_plays(module: str, tmp_path: Path) -> None:
+    data = collected(tmp_path / "out", "CartPole-v1", "--learner", f"{module}:leaning", "--steps", "100")
+    rows = data.gather(torch.arange(100), ["observations", "actions"])
+    assert torch.equal(rows["actions"], (rows["observations"][:, 2] > 0).long())
+    assert data.manifest.provenance.source == f"100 steps of {module}:leaning on gymnasium:CartPole-v1"
+    assert data.manifest.name == "CartPole-v1-leaning"
+
+
+WRONG_PLAYERS = {
+    "out of bounds": ("CartPole-v1", "far", "its_players:far at step 0: action 2 is outside"),
+    "no integer": ("CartPole-v1", "half", "have to be integers"),
+    "shape": ("CartPole-v1", "lists", "gives an action of shape (1,)"),
+    "NaN": ("Pendulum-v1", "late", "at step 7: an action is NaN"),
+    "an exception": ("CartPole-v1", "fails", "at step 0 raises IndexError"),
+    "not there": ("CartPole-v1", "nobody", "nobody"),
+    "no function": ("CartPole-v1", "number", "is a int"),
+}
+
+
+@pytest.mark.parametrize("environment, name, says", WRONG_PLAYERS.values(), ids=WRONG_PLAYERS)
+def test_what_a_function_returns_is_checked_and_nothing_is_left(
+    environment: str, name: str, says: str, module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [environment, "--learner", f"{module}:{name}", "--steps", "50", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as end:
+        main(["data", "collect", *words])
+    line = capsys.readouterr().err
+    assert end.value.code == 2 and line.count("\n") == 1 and says in line, line
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(("out", ".out"))]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint of an untrained CQL on Pendulum's data."""
+    data = load_dataset("embedded:pendulum-replay")
+    spec, spaces = find("DR3-CQL", "continuous"), training_spaces(data.observation_space, data.action_space)
+    member = Member.from_dict(spec, {"hidden_sizes": [8]})
+    networks = build_networks(spec, spaces, [member])
+    config = {"algorithm": "DR3-CQL", "members": [member.to_dict()], "observation_statistics": None}
+    described = description(config | {"recorded": Recorded.of(data).to_dict()}, spaces)
+    state = {f"{PREFIX}{name}": values for name, values in networks.state_dict().items()}
+    (tmp_path / "checkpoint" / PLACE).mkdir(parents=True)
+    write_plain(tmp_path / "checkpoint" / PLACE, NAME, {"description": described, "state": state})
+    return tmp_path / "checkpoint"
+
+
+def test_a_trained_policy_plays_as_it_acts(checkpoint: Path, tmp_path: Path) -> None:
+    policy, words = load_policy(checkpoint), ("Pendulum-v1", "--learner", str(checkpoint), "--steps", "50")
+    data = collected(tmp_path / "a", *words)
+    rows = data.gather(torch.arange(50), ["observations", "actions"])
+    played = to_env_actions(data.action_space, rows["actions"].numpy())
+    np.testing.assert_allclose(played, policy.act(rows["observations"].numpy()), atol=1e-5)
+    assert "of a checkpoint" in data.manifest.provenance.details["policy"]
+    drawn = [collected(tmp_path / name, *words, "--set", "sample=true") for name in "bc"]
+    assert drawn[0].fingerprint == drawn[1].fingerprint != data.fingerprint
+
+
 REFUSED = {
     "a preset that is none": (["embedded:nothing"], "embedded:nothing"),
     "an environment that is none": (["minari:x"], "cannot be made"),
@@ -182,6 +269,8 @@ REFUSED = {
     "a preset has its own": (["embedded:pendulum-replay", "--learner", "sac"], "has its own learner"),
     "no such option": (["CartPole-v1", "--set", "batchsize=3"], "batch_size"),
     "an option of the random one": (["CartPole-v1", "--learner", "random", "--set", "batch_size=3"], "no option"),
+    "an option of nobody": (["CartPole-v1", "--learner", "its.module:f", "--set", "batch_size=3"], "no options"),
+    "a path that is not there": (["CartPole-v1", "--learner", "./runs/none"], "no learner"),
     "several steps": (["CartPole-v1", "--set", "n_step=3"], "n_step=1 alone"),
     "no rows": (["CartPole-v1", "--keep", "0"], "above 0"),
     "no columns": (["Taxi-v3"], "have to be a Box"),

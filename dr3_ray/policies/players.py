@@ -1,0 +1,66 @@
+"""Who plays while data are collected and learns nothing: a trained policy, or a function of the user's."""
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from dr3_ray.errors import UserError, first_line
+from dr3_ray.evaluation.online import Player
+from dr3_ray.policies.loading import load_policy
+from dr3_ray.uris import path_here
+
+
+def player_named(learner: str, settings: Mapping[str, Any], seed: int) -> Player:
+    """Return the player that a run, a checkpoint or `module:callable` names; a module is imported, and so run.
+
+    Args:
+        learner: of a run the best member's policy plays; a callable takes an observation and returns an action.
+        settings: of a policy, `sample`: whether its actions are drawn from its distribution.
+        seed: of these draws.
+
+    Raises:
+        UserError: there is no such player, or it has no such setting.
+    """
+    path = path_here(learner)
+    if path and path.is_dir():
+        return _policy(learner, path.resolve().name, settings, seed)
+    module, colon, name = learner.partition(":")
+    if not (colon and all(map(str.isidentifier, (*module.split("."), *name.split("."))))):
+        raise UserError(
+            f"there is no learner {learner!r}: give dqn, sac, random, the directory of a run or checkpoint, or "
+            "module:callable"
+        )
+    if settings:
+        raise UserError(f"{learner} has no options here: leave out --set {', '.join(settings)}")
+    return Player(learner, name.rpartition(".")[2], lambda environment: _function(learner, module, name))
+
+
+def _policy(learner: str, label: str, settings: Mapping[str, Any], seed: int) -> Player:
+    sample = settings.get("sample", False)
+    if settings.keys() - {"sample"} or type(sample) is not bool:
+        raise UserError(f"a trained policy has the option sample=true or sample=false alone, not {dict(settings)}")
+    policy = load_policy(learner)
+    if sample and not hasattr(getattr(policy.networks, "actor", None), "sample"):
+        raise UserError(f"{policy.spec.name} has a deterministic policy: leave out sample=true")
+    draws = torch.Generator().manual_seed(seed)
+    details = {"policy": policy.chosen or f"{policy.spec.name}, of a checkpoint", "sampled": str(sample).lower()}
+    return Player(learner, label, lambda environment: policy.in_environment(environment, sample, draws), details)
+
+
+def _function(learner: str, module: str, name: str) -> Any:
+    here = os.getcwd()
+    if here not in sys.path:  # as `python -m` has it
+        sys.path.insert(0, here)
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # of whoever wrote it
+        raise UserError(f"{learner} cannot be imported: {type(error).__name__}: {first_line(error)}") from error
+    if not callable(found):
+        raise UserError(f"{learner} is a {type(found).__name__}: name a function of an observation")
+    return found
