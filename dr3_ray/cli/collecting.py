@@ -25,6 +25,9 @@ def write(recipe: Recipe, out: Path, command: str, player: Player | None = None)
             raise UserError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from None
     returns = manifest.statistics["episode_returns"]
     print(f"{manifest.counts.rows} rows of {manifest.counts.episodes} episodes written to {out}")
+    details = manifest.provenance.details
+    if "reached" in details:
+        print(f"{details['quality']}: {details['reached']}")
     print(f"return of an episode: mean {returns.mean:.1f}, best {returns.max:.1f}")
 
 

@@ -151,6 +151,16 @@ def collect(
             metavar="SHARE", help="Share of the rows to write, drawn uniformly.", show_default="all, or the preset's"
         ),
     ] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(help="replay, medium, medium-replay or expert, by the return reached.", show_default="replay"),
+    ] = None,
+    medium_return: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RETURN", help="What medium is.", show_default="a third of the way from random to the last policy"
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="An option of the learner, or warm_up: its random steps."),
@@ -174,7 +184,15 @@ def collect(
 
         player, options, learner = player_named(learner, options, seed), {}, None
     recipe = recipe_of(
-        source, learner, steps=steps, seed=seed, keep=keep, settings=options, player=player and player.label
+        source,
+        learner,
+        steps=steps,
+        seed=seed,
+        keep=keep,
+        settings=options,
+        player=player and player.label,
+        quality=quality,
+        medium_return=medium_return,
     )
     write(recipe, out, shlex.join(["dr3-ray", *sys.argv[1:]]), player)
 

@@ -1,7 +1,6 @@
 """Collecting data sets: an online learner plays, and what it saw becomes a replay data set.
 
-Replay and medium are as D4RL (Fu et al., arXiv 2004.07219) defines them, but for the presets whose recipe says
-otherwise. The same command gives the same rows with the same versions of torch and of this package; other versions give
+The same command gives the same rows with the same versions of torch and of this package; other versions give
 others of the same kind.
 """
 
@@ -14,6 +13,7 @@ from dr3_ray import __version__
 from dr3_ray.data import Manifest, Provenance, ShardWriter
 from dr3_ray.data.shards import now
 from dr3_ray.evaluation.online import Learning, Player, Told
+from dr3_ray.evaluation.quality import MEDIUM_REPLAY, REPLAY
 from dr3_ray.evaluation.recipes import RANDOM, Recipe
 
 
@@ -44,12 +44,17 @@ def collect(
         created=now(),
         details=dict(player.details) if player else {},
     )
+    writer(provenance=provenance)  # what cannot be written is refused before anything is played
+    learning.learn()
+    reached = learning.reached()
+    learning.play()
+    if reached:
+        provenance = provenance.model_copy(update={"details": provenance.details | reached.details})
     with writer(provenance=provenance) as shards:
-        learning.learn()
-        learning.play()
         draw = np.random.default_rng([recipe.seed, 1])
-        first = recipe.steps if recipe.policy_steps else 0
-        for episode, columns in enumerate(learning.replay.episodes(recipe.gamma, first)):
+        first = learning.learned if recipe.policy_steps else 0
+        last = learning.checks[reached.place].step if reached and recipe.quality == MEDIUM_REPLAY else None
+        for episode, columns in enumerate(learning.replay.episodes(recipe.gamma, first or 0, last)):
             kept = draw.random(len(columns["rewards"])) < recipe.keep
             if kept.any():
                 shards.write(columns | {"episode_ids": np.full(len(kept), episode)}, keep=kept)
@@ -63,4 +68,6 @@ def source_of(recipe: Recipe, player: Player | None = None) -> str:
     if recipe.algorithm == RANDOM:
         return f"{recipe.steps} steps of uniformly random actions on {recipe.environment}"
     learner = f"an online {recipe.algorithm} on {recipe.environment}, {recipe.steps} steps"
+    if recipe.quality != REPLAY:
+        return f"{recipe.quality} data of {learner}"
     return f"{recipe.policy_steps} steps of the policy of {learner}" if recipe.policy_steps else f"replay of {learner}"

@@ -18,12 +18,15 @@ from dr3_ray.data.spaces import named_parts, training_spaces
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.evaluation.contract import Contract, Recorded, contract_in
 from dr3_ray.evaluation.environments import make_environment
+from dr3_ray.evaluation.quality import REPLAY, Check, Reached, reached
 from dr3_ray.evaluation.recipes import UNTAUGHT, Recipe, member_of
 from dr3_ray.networks.actors import squashed_sample
 from dr3_ray.observations import Observations
 from dr3_ray.training.normalization import as_trained
 from dr3_ray.training.population import Population
 
+CHECK_EPISODES, CHECK_STEPS = 5, 10_000  # whose mean return is a check, and the most steps of one
+CHECK_SEED = 10**9  # of the first of them, whatever the recipe's seed is
 TOLD = 100  # steps between two reports of progress
 RECENT = 20  # episodes whose mean return is reported
 
@@ -88,12 +91,12 @@ class Replay:
         seen = {name: torch.from_numpy(part.convert(column[name][rows])) for name, part in self._parts.items()}
         return seen.get("", seen)
 
-    def episodes(self, gamma: float, first: int = 0) -> Iterator[Columns]:
-        """Yield the columns of each episode from row `first` on."""
-        start = 0
+    def episodes(self, gamma: float, first: int = 0, last: int | None = None) -> Iterator[Columns]:
+        """Yield the columns of each episode from row `first` on, and up to `last`, which may cut the last one."""
+        start, last = 0, self.rows if last is None else last
         for number, (stop, terminated) in enumerate(self.ends):
-            if start >= first:
-                yield self._episode(number, start, stop, terminated, gamma)
+            if first <= start < last:
+                yield self._episode(number, start, min(stop, last), terminated and stop <= last, gamma)
             start = stop
 
     def _episode(self, number: int, start: int, stop: int, terminated: bool, gamma: float) -> Columns:
@@ -133,6 +136,8 @@ class Learning:
         self.replay = Replay(recipe.steps + recipe.policy_steps, self.contract)
         self.population: Population | None = None
         self._returns = list[float]()
+        self.checks, self._policies = list[Check](), list[dict[str, Tensor]]()
+        self.learned: int | None = None  # steps of learning, once it is over
         self._plays = player and player.begin(self.environment)
 
     @property
@@ -141,15 +146,63 @@ class Learning:
         return self.contract.recorded
 
     def learn(self) -> None:
-        """Play all steps of learning; the last episode may be cut short."""
-        while len(self.replay) < self.recipe.steps:
+        """Play all steps of learning, or those up to the return asked for; the last episode may be cut short."""
+        if self._is_checked and not self.checks:
+            self._check()
+        while self.learned is None and len(self.replay) < self.recipe.steps:
             self._episode(self.recipe.steps)
+        self.learned = len(self.replay)
 
     def play(self) -> None:
         """Play the steps of the policy, which learns no more; the last episode may be cut short."""
-        total = self.recipe.steps + self.recipe.policy_steps
+        assert self.learned is not None
+        total = self.learned + self.recipe.policy_steps
         while len(self.replay) < total:
             self._episode(total)
+
+    def reached(self) -> Reached | None:
+        """Return what gives the data their quality, and become the policy of then; None: the replay needs nothing.
+
+        Raises:
+            UserError: the learner did not reach it.
+        """
+        if not self._is_checked:
+            return None
+        found = reached(self.recipe.quality, self.checks, self.recipe.medium_return, self.recipe.warm_up)
+        if self.population is not None:
+            self.population.networks.load_state_dict(self._policies[found.place])
+        return found
+
+    @property
+    def _is_checked(self) -> bool:
+        return self.recipe.quality != REPLAY
+
+    def _check(self) -> None:
+        """Play a few episodes without noise, elsewhere, and keep the policy and its mean return."""
+        gained, environment = np.zeros(CHECK_EPISODES), make_environment(self.recipe.environment)
+        rng = np.random.default_rng(CHECK_SEED)
+        for episode in range(CHECK_EPISODES):
+            seen = self._seen(environment.reset(seed=CHECK_SEED + episode)[0])
+            for _ in range(CHECK_STEPS):
+                action = self._uniform(rng) if self.population is None else self.population.act(seen)[0, 0].numpy()
+                step = environment.step(self.contract.actions(np.asarray(action)[None])[0])
+                gained[episode] += float(step[1])
+                if step[2] or step[3]:
+                    break
+                seen = self._seen(step[0])
+        environment.close()  # type: ignore[no-untyped-call]
+        self.checks.append(Check(len(self.replay), float(gained.mean())))
+        networks = self.population.networks.state_dict() if self.population else {}
+        self._policies.append({name: values.clone() for name, values in networks.items()})
+
+    def _check_in_time(self) -> bool:
+        """Check the policy now and then, and after the last step; return whether it is what was asked for."""
+        rows, recipe = len(self.replay), self.recipe
+        if not self._is_checked or (rows % max(1, recipe.steps // recipe.checks) and rows != recipe.steps):
+            return False
+        self._check()
+        wanted = recipe.medium_return
+        return wanted is not None and rows > recipe.warm_up and self.checks[-1].gained >= wanted
 
     def _episode(self, until: int) -> None:
         """Play an episode, or as much of it as there are rows `until` this one."""
@@ -166,7 +219,10 @@ class Learning:
             seen, after = self._seen(observation), copied(observation)
             replay.append(given, after, actions=action, rewards=reward, terminateds=terminated)
             given, gained, over = after, gained + float(reward), bool(terminated or truncated)
-            self._update()
+            if self.learned is None:
+                self._update()
+                if self._check_in_time():
+                    self.learned = until = len(replay)
             if self._told and len(replay) % TOLD == 0:
                 self._told(len(replay), float(np.mean(self._returns[-RECENT:])) if self._returns else None)
         replay.ends.append((len(replay), bool(terminated)))
@@ -215,15 +271,22 @@ class Learning:
     def _action(self, seen: Observations) -> Array:
         population, n = self.population, self.spaces.n_actions
         if self.spaces.action_kind == "discrete":
-            if population is None or self.rng.random() < epsilon(self.recipe, len(self.replay) / self.recipe.steps):
-                return np.asarray(self.rng.integers(n), np.int64)
+            progress = len(self.replay) / self.recipe.steps if self.learned is None else 1.0
+            if population is None or self.rng.random() < epsilon(self.recipe, progress):
+                return self._uniform(self.rng)
             return np.asarray(population.act(seen).item(), np.int64)
         if population is None:
-            return self.rng.uniform(-1.0, 1.0, n).astype(np.float32)
+            return self._uniform(self.rng)
         noise = torch.from_numpy(self.rng.standard_normal((1, 1, n)).astype(np.float32))
         with torch.no_grad():
             mean, log_std = population.networks.actor(as_trained(population.networks, seen))  # type: ignore[operator]
             return squashed_sample(mean, log_std, noise)[0][0, 0].numpy()
+
+    def _uniform(self, rng: np.random.Generator) -> Array:
+        n = self.spaces.n_actions
+        if self.spaces.action_kind == "discrete":
+            return np.asarray(rng.integers(n), np.int64)
+        return rng.uniform(-1.0, 1.0, n).astype(np.float32)
 
     def _update(self) -> None:
         """Begin to learn after the warm-up, and go on with each step until the last."""
@@ -232,7 +295,7 @@ class Learning:
             return
         if rows == recipe.warm_up:
             self.population = self._new_population()
-        elif self.population is not None and rows <= recipe.steps:
+        elif self.population is not None:
             self.population.steps.batches.sampler.rows = [rows]
             self.population.update(1)
 

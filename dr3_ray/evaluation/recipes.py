@@ -13,6 +13,7 @@ from dr3_ray.algorithms.registry import find
 from dr3_ray.data import SpaceSpec
 from dr3_ray.errors import UserError, check_known
 from dr3_ray.evaluation.environments import GYMNASIUM, is_ours, make_environment
+from dr3_ray.evaluation.quality import EXPERT, MEDIUM, MEDIUM_REPLAY, QUALITIES, REPLAY
 from dr3_ray.training.member import Member
 
 GAMMA = 0.99
@@ -41,6 +42,9 @@ class Recipe:
     exploration: tuple[float, float, float] = field(default=(1.0, 0.05, 0.3))  # ε: from, to, by this share of the steps
     gamma: float = GAMMA
     name: str = ""
+    quality: str = REPLAY
+    medium_return: float | None = None
+    checks: int = 20  # how often the policy is played for its return, if the quality asks for it
 
 
 BREAKOUT = Recipe(
@@ -119,6 +123,8 @@ def recipe_of(
     keep: float | None = None,
     settings: Mapping[str, Any] | None = None,
     player: str | None = None,
+    quality: str | None = None,
+    medium_return: float | None = None,
 ) -> Recipe:
     """Return the recipe of this name, or one for the environment of this name.
 
@@ -129,8 +135,10 @@ def recipe_of(
         seed: of the first episode, which counts up, of the networks and of all draws.
         keep: the share of rows to be written; None: the preset's, or all.
         settings: the learner's options of `docs/options.md`, and `warm_up`: steps of random actions before the first
-            update.
+            update, and `checks`: how often the policy is played for its return.
         player: what somebody who plays in the learner's place is called.
+        quality: of `QUALITIES`; None: the replay.
+        medium_return: the return that makes a policy medium; None: a third of the way from a random one's to the last.
 
     Raises:
         UserError: no such recipe, environment, learner or option, or a learner that does not fit the actions.
@@ -138,7 +146,15 @@ def recipe_of(
     if source in RECIPES or source.startswith("embedded:"):
         if given := learner or player:
             raise UserError(f"{source} has its own learner: leave out --learner {given}, or name an environment")
+        if quality:
+            raise UserError(f"{source} is a recipe as it is: leave out --quality {quality}, or name an environment")
         return _with(preset(source, steps, keep=keep, seed=seed), settings or {})
+    if quality:
+        check_known("quality", [quality], QUALITIES)
+    if medium_return is not None and quality not in (MEDIUM, MEDIUM_REPLAY):
+        raise UserError("--medium-return says what medium is: give --quality medium or medium-replay, too")
+    if quality and (player or learner == RANDOM):
+        raise UserError(f"--learner {player or learner} learns nothing: leave out --quality {quality}")
     if learner:
         check_known("learner", [learner], (*LEARNERS, RANDOM))
     environment = make_environment(source)
@@ -159,7 +175,10 @@ def recipe_of(
         keep=1.0 if keep is None else keep,
         warm_up=min(1000, max(1, total // 10)),
         seed=seed,
-        name=f"{source.rpartition(':')[2]}-{chosen}" + ("" if algorithm in UNTAUGHT else "-replay"),
+        policy_steps=total if quality in (MEDIUM, EXPERT) else 0,
+        quality=quality or REPLAY,
+        medium_return=medium_return,
+        name=f"{source.rpartition(':')[2]}-{chosen}" + ("" if algorithm in UNTAUGHT else f"-{quality or REPLAY}"),
     )
     return _with(recipe, settings or {}, kind)
 
@@ -168,19 +187,21 @@ def _with(recipe: Recipe, settings: Mapping[str, Any], kind: str | None = None) 
     """Return a recipe with settings of its learner."""
     kind = kind or next(fits for algorithm, fits, _ in LEARNERS.values() if algorithm == recipe.algorithm)
     options, own = dict(settings), {}
-    if "warm_up" in options:
-        own["warm_up"] = options.pop("warm_up")
-        if type(own["warm_up"]) is not int or own["warm_up"] < 1:
-            raise UserError(f"warm_up is {own['warm_up']!r}: give a number of steps, 1 or more")
+    for name in {"warm_up", "checks"} & options.keys():
+        own[name] = options.pop(name)
+        if type(own[name]) is not int or own[name] < 1:
+            raise UserError(f"{name} is {own[name]!r}: give a whole number, 1 or more")
     if "gamma" in options:
         own["gamma"] = options.pop("gamma")
         if type(own["gamma"]) not in (int, float) or not 0 <= own["gamma"] <= 1:
             raise UserError(f"gamma is {own['gamma']!r}: choose a discount between 0 and 1")
-    if recipe.algorithm in UNTAUGHT and (options or "warm_up" in own):
+    if recipe.algorithm in UNTAUGHT and (options or own.keys() - {"gamma"}):
         raise UserError(f"--learner random has no option but gamma: leave out {', '.join(settings)}")
     for name, only in (("n_step", 1), ("compile", False), ("seed", recipe.seed)):
         if options.get(name, only) != only:
             raise UserError(f"an online learner has {name}={only} alone: leave out {name}={options[name]}")
+    if "checks" in own and recipe.quality == REPLAY:
+        raise UserError("checks belong to a --quality other than replay: leave out checks, or give one")
     changed = replace(recipe, options={**recipe.options, **options}, **own)
     if changed.algorithm not in UNTAUGHT:
         member_of(changed, kind)

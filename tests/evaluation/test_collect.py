@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from dr3_ray.algorithms.registry import find
 from dr3_ray.cli.app import main
 from dr3_ray.data import Dataset, to_env_actions, verify
 from dr3_ray.data.spaces import training_spaces
+from dr3_ray.errors import UserError
 from dr3_ray.evaluation.contract import Recorded
 from dr3_ray.evaluation.online import Learning
+from dr3_ray.evaluation.quality import Check, reached
 from dr3_ray.evaluation.recipes import RECIPES
 from dr3_ray.runs.plain import write_plain
 from dr3_ray.training.member import Member, build_networks
@@ -180,7 +183,7 @@ class Parts(gym.Env):
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A module of players in the folder from which the command is given."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -260,6 +263,77 @@ def test_a_trained_policy_plays_as_it_acts(checkpoint: Path, tmp_path: Path) -> 
     assert drawn[0].fingerprint == drawn[1].fingerprint != data.fingerprint
 
 
+LEARNING = [Check(0, -10.0), Check(10, 5.0), Check(20, -4.0), Check(30, 1.0), Check(40, 20.0)]
+
+
+def test_medium_is_a_third_of_the_way_from_a_random_policy_to_the_expert() -> None:
+    place, details = reached("medium", LEARNING, None, warm_up=10)
+    assert place == 3  # the first of at least 0, after the warm-up, whose policy was random
+    assert details["reached"] == (
+        "return 1 of the policy after 30 steps; asked for 0, a third of the way from -10 to 20"
+    )
+    assert reached("medium-replay", LEARNING, -5.0, warm_up=10).place == 2
+    assert reached("expert", LEARNING, None, warm_up=10).place == 4
+
+
+@pytest.mark.parametrize(
+    "quality, checks, wanted, says",
+    [
+        ("expert", [Check(0, 3.0), Check(10, 3.0)], None, "nothing is expert here"),
+        ("medium", [Check(0, 3.0), Check(10, 2.0)], None, "nothing is medium here"),
+        ("medium", LEARNING, 21.0, "the best was 20 after 40 steps"),
+        ("medium", [Check(0, 0.0), Check(20, 1.0), Check(30, 9.0)], None, "none between them"),
+        ("medium", [Check(0, 0.0), Check(20, 10.0), Check(30, 9.0)], None, "none between them"),
+    ],
+)
+def test_data_that_did_not_reach_a_quality_do_not_get_its_name(
+    quality: str, checks: list[Check], wanted: float | None, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        reached(quality, checks, wanted, warm_up=10)
+
+
+class Better(gym.Env):
+    """Five steps whose reward is the action: a random policy's return is 2.5, the best one's 5."""
+
+    observation_space = gym.spaces.Box(0, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self.np_random.random(2, np.float32), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return self.np_random.random(2, np.float32), float(action), False, False, {}
+
+
+@pytest.fixture
+def better() -> Iterator[str]:
+    gym.register("Better-v0", entry_point=Better, max_episode_steps=5)
+    yield "Better-v0"
+    del gym.registry["Better-v0"]
+
+
+def test_the_qualities_of_one_learner(better: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (better, "--steps", "150", *TINY, "--set", "warm_up=30", "--set", "critic_lr=0.03")
+    replay, expert = (collected(tmp_path / name, *words, "--quality", name) for name in ("replay", "expert"))
+    assert len(expert) == 150 and expert.manifest.name == "Better-v0-dqn-expert"
+    assert replay.manifest.name == "Better-v0-dqn-replay"
+    told = expert.manifest.provenance.details["reached"]
+    assert (
+        told.startswith("return 5 of the policy after all 150 steps") and f"expert: {told}" in capsys.readouterr().out
+    )
+    actions = [data.gather(torch.arange(150), ["actions"])["actions"].float() for data in (replay, expert)]
+    assert actions[0].mean() < actions[1].mean() > 0.9
+    checks = ("--set", "checks=5", "--medium-return", "0")  # the first policy that learned has that
+    medium = collected(tmp_path / "medium", *words, "--quality", "medium", *checks)
+    until = collected(tmp_path / "until", *words, "--quality", "medium-replay", *checks)
+    assert "of the policy after 60 steps" in medium.manifest.provenance.details["reached"]
+    assert len(medium) == 150 and len(until) == 60
+    assert torch.equal(until.gather(torch.arange(60), ["actions"])["actions"].float(), actions[0][:60])
+    assert until.manifest.statistics["episode_returns"].max <= 5
+
+
 REFUSED = {
     "a preset that is none": (["embedded:nothing"], "embedded:nothing"),
     "an environment that is none": (["minari:x"], "cannot be made"),
@@ -271,6 +345,15 @@ REFUSED = {
     "an option of the random one": (["CartPole-v1", "--learner", "random", "--set", "batch_size=3"], "no option"),
     "an option of nobody": (["CartPole-v1", "--learner", "its.module:f", "--set", "batch_size=3"], "no options"),
     "a path that is not there": (["CartPole-v1", "--learner", "./runs/none"], "no learner"),
+    "no such quality": (["CartPole-v1", "--quality", "good"], "good"),
+    "a quality of a recipe": (["embedded:pendulum-replay", "--quality", "medium"], "recipe as it is"),
+    "a quality of a random learner": (["CartPole-v1", "--learner", "random", "--quality", "expert"], "learns nothing"),
+    "medium of a replay": (["CartPole-v1", "--medium-return", "3"], "give --quality medium"),
+    "a return that is too high": (
+        ["CartPole-v1", "--quality", "medium", "--medium-return", "501", *TINY, "--set", "warm_up=5"],
+        "the return 501",
+    ),
+    "checks of a replay": (["CartPole-v1", "--set", "checks=3"], "leave out checks"),
     "several steps": (["CartPole-v1", "--set", "n_step=3"], "n_step=1 alone"),
     "no rows": (["CartPole-v1", "--keep", "0"], "above 0"),
     "no columns": (["Taxi-v3"], "have to be a Box"),
