@@ -37,6 +37,7 @@ def test_every_option_arrives(asked):
         "--axis cql_alpha=0.1,1 --axis batch_size=32 --axis dr3_form=dot,abs --axis hidden=[8],[8,8] "
         '--search gp --trials 9 --study x.journal --point {"dr3_coeff":0} --objective dot_product '
         "--pack 5 --cpus 2 --gpus 0.5 --nodes 2 --patience 1.5 --concurrent 3 --retries 1 --checkpoint-every 2 "
+        "--checkpoints keep=3 "
         "--out x/y --storage s3://bucket/x --log mlflow --log wandb"
     )
     assert run(*arguments.split()) == 0
@@ -65,6 +66,7 @@ def test_every_option_arrives(asked):
         "concurrent": 3,
         "retries": 1,
         "checkpoint_every": 2,
+        "keep_checkpoints": 3,
         "out": Path("x/y"),
         "storage": "s3://bucket/x",
         "log": ("mlflow", "wandb"),
