@@ -23,7 +23,7 @@ from dr3_ray.quantities import REPORTED, RETURN, Quantity
 from dr3_ray.report.files import write_whole
 from dr3_ray.report.lines import GRID, INK, MUTED, key, legend, line
 from dr3_ray.report.reader import COEFFICIENT
-from dr3_ray.stats import bootstrap_band
+from dr3_ray.stats import Band, bootstrap_band
 from dr3_ray.uris import path_here
 
 _DRAWN = ("finished", "running", "cut", "diverged")
@@ -146,11 +146,9 @@ def _curves(name: str, title: str, column: str, measured: pd.DataFrame, colours:
     figure, axes = _canvas()
     curves = measured[measured["status"] != "diverged"]
     ends, least, counts = [], np.inf, set()
-    for coefficient, runs in curves.groupby(COEFFICIENT):
-        table = runs.pivot(index="member", columns="step", values=column)
-        band, colour = bootstrap_band(table), colours[coefficient]
-        axes.plot(table.columns, band.value, **line(coefficient, colours, table.shape[1]))
-        axes.fill_between(table.columns, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+    for coefficient, (steps, band) in _bands(curves, column).items():
+        axes.plot(steps, band.value, **line(coefficient, colours, len(steps)))
+        axes.fill_between(steps, band.low, band.high, color=colours[coefficient], alpha=0.15, linewidth=0)
         ends.append(abs(band.value[-1]))
         least = np.nanmin([least, *band.low, *band.value])
         counts |= set(band.n.tolist())
@@ -168,6 +166,24 @@ def _curves(name: str, title: str, column: str, measured: pd.DataFrame, colours:
     subtitle += ["\N{MULTIPLICATION SIGN} a run diverged"] if len(diverged) else []
     _title(figure, title, "; ".join(subtitle))
     return _finish(figure, name, title, key(figure, BELOW, sorted(measured[COEFFICIENT].unique()), colours), colours)
+
+
+def _bands(curves: pd.DataFrame, column: str) -> dict[float, tuple[pd.Index, Band]]:
+    """Return steps and band of each coefficient: all are made in one call, which takes half the time."""
+    pivots = {
+        coefficient: runs.pivot(index="member", columns="step", values=column)
+        for coefficient, runs in curves.groupby(COEFFICIENT)
+    }
+    if not pivots:
+        return {}
+    most = max(map(len, pivots.values()))
+    padded = [np.pad(each, ((0, most - len(each)), (0, 0)), constant_values=np.nan) for each in pivots.values()]
+    band = bootstrap_band(np.hstack(padded))
+    ends = np.cumsum([each.shape[1] for each in pivots.values()])[:-1]
+    parts = [Band(*each) for each in zip(*(np.split(values, ends) for values in (band.value, band.low, band.high, band.n)), strict=True)]
+    return {
+        coefficient: (pivot.columns, part) for (coefficient, pivot), part in zip(pivots.items(), parts, strict=True)
+    }
 
 
 def _against_coefficient(name: str, runs: pd.DataFrame, summary: pd.DataFrame, colours: dict[float, str]) -> Picture:
@@ -261,6 +277,7 @@ def picture_of(figure: Figure, name: str, title: str, colours: dict[float, str])
     """Return a figure in both formats; `colours` become the variables --c0, --c1 and so on of a page."""
     png, svg = io.BytesIO(), io.StringIO()
     figure.savefig(png, format="png", dpi=200)
+    figure.set_layout_engine("none")  # the places of its parts are known now, and take as long as drawing
     with mpl.rc_context({"svg.hashsalt": name}):
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(svg, format="svg", transparent=True, metadata=metadata)

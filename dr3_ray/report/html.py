@@ -19,6 +19,7 @@ from dr3_ray.data.cache import find_cached
 from dr3_ray.data.mixture_names import is_mixture, names_in
 from dr3_ray.errors import UserError, check_known
 from dr3_ray.report import tables
+from dr3_ray.report.explorer import page_data, scripts
 from dr3_ray.report.figures import draw_facet
 from dr3_ray.report.files import write_whole
 from dr3_ray.report.judging import Judged, judge_datasets, judge_tables
@@ -31,7 +32,7 @@ from dr3_ray.runs.directory import moment
 from dr3_ray.stores import inside
 from dr3_ray.uris import is_uri
 
-DRAWN = 12  # tables come with their pictures, at most, which take seconds and half a megabyte each,
+DRAWN = 6  # tables come with their pictures, at most, which take seconds and half a megabyte each,
 LONGEST_NAME = 100  # characters, of the 255 bytes that a file system allows
 LISTED = 1000  # and so many runs stand on the page
 _TROUBLE = ("diverged", "failed", "pending", "running", "cut", "finished")  # what needs attention comes first
@@ -66,7 +67,8 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
     out = out or (inside(run.path, "report") if len(runs) == 1 else Path("comparison"))
     summary, outcomes = tables.summarize(run), tables.outcomes(run)
     colours = palette(run.coefficients)
-    drawn = _drawn(run, summary)
+    best_first = _best_first(run, summary)
+    drawn = set(best_first[:DRAWN])
     facets: list[dict[str, Any]] = []
     prefixes: set[str] = set()
     drawings: list[tuple[str, str, str]] = []
@@ -92,10 +94,13 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
     write_whole(out / "runs.csv", outcomes.drop(columns="counted").to_csv().encode())
     ordered = outcomes.sort_values("status", key=lambda status: status.map(_TROUBLE.index), kind="stable")
     finished = (ordered["status"] == "finished") & (ordered["error"] == "")
+    anchors = {facet["name"]: facet["judged"] for facet in facets}
     page = template("report.html.j2").render(
         run=run,
         facets=facets,
-        overview=for_page(datasets, {facet["name"]: facet["judged"] for facet in facets}),
+        overview=for_page(datasets, anchors),
+        scripts=scripts(),
+        data=page_data(run, anchors, best_first, colours),
         colours=_css_colours(run.coefficients),
         counts={status: int((run.members["status"] == status).sum()) for status in STATUSES},
         notes=notes,
@@ -132,12 +137,12 @@ def file_name(heading: str) -> str:
     return f"{name[:LONGEST_NAME].rstrip('-.')}-{hashlib.sha256(heading.encode()).hexdigest()[:8]}".lstrip("-")
 
 
-def _drawn(run: Run, summary: pd.DataFrame) -> set[tuple[Any, ...]]:
-    """Return the facets with pictures: those with the best settings on their data set, from every data set alike."""
+def _best_first(run: Run, summary: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Return the facets, first those with the best settings on their data set, from every data set alike."""
     returns = summary["return_final"].where(~summary["cut_short"])
     best = returns.groupby([summary[facet] for facet in run.facets], sort=False).max()
     place = best.groupby(level="dataset").rank(method="first", ascending=False, na_option="bottom")
-    return set(place.sort_values(kind="stable").index[:DRAWN])
+    return list(place.sort_values(kind="stable").index)
 
 
 def template(name: str) -> jinja2.Template:

@@ -9,6 +9,7 @@ from rich.text import Text
 from dr3_ray.report import tables
 from dr3_ray.report.judging import Judged
 from dr3_ray.report.reader import COEFFICIENT
+from dr3_ray.report.searching import importances, selections
 
 
 def terminal(datasets: Sequence[Judged]) -> Iterator[Text | Table]:
@@ -21,7 +22,9 @@ def terminal(datasets: Sequence[Judged]) -> Iterator[Text | Table]:
 
 
 def for_page(datasets: Sequence[Judged], judged: Mapping[str, Judged]) -> list[dict[str, Any]]:
-    """Return of each data set its verdict, its best settings with links, and its tables; `judged` has them by link.
+    """Return of each data set its verdict, its best settings with links, its tables, and what its settings say together.
+
+    `judged` has the tables by link.
 
     A data set with one table has no settings here: that table has its verdict and all of them.
     """
@@ -41,5 +44,6 @@ def for_page(datasets: Sequence[Judged], judged: Mapping[str, Judged]) -> list[d
             }
             for at, row in (tables.best_settings(dataset.rows) if dataset.axes else dataset.rows[:0]).iterrows()
         ]
-        found.append({"judged": dataset, "rows": rows, "titles": list(shown.values()), "tables": own})
+        searched = {"importances": importances(dataset), "selections": selections(dataset)}
+        found.append({"judged": dataset, "rows": rows, "titles": list(shown.values()), "tables": own, **searched})
     return found

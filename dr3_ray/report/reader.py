@@ -16,7 +16,8 @@ from dr3_ray.runs.histories import histories_of, lacks_rows
 from dr3_ray.runs.index import FINAL, read_index
 
 COEFFICIENT = "dr3_coeff"
-MEASURED = tuple(dict.fromkeys([*(each.name for each in REPORTED), "episodes", *NEEDED]))
+SEEM = "seem_eigenvalue"
+MEASURED = tuple(dict.fromkeys([*(each.name for each in REPORTED), "episodes", *NEEDED, SEEM]))
 STATUSES = ("finished", "running", "cut", "diverged", "failed", "pending")
 
 
