@@ -40,7 +40,7 @@ class Scripts(NamedTuple):
     """The scripts of the page in their order, and how its policy calls them."""
 
     texts: list[Markup]
-    policy: str
+    policy: Markup
     """Sources of `script-src`: nothing else on the page can run."""
 
 
@@ -49,7 +49,7 @@ def scripts() -> Scripts:
     folder = resources.files("dr3_ray.report") / "scripts"
     texts = [(folder / name).read_text("utf-8") for name in (PLOTLY, "page.js")]
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
-    return Scripts([Markup(text) for text in texts], " ".join(f"'sha256-{digest}'" for digest in digests))
+    return Scripts([Markup(text) for text in texts], Markup(" ".join(f"'sha256-{digest}'" for digest in digests)))
 
 
 def page_data(
@@ -150,7 +150,9 @@ def _variables(run: Run, members: pd.DataFrame, names: list[str]) -> list[dict[s
         found.append((f"{name}_final", name, f"{label}, last evaluation", last[name]))
         key = next((key for key, column in tables.MEASURES.items() if column == name), None)
         if name == RETURN:
-            found.append((f"{name}_best", name, f"{label}, best evaluation", grouped[name].max().reindex(members.index)))
+            found.append(
+                (f"{name}_best", name, f"{label}, best evaluation", grouped[name].max().reindex(members.index))
+            )
         if key:
             found.append((f"{name}_average", name, f"{label}, average over training", members[f"{key}_average"]))
     return [

@@ -180,7 +180,10 @@ def _bands(curves: pd.DataFrame, column: str) -> dict[float, tuple[pd.Index, Ban
     padded = [np.pad(each, ((0, most - len(each)), (0, 0)), constant_values=np.nan) for each in pivots.values()]
     band = bootstrap_band(np.hstack(padded))
     ends = np.cumsum([each.shape[1] for each in pivots.values()])[:-1]
-    parts = [Band(*each) for each in zip(*(np.split(values, ends) for values in (band.value, band.low, band.high, band.n)), strict=True)]
+    parts = [
+        Band(*each)
+        for each in zip(*(np.split(values, ends) for values in (band.value, band.low, band.high, band.n)), strict=True)
+    ]
     return {
         coefficient: (pivot.columns, part) for (coefficient, pivot), part in zip(pivots.items(), parts, strict=True)
     }

@@ -32,7 +32,7 @@ from dr3_ray.runs.directory import moment
 from dr3_ray.stores import inside
 from dr3_ray.uris import is_uri
 
-DRAWN = 6  # tables come with their pictures, at most, which take seconds and half a megabyte each,
+DRAWN = 4  # tables come with their pictures, at most, which take seconds and half a megabyte each,
 LONGEST_NAME = 100  # characters, of the 255 bytes that a file system allows
 LISTED = 1000  # and so many runs stand on the page
 _TROUBLE = ("diverged", "failed", "pending", "running", "cut", "finished")  # what needs attention comes first

@@ -68,7 +68,9 @@ def importances(judged: Judged) -> list[Importance]:
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return [
-        Importance("c₀" if axis == COEFFICIENT else axis, share) for axis, share in found.items() if math.isfinite(share)
+        Importance("c₀" if axis == COEFFICIENT else axis, share)
+        for axis, share in found.items()
+        if math.isfinite(share)
     ]
 
 
@@ -86,15 +88,25 @@ def selections(judged: Judged) -> list[Selection]:
             [(scale * group[f"{name}_final"]).tolist() for group in settings]
             for scale, name in ((sign, measure), (1.0, "return"))
         ]
+        middles = [[_middle(runs) for runs in kind] for kind in both]
+        if any(len({middle for middle in kind if np.isfinite(middle)}) < 2 for kind in middles):
+            continue  # all settings are level, or there are no returns
         if len(settings) > INTERVALS:
-            both = [[[iqm(np.array(runs)[np.isfinite(runs)])] for runs in kind] for kind in both]
+            both = [[[middle] for middle in kind] for kind in middles]
         quality = selection_quality(*both)
         if quality.picks is not None:
             first = settings[quality.picks].iloc[0]
             named = [f"{axis} {first[axis]}" for axis in judged.axes] + [f"c₀ = {first[COEFFICIENT]:g}"]
-            criterion = f"{'highest' if more[column] else 'lowest'} {quantity(column).short or measure.replace('_', ' ')}"
+            criterion = (
+                f"{'highest' if more[column] else 'lowest'} {quantity(column).short or measure.replace('_', ' ')}"
+            )
             found.append(Selection(criterion, _cell(quality.correlation), _cell(quality.regret), ", ".join(named)))
     return found
+
+
+def _middle(runs: list[float]) -> float:
+    finite = [value for value in runs if math.isfinite(value)]
+    return float(iqm(finite)) if finite else math.nan
 
 
 def _cell(estimate: Estimate) -> tables.Cell:

@@ -37,7 +37,9 @@ class Tab:
     def __call__(self, method: str, **params: Any) -> dict[str, Any]:
         """Do something and return the answer; events are kept."""
         self.number += 1
-        message = {"id": self.number, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
+        message = {"id": self.number, "method": method, "params": params} | (
+            {"sessionId": self.session} if self.session else {}
+        )
         os.write(self.commands, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._read()
@@ -110,7 +112,9 @@ class Tab:
         """Return what the browser has logged: errors, exceptions, and what the policy of the page has stopped."""
         self.run("0")
         return [
-            json.dumps(event["params"]) for event in self.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+            json.dumps(event["params"])
+            for event in self.events
+            if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
         ]
 
 
@@ -119,9 +123,17 @@ def browser(profile: Path) -> Iterator[Tab]:
     """Start a browser and end it."""
     inner_in, outer_out = os.pipe()
     outer_in, inner_out = os.pipe()
-    command = [program(), "--headless", *(f"--{each}" for each in QUIET), f"--user-data-dir={profile}", "--remote-debugging-pipe"]
+    command = [
+        program(),
+        "--headless",
+        *(f"--{each}" for each in QUIET),
+        f"--user-data-dir={profile}",
+        "--remote-debugging-pipe",
+    ]
     wired = ["sh", "-c", f'exec "$@" 3<&{inner_in} 4>&{inner_out}', "sh", *command]
-    process = subprocess.Popen(wired, pass_fds=(inner_in, inner_out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        wired, pass_fds=(inner_in, inner_out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     os.close(inner_in), os.close(inner_out)
     try:
         yield Tab(outer_out, outer_in)

@@ -8,6 +8,7 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const DASHES = ["solid", "dot", "dashdot"];
   const SYMBOLS = ["square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"];
+  const SIGNS = { circle: "●", square: "■", "triangle-up": "▲", diamond: "◆", "triangle-down": "▼", cross: "✚", x: "✖", star: "★" };
   const LEGEND = 8; // coefficients with markers of their own; of more there is a bar of colours, as in the pictures
   const CHIPS = 24; // coefficients that can be switched one by one; of more there is a range
   const RESAMPLES = 400;
@@ -102,7 +103,7 @@
     responsive: true, displaylogo: false, showEditInChartStudio: false, showSendToCloud: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
-  function plot(target, traces, x, y, more = {}) {
+  function plot(target, traces, x, y, more = {}, config = CONFIG) {
     const axis = { gridcolor: css("--grid"), zerolinecolor: css("--grid"), linecolor: css("--muted"), automargin: true };
     const font = { family: "system-ui, sans-serif", size: 13, color: css("--ink") };
     const layout = {
@@ -111,7 +112,7 @@
       hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--muted"), font: { color: css("--ink") }, align: "left" },
       ...more,
     };
-    return Plotly.react(target, traces, layout, CONFIG);
+    return Plotly.react(target, traces, layout, config);
   }
 
   // ---- the figure
@@ -177,7 +178,7 @@
       const text = band.map(([x, y, low, high, n]) => hover([`${name}: ${show(y)}` + (Number.isFinite(low) ? ` [${show(low)}, ${show(high)}]` : ""),
         `at ${x.toLocaleString("en")} updates, ${n} run${n > 1 ? "s" : ""}`, ...(wanted.length > 1 ? [nameOf(table)] : [])]));
       const every = Math.max(1, Math.ceil(band.length / 8));
-      const size = band.map((_, place) => (few && place % every === 0 ? 7 : 0));
+      const size = band.map((_, place) => (few && place % every === 0 ? 9 : 0));
       traces.push({ x: band.map((each) => each[0]), y: band.map((each) => each[1]), mode: "lines+markers", name,
         line: { color: style.color, dash: style.dash, width: base ? 2.4 : 2 }, marker: { symbol: style.symbol, size, color: style.color }, hoverinfo: "text", text });
     }
@@ -288,7 +289,9 @@
       const chip = element("button", undefined, { type: "button", "aria-pressed": "true", "data-coefficient": value });
       const key = element("span", undefined, { class: value === 0 ? "key base" : "key" });
       key.style.borderColor = `var(${variable})`;
-      chip.append(key, `c₀ = ${show(value)}`);
+      const sign = element("span", few ? SIGNS[look(value).symbol] : "");
+      sign.style.color = `var(${variable})`;
+      chip.append(key, sign, ` c₀ = ${show(value)}`);
       chip.addEventListener("click", () => {
         if (!hidden.delete(value)) hidden.add(value);
         chip.setAttribute("aria-pressed", String(!hidden.has(value)));
@@ -328,6 +331,7 @@
       link.addEventListener("click", () => { $("table").value = `t${link.dataset.table}`; draw(true); });
     }
     $("explore").hidden = false;
+    for (const link of document.querySelectorAll("a[href='#explore']")) link.parentElement.hidden = false;
     draw(true);
   }
 
@@ -346,7 +350,8 @@
     const text = (at) => axes.map((axis) => `${axisNames[axis]} ${axisNames[axis]}=${axisValue(at, axis)} ${axisValue(at, axis)}`).join(" ").toLowerCase();
     const found = ordered.filter((at) => words.every((word) => text(at).split(" ").some((part) => part.startsWith(word))));
     const head = element("tr");
-    head.append(...["place", ...axes.map((axis) => axisNames[axis]), "runs", ...data.measures.map((each) => each.label)].map((title) => element("th", title)));
+    head.append(...["place", ...axes.map((axis) => axisNames[axis]), "runs"].map((title) => element("th", title)));
+    head.append(...data.measures.map((each) => element("th", each.label.replace(/ (\w+)$/, "\n$1"), { class: "n" })));
     const rows = found.slice(0, ROWS).map((at) => {
       const row = element("tr"), link = element("td"), table = tables[data.settings.table[at]];
       link.append(element("a", ordered.indexOf(at) + 1, { href: `#${table.name}` }), data.settings.mark[at]);
@@ -447,12 +452,11 @@
       group.x.push(null); group.y.push(null); group.text.push("");
     });
     const traces = groups.map((group, place) => ({ ...group, mode: "lines", hoverinfo: "text", line: { color: scale()[place], width: 1.2 + place / 4 }, opacity: 0.75 }));
-    const ticks = spaced.flatMap((each, x) => each.ticks.map(([y, name]) => [x, y, escaped(name)]));
-    traces.push({ x: ticks.map(([x]) => x), y: ticks.map(([, y]) => y), text: ticks.map(([, , name]) => ` ${name}`), mode: "markers+text", textposition: "middle right",
-      cliponaxis: false, hoverinfo: "skip", marker: { color: css("--muted"), size: 4 }, textfont: { color: css("--ink"), size: 12 } });
+    const label = { showarrow: false, xanchor: "left", xshift: 5, bgcolor: css("--paper"), opacity: 0.9, borderpad: 1, font: { size: 12 } };
+    const annotations = spaced.flatMap((each, x) => each.ticks.map(([y, name]) => ({ ...label, x, y, text: escaped(name) })));
     const names = [...axes.map((axis) => axisNames[axis]), data.measures[0].label];
     plot($("parallel"), traces, { tickvals: range(names.length), ticktext: names.map(escaped), range: [-0.1, names.length - 0.6], side: "top", zeroline: false },
-      { visible: false, range: [-0.06, 1.06] }, { margin: { l: 12, r: 12, t: 40, b: 12 } });
+      { visible: false, range: [-0.06, 1.06] }, { annotations, margin: { l: 12, r: 12, t: 40, b: 12 } }, { ...CONFIG, displayModeBar: false });
   }
 
   function overview() {
