@@ -1,4 +1,4 @@
-"""What the interactive part of the page is made of: its data as JSON, and its scripts, which the page contains whole."""
+"""The interactive part of the page: its data as JSON, and its scripts, which the page contains whole."""
 
 import base64
 import hashlib

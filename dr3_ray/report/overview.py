@@ -22,7 +22,7 @@ def terminal(datasets: Sequence[Judged]) -> Iterator[Text | Table]:
 
 
 def for_page(datasets: Sequence[Judged], judged: Mapping[str, Judged]) -> list[dict[str, Any]]:
-    """Return of each data set its verdict, its best settings with links, its tables, and what its settings say together.
+    """Return of each data set its verdict, best settings with links, tables, and what its settings say together.
 
     `judged` has the tables by link.
 

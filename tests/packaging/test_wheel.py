@@ -45,6 +45,9 @@ def test_licence_typing_marker_templates_and_data_are_in_it(wheel):
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
     assert "dr3_ray/py.typed" in names
     assert any(name.startswith("dr3_ray/report/templates/") for name in names)
+    for script in ("plotly-basic.min.js", "page.js", "LICENSE.plotly"):
+        assert f"dr3_ray/report/scripts/{script}" in names
+    assert any(name.endswith("dist-info/licenses/dr3_ray/report/scripts/LICENSE.plotly") for name in names)
     for data in ("breakout-replay", "pendulum-replay"):
         assert f"dr3_ray/data/embedded/{data}/manifest.json" in names
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-QUIET = ("quiet", "no-first-run", "disable-gpu", "disable-quic", "disable-background-networking", "disable-component-update",
-         "disable-sync", "no-sandbox", "hide-scrollbars")  # fmt: skip
+QUIET = ("quiet", "no-first-run", "disable-gpu", "disable-quic", "disable-background-networking",
+         "disable-component-update", "disable-sync", "no-sandbox", "hide-scrollbars")  # fmt: skip
 WAIT = 120  # seconds for what hangs
 
 
@@ -76,8 +76,8 @@ class Tab:
     def click(self, selector: str) -> None:
         """Click the middle of an element with the mouse."""
         x, y = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
@@ -109,7 +109,7 @@ class Tab:
         return [params["request"]["url"] for params in sent]
 
     def complaints(self) -> list[str]:
-        """Return what the browser has logged: errors, exceptions, and what the policy of the page has stopped."""
+        """Return what the browser has logged: errors, exceptions, and what the policy has stopped."""
         self.run("0")
         return [
             json.dumps(event["params"])
@@ -130,7 +130,7 @@ def browser(profile: Path) -> Iterator[Tab]:
         f"--user-data-dir={profile}",
         "--remote-debugging-pipe",
     ]
-    wired = ["sh", "-c", f'exec "$@" 3<&{inner_in} 4>&{inner_out}', "sh", *command]
+    wired = ["bash", "-c", f'exec "$@" 3<&{inner_in} 4>&{inner_out}', "bash", *command]
     process = subprocess.Popen(
         wired, pass_fds=(inner_in, inner_out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
