@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dr3_ray.data.labels import dataset_labels
 from dr3_ray.quantities import REPORTED, RETURN, quantity
 from dr3_ray.report import tables
+from dr3_ray.report.diagnosed import Diagnosed
 from dr3_ray.report.judging import Judged
 from dr3_ray.report.reader import COEFFICIENT, SEEM, Run
 
@@ -53,7 +54,11 @@ def scripts() -> Scripts:
 
 
 def page_data(
-    run: Run, facets: Mapping[str, Judged], best_first: Sequence[tuple[Any, ...]], colours: dict[float, str]
+    run: Run,
+    facets: Mapping[str, Judged],
+    best_first: Sequence[tuple[Any, ...]],
+    colours: dict[float, str],
+    diagnosed: Sequence[Diagnosed] = (),
 ) -> Markup:
     """Return the JSON of the page, in which no markup can begin.
 
@@ -62,6 +67,7 @@ def page_data(
         facets: The tables of the page by their anchors.
         best_first: Their facets, those with the highest returns first.
         colours: The `palette` of the run.
+        diagnosed: Members with spectra.
     """
     if not facets:
         return Markup("{}")
@@ -91,6 +97,11 @@ def page_data(
         },
         "points": points,
         "curves": curves,
+        "spectra": [
+            {"member": each.member, "coefficient": each.coefficient, "seed": each.seed, "values": each.spectrum}
+            for each in diagnosed
+            if each.spectrum
+        ],
         "measures": _measures(summary),
         "settings": _settings(facets, summary),
     }
@@ -191,7 +202,7 @@ def _settings(facets: Mapping[str, Judged], summary: pd.DataFrame) -> dict[str, 
 
 
 def _numbers(values: pd.Series) -> list[float | None]:
-    """Return numbers of six significant digits; what is not finite is null."""
+    """Return numbers of six significant digits; NaN and infinities are null."""
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values.to_numpy(float)]
 
 

@@ -19,6 +19,7 @@ from dr3_ray.data.cache import find_cached
 from dr3_ray.data.mixture_names import is_mixture, names_in
 from dr3_ray.errors import UserError, check_known
 from dr3_ray.report import tables
+from dr3_ray.report.diagnosed import read_diagnoses, titles
 from dr3_ray.report.explorer import page_data, scripts
 from dr3_ray.report.figures import draw_facet
 from dr3_ray.report.files import write_whole
@@ -94,13 +95,16 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
     write_whole(out / "runs.csv", outcomes.drop(columns="counted").to_csv().encode())
     ordered = outcomes.sort_values("status", key=lambda status: status.map(_TROUBLE.index), kind="stable")
     finished = (ordered["status"] == "finished") & (ordered["error"] == "")
+    diagnosed = read_diagnoses(run.path, run.members.index) if len(runs) == 1 else []
     anchors = {facet["name"]: facet["judged"] for facet in facets}
     page = template("report.html.j2").render(
         run=run,
         facets=facets,
         overview=for_page(datasets, anchors),
         scripts=scripts(),
-        data=page_data(run, anchors, best_first, colours),
+        data=page_data(run, anchors, best_first, colours, diagnosed),
+        diagnosed=diagnosed,
+        diagnosis_titles=titles(),
         colours=_css_colours(run.coefficients),
         counts={status: int((run.members["status"] == status).sum()) for status in STATUSES},
         notes=notes,

@@ -10,6 +10,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
+from dr3_ray.errors import UserError
 from dr3_ray.report import write_report
 from dr3_ray.report.explorer import PLOTLY
 from dr3_ray.report.judging import judge_datasets
@@ -140,6 +141,38 @@ def test_few_settings_have_no_importance(grid):
     summary = summarize(run)
     (judged,) = judge_datasets(run, summary, outcomes(run))
     assert len(judged.rows) == 6 and importances(judged) == []
+
+
+def diagnosis_of(run, place=0, **changes):
+    """What `dr3-ray diagnose RUN --json` prints of a member, less what the page does not show."""
+    row = read_tables(run).members.iloc[place]
+    about = {"member": row.name, "dr3_coeff": row["dr3_coeff"], "seed": int(row["seed"])}
+    verdict = [{"name": "dead units", "wrong": True}, {"name": "table", "wrong": False}]
+    numbers = {"q_data": 3.5, "overestimation": 1.25, "dot_product": 2.0, "stable_rank": None}
+    return {
+        "about": about,
+        "verdict": verdict,
+        "probes": {"train": {"numbers": numbers, "spectrum": [4.0, 1.0, 0.5]}},
+    } | changes
+
+
+def test_diagnoses_beside_a_run_stand_on_its_page(torn):
+    (torn / "diagnoses").mkdir()
+    (torn / "diagnoses" / "one.json").write_text(json.dumps(diagnosis_of(torn)))
+    page = write_report(torn).page
+    (spectrum,) = data_of(page)["spectra"]
+    assert spectrum["values"] == [4.0, 1.0, 0.5]
+    row = re.search(r"<h2>Diagnosed critics.*?<tbody>(.*?)</tbody>", page.read_text(), re.DOTALL)[1]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
+    assert cells[1:7] == ["0", "0", "dead units", "3.50", "1.25", "2.00"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"about": {}}', "null"])
+def test_a_file_that_is_no_diagnosis_is_named(torn, text):
+    (torn / "diagnoses").mkdir()
+    (torn / "diagnoses" / "bad.json").write_text(text)
+    with pytest.raises(UserError, match=r"bad.json is not what `dr3-ray diagnose RUN --json` prints"):
+        write_report(torn)
 
 
 @pytest.fixture(scope="module")

@@ -247,11 +247,24 @@
     tell(!ends.length ? "Nothing to draw: no run has both." : same ? "A run that lies off the dotted line changed after its best evaluation." : "Each point is a run.");
   }
 
+  function drawSpectra() {
+    const traces = data.spectra.filter((each) => !hidden.has(each.coefficient)).map((each) => {
+      const style = look(each.coefficient), x = each.values.map((_, place) => place + 1);
+      const text = each.values.map((value, place) => hover([`singular value ${place + 1}: ${show(value)}`, `c₀ = ${show(each.coefficient)}, seed ${each.seed}`, each.member]));
+      const marker = { symbol: style.symbol, size: 6, color: style.color };
+      return { x, y: each.values, text, hoverinfo: "text", mode: "lines+markers", line: { color: style.color, dash: style.dash, width: 1.5 }, marker, name: each.member };
+    });
+    if (!few) traces.push(colourBar());
+    plot($("plot"), traces, { title: { text: "place" } }, { title: { text: "singular values of the features over √rows" }, type: $("scale").value });
+    tell("Of the members in diagnoses/, on rows that they were trained on.");
+  }
+
   const tell = (text) => { $("caption").textContent = text; };
-  const VIEWS = { curves: drawCurves, coefficient: drawByCoefficient, relation: drawRelation };
+  const VIEWS = { curves: drawCurves, coefficient: drawByCoefficient, relation: drawRelation, spectra: drawSpectra };
 
   function automatic() { // a logarithmic axis where one curve would press another flat, never for returns
     if (view.of === "relation") return "linear";
+    if (view.of === "spectra") return "log";
     const key = view.of === "curves" ? $("quantity").value : data.variables[$("variable").value].quantity;
     const final = data.variables.find((each) => each.quantity === key);
     if (key === data.quantities[0].name || !final) return "linear";
@@ -315,6 +328,7 @@
     };
     preset();
     chips();
+    document.querySelector("#views button[value=spectra]").hidden = !data.spectra.length;
     for (const button of document.querySelectorAll("#views button")) {
       button.addEventListener("click", () => {
         view.of = button.value;

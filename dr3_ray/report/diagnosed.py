@@ -1,0 +1,73 @@
+"""Diagnoses that lie beside a run: the spectra of its critics, and how far Q is above the returns of the data."""
+
+import json
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from dr3_ray.diagnostics.diagnosis import TRAIN
+from dr3_ray.errors import UserError
+from dr3_ray.quantities import quantity
+from dr3_ray.report.tables import number
+from dr3_ray.stores import inside
+
+FOLDER = "diagnoses"  # of a run: what `dr3-ray diagnose RUN --json` prints, a file a member
+SHOWN = (
+    "q_data",
+    "overestimation",
+    "dot_product",
+    "effective_rank",
+    "stable_rank",
+    "dead_units",
+    "dormant_units",
+    "seem_eigenvalue",
+    "r_td",
+)
+
+
+class Diagnosed(NamedTuple):
+    """A member that was diagnosed, on the rows that it was trained on."""
+
+    member: str
+    coefficient: float
+    seed: int
+    wrong: str
+    """The names of what is wrong."""
+    cells: list[str]
+    """Under the titles of `titles`."""
+    spectrum: list[float]
+    """Singular values of the features over √rows, the largest first."""
+
+
+def titles() -> list[str]:
+    """Return what the cells of a diagnosis are."""
+    return [quantity(name).label for name in SHOWN]
+
+
+def read_diagnoses(run: Path, members: Collection[str]) -> list[Diagnosed]:
+    """Return the diagnoses of members that lie in `RUN/diagnoses`, by coefficient and seed.
+
+    Raises:
+        UserError: a file there is no diagnosis.
+    """
+    found = []
+    for path in sorted(inside(run, FOLDER).glob("*.json")):
+        try:
+            told = json.loads(path.read_text("utf-8"))
+            about, probe = told["about"], told["probes"].get(TRAIN, {"numbers": {}, "spectrum": []})
+            wrong = ", ".join(str(each["name"]) for each in told["verdict"] if each["wrong"])
+            if about["member"] in members:
+                numbers, spectrum = probe["numbers"], [float(value) for value in probe["spectrum"]]
+                known = (str(about["member"]), float(about["dr3_coeff"]), int(about["seed"]))
+                found.append(Diagnosed(*known, wrong, _cells(numbers), spectrum))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path} is not what `dr3-ray diagnose RUN --json` prints ({error!r}): remove it"
+            ) from error
+    return sorted(found, key=lambda each: (each.coefficient, each.seed))
+
+
+def _cells(numbers: dict[str, float | None]) -> list[str]:
+    values = (numbers.get(name) for name in SHOWN)
+    return [number(math.nan if value is None else float(value)) for value in values]
