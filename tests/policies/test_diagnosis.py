@@ -10,6 +10,7 @@ import pytest
 
 from dr3_ray import load_run
 from dr3_ray.cli.app import main
+from dr3_ray.report.diagnosed import read_diagnoses, titles
 from dr3_ray.report.diagnosis import diagnose_member
 from dr3_ray.runs.histories import read_histories
 from dr3_ray.runs.plain import read_plain, write_plain
@@ -41,7 +42,7 @@ def checkpoint_of(run: Path) -> Path:
     return max(path for path in (run / "checkpoints").glob("*/*") if (path / PLACE).is_dir())
 
 
-def test_a_member_of_a_run_on_train_and_held_out_rows(split, capsys):
+def test_a_member_of_a_run_on_train_and_held_out_rows(split, tmp_path, capsys):
     code, out, err = diagnosed(capsys, str(split), "--where", "dr3_coeff=0", "--json")
     assert code == 0 and err == ""
     document = json.loads(out)
@@ -58,6 +59,10 @@ def test_a_member_of_a_run_on_train_and_held_out_rows(split, capsys):
     assert {"co-adaptation", "co-adapting"} & {finding["name"] for finding in document["verdict"]}
     assert any(finding["name"] == "table" for finding in document["verdict"])
     assert train != document["probes"]["held-out"] and len(train["spectrum"]) == 8
+    (tmp_path / "diagnoses").mkdir()
+    (tmp_path / "diagnoses" / "0.json").write_text(out)  # as docs/report.md has it
+    (told,) = read_diagnoses(tmp_path, [document["about"]["member"]])
+    assert told.spectrum == train["spectrum"] and len(told.cells) == len(titles())
 
 
 def test_the_text_says_all_of_it_in_words(split, capsys):

@@ -87,9 +87,13 @@ def test_the_curves_on_the_page_are_those_of_the_histories(grid, page):
 def test_long_curves_are_thinned_evenly_and_keep_their_ends(new_run, monkeypatch):
     monkeypatch.setattr("dr3_ray.report.explorer.POINTS", (2, 6))
     writer = new_run()
-    writer.add()
-    (table,) = data_of(write_report(writer.write()).page)["tables"]
+    writer.add(override={"seem_eigenvalue": np.linspace(0, 2, 21)})  # which not every run has
+    data = data_of(write_report(writer.write()).page)
+    (table,) = data["tables"]
     assert table["steps"] == [0, 4_000, 8_000, 12_000, 16_000, 20_000]
+    assert curves_of(data, "seem_eigenvalue").tolist() == pytest.approx(np.array([[0, 0.4, 0.8, 1.2, 1.6, 2.0]]))
+    (final,) = (each["values"] for each in data["variables"] if each["key"] == "seem_eigenvalue_final")
+    assert final == [2.0] and any(each["x"] == "seem_eigenvalue_final" for each in data["relations"])
 
 
 def test_a_large_run_has_the_curves_of_its_best_tables(new_run, monkeypatch):
@@ -275,6 +279,9 @@ def test_more_coefficients_than_a_legend_holds_have_a_bar(tab, new_run):
     tab.open(write_report(writer.write()).page)
     assert tab.run("document.querySelector('#plot .infolayer .cbtitle').textContent") == "c₀"
     assert tab.run("document.querySelector('#plot').data.filter((trace) => trace.name).length") == 30
+    tab.resize(390, 900, dark=True)
+    tab.until("document.querySelector('#plot').layout.paper_bgcolor === '#14171c'")
+    assert tab.complaints() == []
     tab.choose("#c-from", "20")
     assert tab.run("document.querySelector('#plot').data.filter((trace) => trace.name).length") == 10
 

@@ -529,6 +529,10 @@
   window.addEventListener("afterprint", () => { for (const each of pictures) each.open = false; });
   if (data.quantities.length && tables.some((table) => table.row !== null)) explore();
   overview();
-  dark.addEventListener("change", () => { if (!$("explore").hidden) draw(); if (!$("settings").hidden) { heat(); parallel(); } });
+  dark.addEventListener("change", () => {
+    const on = (id) => $(id) && !$(id).hidden;
+    if (on("explore")) draw();
+    if (on("settings")) { heat(); parallel(); }
+  });
   document.documentElement.dataset.ready = "yes";
 })();
