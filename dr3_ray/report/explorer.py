@@ -119,7 +119,8 @@ def _curves(
     """Return the tables, the curves of their members in float32 and base64, and the points of each curve."""
     of_facet = dict(iter(run.histories.groupby(run.facets, sort=False)))
     sizes = run.members.groupby(run.facets, sort=False).size().to_dict()
-    curved, total = set(), 0
+    curved: set[tuple[Any, ...]] = set()
+    total = 0
     for facet in best_first:
         if facet in of_facet and (not curved or total + sizes[facet] <= CURVES):
             curved.add(facet)

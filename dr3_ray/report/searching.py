@@ -1,7 +1,7 @@
 """What all settings on a data set say together: which axes matter, and what could have chosen without returns."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,8 @@ def importances(judged: Judged) -> list[Importance]:
         return []
     import optuna  # which takes half a second
 
-    distributions, columns = {}, {}
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+    columns: dict[str, list[Any]] = {}
     for axis in axes:
         column = as_numbers(rows[axis])
         if pd.api.types.is_numeric_dtype(column):
@@ -93,7 +94,7 @@ def selections(judged: Judged) -> list[Selection]:
             continue  # all settings are level, or there are no returns
         if len(settings) > INTERVALS:
             both = [[[middle] for middle in kind] for kind in middles]
-        quality = selection_quality(*both)
+        quality = selection_quality(both[0], both[1])
         if quality.picks is not None:
             first = settings[quality.picks].iloc[0]
             named = [f"{axis} {first[axis]}" for axis in judged.axes] + [f"c₀ = {first[COEFFICIENT]:g}"]
