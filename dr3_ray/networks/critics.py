@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.encoders import MLP, Generators, StackedLinear
+from dr3_ray.networks.stochastic import ahead
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.types import Backup, Transition
 
@@ -36,7 +37,8 @@ def next_features(critic: Any, batch: Transition, backup: Backup) -> Float[Tenso
     """Return φ(s', a'): from the backup where `along` found it, or else in a pass of its own."""
     if backup.next_phi is not None:
         return backup.next_phi
-    phi: Tensor = critic.features(batch.next_observations, backup.next_actions)
+    with ahead(critic, 1.0):
+        phi: Tensor = critic.features(batch.next_observations, backup.next_actions)
     return phi
 
 
@@ -77,7 +79,8 @@ class DiscreteCritic(LooksAhead):
         if not self.looks_ahead or batch.next_observations is None:
             return *self(batch.observations), None
         rows = side_by_side(batch.observations, batch.next_observations)
-        phi, next_phi = self.features(rows, batch.actions).chunk(2, dim=2)
+        with ahead(self, 0.5):
+            phi, next_phi = self.features(rows, batch.actions).chunk(2, dim=2)
         return self.q_of(phi), phi, next_phi
 
     def features(
@@ -169,7 +172,8 @@ class ContinuousCritic(LooksAhead):
         if not self.looks_ahead or batch.next_observations is None:
             return *self(batch.observations, batch.actions), None
         rows = side_by_side(batch.observations, batch.next_observations)
-        phi, next_phi = self.features(rows, torch.cat([batch.actions, next_actions], dim=1)).chunk(2, dim=2)
+        with ahead(self, 0.5):
+            phi, next_phi = self.features(rows, torch.cat([batch.actions, next_actions], dim=1)).chunk(2, dim=2)
         return self.head(phi).squeeze(-1), phi, next_phi
 
     def features(

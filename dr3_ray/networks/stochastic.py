@@ -1,6 +1,7 @@
 """Layers that draw noise while they are trained, each member from a generator of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -12,26 +13,56 @@ LOG_STD_RANGE = (-10.0, 2.0)
 
 
 class Stochastic(nn.Module):
-    """A layer with noise in training steps alone, where a graph is built: targets, probes and acting have none."""
+    """A layer with noise in training steps alone, where a graph is built: targets, probes and acting have none.
 
-    generators: Sequence[torch.Generator] = ()  # one a member, given by whoever trains; not part of a checkpoint
+    Each kind of layer has generators of its own, and so have rows of (s', a'): a member's noise is the same whatever
+    its pack draws or evaluates for the sake of other members.
+    """
+
+    stream: str  # the kind: a purpose of generators
+    generators: Sequence[torch.Generator] = ()  # one a member, given by whoever trains
+    next_generators: Sequence[torch.Generator] = ()
+    ahead = 0.0  # the share of the rows of a pass, its last ones, that are of (s', a')
 
     @property
     def draws(self) -> bool:
         """Whether this pass is a noisy one."""
         return self.training and torch.is_grad_enabled()
 
-    def rooms(self, x: Tensor) -> list[tuple[Tensor, torch.Generator]]:
-        """Return room for the noise of x[k] with member k's generator, in float32.
+    def noise(self, x: Tensor, fill: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+        """Return noise for x [K, C, B, n], that of x[k] from member k's generators.
 
-        A float64 run then sees equal numbers.
+        It is drawn in float32, so that a float64 run sees equal numbers.
         """
-        return [(torch.empty(x.shape[1:], dtype=torch.float32, device=x.device), each) for each in self.generators]
+        here = x.shape[2] - int(self.ahead * x.shape[2])
+
+        def drawn(rows: int, sources: Sequence[torch.Generator]) -> Tensor:
+            room = (x.shape[1], rows, x.shape[3])
+            return torch.stack(
+                [fill(torch.empty(room, dtype=torch.float32, device=x.device), each) for each in sources]
+            )
+
+        parts = [(here, self.generators), (x.shape[2] - here, self.next_generators)]
+        return torch.cat([drawn(*part) for part in parts if part[0]], dim=2)
+
+
+@contextmanager
+def ahead(networks: nn.Module, share: float) -> Iterator[None]:
+    """Take this share of the rows, the last ones, for rows of (s', a') while the context lasts."""
+    layers = [layer for layer in networks.modules() if isinstance(layer, Stochastic)]
+    for layer in layers:
+        layer.ahead = share
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.ahead = 0.0
 
 
 class Dropout(Stochastic):
     """Dropout: x times 0 with probability p, times 1 / (1 − p) otherwise; p is each member's own."""
 
+    stream = "dropout"
     p: Tensor
 
     def __init__(self, p: Float[Tensor, "member"]):
@@ -42,7 +73,7 @@ class Dropout(Stochastic):
         """Return a tensor of the shape of x."""
         if not self.draws:
             return x
-        uniform = torch.stack([room.uniform_(generator=source) for room, source in self.rooms(x)])
+        uniform = self.noise(x, lambda room, source: room.uniform_(generator=source))
         p = self.p.view(-1, 1, 1, 1)
         return x * (uniform >= p) / (1.0 - p)
 
@@ -51,6 +82,7 @@ class Bottleneck(Stochastic):
     """A bottleneck z = mean(x) + std(x) · ε, ε ~ N(0, 1), without noise the mean (Alemi et al., arXiv 1612.00410)."""
 
     signed = True
+    stream = "bottleneck"
 
     def __init__(self, generators: Generators, n: int, copies: int):
         super().__init__()
@@ -66,7 +98,7 @@ class Bottleneck(Stochastic):
         mean, log_std = self.posterior(x)
         if not self.draws:
             return mean
-        normal = torch.stack([room.normal_(generator=source) for room, source in self.rooms(mean)])
+        normal = self.noise(mean, lambda room, source: room.normal_(generator=source))
         return mean + log_std.exp() * normal
 
 

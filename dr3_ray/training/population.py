@@ -216,7 +216,7 @@ class Population:
         state = {
             "adam": {name: part.adam.state_dict() for name, part in self.steps.parts.items()},
             "sampler": self.steps.batches.sampler.state_dict(),
-            "layers": [each.get_state() for each in self.steps.layer_noise],
+            "layers": {name: [each.get_state() for each in row] for name, row in self.steps.layer_noise.items()},
             "step": self.step,
             "diverged": self.diverged,
             "metrics": self.metrics,
@@ -229,9 +229,11 @@ class Population:
         for name, part in self.steps.parts.items():
             part.adam.load_state_dict(state["adam"][name])
         self.steps.batches.sampler.load_state_dict(state["sampler"], state["step"])
-        for source, saved in zip(self.steps.layer_noise, state["layers"], strict=True):
-            if source.get_state().shape == saved.shape:  # a CPU's generator and a GPU's have states of different shapes
-                source.set_state(saved)
+        layers = state["layers"] if isinstance(state["layers"], dict) else {}  # older checkpoints: all of one stream
+        for name, sources in self.steps.layer_noise.items():
+            for source, saved in zip(sources, layers.get(name, ()), strict=False):
+                if source.get_state().shape == saved.shape:  # a CPU's generator and a GPU's differ in shape
+                    source.set_state(saved)
         self.step = state["step"]
         self.diverged.copy_(state["diverged"])
         self.metrics = {name: values.to(self.device) for name, values in state["metrics"].items()}

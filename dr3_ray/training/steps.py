@@ -3,7 +3,7 @@
 What carries them out (`dr3_ray.training.execution`) wraps these functions and is not known here.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -39,6 +39,10 @@ RunSteps = Callable[["View", int, int], Found]
 """Of view, first step and how many: makes the steps."""
 
 
+LayerNoise = Mapping[str, Sequence[torch.Generator]]
+"""Generators [K] of layers that draw noise, by the kind of layer: `dropout`, and at (s', a') `next_dropout`."""
+
+
 class Part:
     """One trained child of the networks on flat storage, with its optimiser, and its target if it has one."""
 
@@ -69,7 +73,7 @@ class View:
         members: range,
         options: Options,
         regularizers: Stacked,
-        sources: Sequence[torch.Generator],
+        layer_noise: LayerNoise,
         divisor: float,
     ):
         rows = slice(members.start, members.stop)
@@ -79,7 +83,9 @@ class View:
         self.networks = member_view(networks, rows)
         for module in self.networks.modules():
             if isinstance(module, Stochastic):
-                module.generators = sources[rows]
+                module.generators, module.next_generators = (
+                    each[rows] for each in (layer_noise[module.stream], layer_noise[f"next_{module.stream}"])
+                )
             if isinstance(module, LooksAhead):
                 module.looks_ahead = self.looks_ahead
         self.parameters = {name: tuple(child.parameters()) for name, child in self.networks.named_children()}
@@ -127,7 +133,12 @@ class Steps:
         packs = [range(k, k + 1) for k in range(n)] if in_turn else [range(n)]
         counts = check_shares(data, members)
         self.batches = Batches(data, spec.columns, options, noise, seeds, networks, share, draw, counts)
-        self.layer_noise = [generator(seed, "layers", self.device) for seed in seeds]
+        kinds = sorted({layer.stream for layer in networks.modules() if isinstance(layer, Stochastic)})
+        self.layer_noise: LayerNoise = {
+            stream: [generator(seed, stream, self.device) for seed in seeds]
+            for kind in kinds
+            for stream in (kind, f"next_{kind}")
+        }
         divisor = return_range(options, data) if divisor is None else divisor
         self.views = [View(spec, networks, pack, options, regularizers, self.layer_noise, divisor) for pack in packs]
 

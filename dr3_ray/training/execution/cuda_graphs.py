@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from dr3_ray.data.resident import Resident
-from dr3_ray.networks.stochastic import Stochastic
 from dr3_ray.training.batches import Batches
 from dr3_ray.training.execution.choice import Switch
 from dr3_ray.training.member import Member, first_steps
@@ -105,8 +104,8 @@ class CudaGraphs:
 
     def _record(self, view: View, first: int, n: int) -> RecordedGraph:
         graph = torch.cuda.CUDAGraph()
-        if any(isinstance(layer, Stochastic) for layer in view.networks.modules()):
-            for source in self._steps.layer_noise[view.rows]:
+        for sources in self._steps.layer_noise.values():
+            for source in sources[view.rows]:
                 graph.register_generator_state(source)
         pools = [recorded.graph.pool() for recorded in self._recorded.values() if recorded]
         torch.cuda.empty_cache()  # a graph has memory of its own
