@@ -227,13 +227,13 @@ def test_a_cache_that_cannot_be_written_hinders_nobody(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_no_address_space_is_not_damage(tmp_path):
-    """A data set of 100 MB in a process that may have 64 MB more than it has."""
+    """A data set of 50 MB in a process that may have 32 MB more than it has."""
     code = f"""
 import resource
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (taken + (64 << 20),) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (taken + (32 << 20),) * 2)
 try:
     load_dataset({str(tmp_path / "out")!r})
 except UserError as error:
@@ -241,7 +241,8 @@ except UserError as error:
 """
     wide = SpaceSpec.box(0, 255, (1000, 1000), "uint8")
     with ShardWriter(tmp_path / "out", rows_per_shard=100, **(ABOUT | {"observation_space": wide})) as writer:
-        arrays = np.zeros((51, 1000, 1000), np.uint8), np.zeros(50, np.int64), np.zeros(50, np.float32)
+        observations = np.tile(np.arange(51, dtype=np.uint8)[:, None, None], (1, 1000, 1000))  # none is stored twice
+        arrays = observations, np.zeros(50, np.int64), np.zeros(50, np.float32)
         writer.write(episode_columns(*arrays, terminated=True, truncated=False, episode_id=0, gamma=0.9))
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
