@@ -120,6 +120,8 @@ def page(found: Published) -> str:
 
 {answered(judged)}
 
+{caution(runs)}
+
 ![Dot products over training](coadaptation.svg)
 
 ## What was claimed, and what came of it
@@ -230,6 +232,19 @@ def answered(judged: list[tuple[Claim, Any, Estimate]]) -> str:
         counts = ", ".join(f"{verdicts.count(each)} {each.split()[-1]}" for each in ("holds", "fails", "is undecided"))
         said.append(f"- {claim.said}: {counts}, of {len(verdicts)} comparisons.")
     return "\n".join(said)
+
+
+def caution(runs: pd.DataFrame) -> str:
+    """Say what the growth of Q-learning's dot product does not show where its mean Q grows, too."""
+    own = runs[(runs["algorithm"] == "DR3-DQN") & (runs["dr3_coeff"] == 0)]
+    moved = own.groupby(FACETS, sort=False)["q_change"].median()
+    return (
+        "Mean Q of Q-learning had not settled: it moved by "
+        f"{moved.min():+.0%} to {moved.max():+.0%} over the same time.\n"
+        "Its dot product grows, but that it would grow at a settled Q is not shown here. With\n"
+        f"c₀ = {TREATED:g} mean Q grows as well. Critics have a head for each action, whose φ does not see a':\n"
+        "expected TD and SARSA measure the same features here. No policy was played."
+    )
 
 
 def interval(estimate: Estimate) -> str:

@@ -75,7 +75,8 @@ class Published:
         """
         from dr3_ray.data import load_dataset
         from dr3_ray.data.pairs import share_of_pairs
-        from dr3_ray.report.reader import read_tables
+        from dr3_ray.report.reader import as_label, read_tables
+        from dr3_ray.runs.index import read_index
 
         frames, data = [], {}
         columns = ("time_s", *facets, *COLUMNS)
@@ -87,6 +88,9 @@ class Published:
                 )
             names = {source: _label(source, subsets) for source in run.members["dataset"].unique()}
             frame = run.histories.assign(data=run.histories["dataset"].map(names))
+            for facet in (each for each in facets if each not in frame):  # of one value in this run, or of nobody here
+                asked = {record["member"]: as_label(record["config"].get(facet)) for record in read_index(run.path)}
+                frame[facet] = frame["member"].map(asked)
             frames.append(frame.reindex(columns=["member", "status", "step", "time_s", "algorithm", "data", "dr3_coeff",
                                                  "seed", *facets, *COLUMNS]))  # fmt: skip
             for source, name in names.items():
