@@ -261,7 +261,8 @@ def draw(found: Published) -> Figure:
     panels = figure.subplots(1, len(SUBSETS), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, SUBSETS, strict=True):
         here = shown[shown["data"] == name]
-        for place, ((algorithm, coefficient), runs) in enumerate(here.groupby(["algorithm", "dr3_coeff"], sort=False)):
+        for place, (algorithm, coefficient) in enumerate([*((each, 0.0) for each in LEARNERS), ("DR3-DQN", TREATED)]):
+            runs = here[(here["algorithm"] == algorithm) & (here["dr3_coeff"] == coefficient)]
             curves = runs.pivot(index="member", columns="step", values="dot_product")
             band = bootstrap_band(curves)
             label = LEARNERS[algorithm] + (f", c₀ = {coefficient:g}" if coefficient else "")
