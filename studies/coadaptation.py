@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 import typer
 from matplotlib.figure import Figure
-from published import Published, Scale, made_with, publish, table
+from packs import markdown
+from published import Published, Scale, made_with, publish
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -58,7 +59,7 @@ class Claim(NamedTuple):
     against: str | None
     """Another learner, at equal seeds; None: nothing."""
     bound: float
-    """The growth, or its ratio, on one side of which it is expected."""
+    """The growth or ratio that is expected to be exceeded, or not reached."""
     above: bool
 
 
@@ -127,7 +128,7 @@ def page(found: Published) -> str:
 ## What was claimed, and what came of it
 
 {
-        table(
+        markdown(
             ["claim", "data", "target period", "growth, or its ratio", "it"],
             [
                 [claim.said, *map(str, facet), interval(estimate), verdict(claim, estimate)]
@@ -140,10 +141,10 @@ def page(found: Published) -> str:
 
 Interquartile means over seeds; growth and change of mean Q are those since a third of the updates.
 
-{table(MEASURED, [_row(own) for _, own in runs.groupby(["learner", *FACETS], sort=False)])}
+{markdown(MEASURED, [_row(own) for _, own in runs.groupby(["learner", *FACETS], sort=False)])}
 
 {
-        table(
+        markdown(
             ["data", "rows", "share of (s′, a′) that are rows"],
             [[name, f"{rows:,}", f"{share:.2f}"] for name, (rows, share, _) in found.about["data"].items()],
         )

@@ -17,14 +17,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
-from packs import markdown
 
 from dr3_ray.errors import UserError, check_known
 
 COLUMNS = (
     "dot_product", "cosine", "phi_norm", "effective_rank", "q_mean", "td_error", "episode_return_mean", "episodes",
 )  # fmt: skip
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 @dataclass(frozen=True)
@@ -78,9 +76,10 @@ class Published:
         from dr3_ray.report.reader import as_label, read_tables
         from dr3_ray.runs.index import read_index
 
-        frames, data = [], {}
+        frames, data, versions = [], {}, {}
         columns = ("time_s", *facets, *COLUMNS)
         for run in (read_tables(path, columns) for path in runs):
+            versions = versions or run.info["versions"]
             lost = run.members[~run.members["status"].isin(["finished", "diverged"])]
             if len(lost):
                 raise UserError(
@@ -98,7 +97,7 @@ class Published:
                     opened = load_dataset(source)
                     data[name] = [len(opened), share_of_pairs(opened), opened.fingerprint[:16]]
         histories = pd.concat(frames, ignore_index=True)
-        about = {"scale": scale, "data": data, "versions": read_tables(runs[0]).info["versions"], "machine": _machine()}
+        about = {"scale": scale, "data": data, "versions": versions, "machine": _machine()}
         return cls(histories, about)
 
     @classmethod
@@ -152,11 +151,6 @@ def made_with(name: str, found: Published) -> str:
         f"`dr3-ray reproduce {name} --scale {found.about['scale']}`, with dr3-ray {versions['dr3-ray']} ({code}torch "
         f"{versions['torch']}), {found.core_hours:.1f} hours of one core of {found.about['machine']}. Data: {data}."
     )
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    return markdown(header, rows)
 
 
 def _label(source: str, subsets: Mapping[str, str]) -> str:

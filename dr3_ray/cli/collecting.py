@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
+from dr3_ray.cli.bars import bar_on_a_terminal
 from dr3_ray.cli.importing import quiet
 from dr3_ray.errors import UserError, raise_out_of_memory
 from dr3_ray.evaluation.collect import collect
@@ -44,15 +44,7 @@ class _Steps(ProgressColumn):
 @contextmanager
 def steps_bar(total: int) -> Iterator[Told]:
     """Yield a progress bar that is told the steps played, and the mean return; silent without a terminal."""
-    console = Console(stderr=True)
-    with Progress(
-        _Steps(),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    with bar_on_a_terminal(_Steps()) as bar:
         task = bar.add_task("collect", total=total, gained=None)
 
         def told(steps: int, gained: float | None) -> None:

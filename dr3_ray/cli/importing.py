@@ -11,10 +11,11 @@ from typing import Unpack
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import ProgressColumn, Task
 from rich.table import Table
 from rich.text import Text
 
+from dr3_ray.cli.bars import bar_on_a_terminal
 from dr3_ray.data.importers import IMPORTERS, find, open_sources
 from dr3_ray.data.importers.source import Options
 from dr3_ray.data.importers.writing import Told, Writing, import_source
@@ -80,15 +81,7 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def rows_bar(what: str) -> Iterator[Callable[[int], Told]]:
     """Yield a progress bar that is told the total of rows, then the rows written; silent without a terminal."""
-    console = Console(stderr=True)
-    with Progress(
-        _Rows(),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
+    with bar_on_a_terminal(_Rows()) as bar:
 
         def begin(rows: int) -> Told:
             task = bar.add_task(what, total=rows or None)

@@ -68,19 +68,16 @@ def select(
 @contextmanager
 def _shown() -> Iterator[Callable[[str, int, int], None]]:
     """Yield what shows progress: a bar on a terminal, and a line for each thing that is done elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TextColumn
 
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
+    from dr3_ray.cli.bars import bar_on_a_terminal
+
+    with bar_on_a_terminal(TextColumn("{task.description}")) as bar:
         task = bar.add_task("reading checkpoints", total=None)
         last = [""]
 
         def say(what: str, done: int, of: int) -> None:
-            if what != last[0] and not console.is_terminal:
+            if what != last[0] and bar.disable:
                 print(what, file=sys.stderr, flush=True)
             last[0] = what
             bar.update(task, description=what, completed=done, total=of or None)

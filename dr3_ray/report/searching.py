@@ -56,8 +56,10 @@ def importances(judged: Judged) -> list[Importance]:
         else:
             distributions[axis] = optuna.distributions.CategoricalDistribution(sorted(column.unique()))
             columns[axis] = column.tolist()
+    verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
+    optuna.logging.set_verbosity(verbosity)
     study.add_trials(
         [
             optuna.trial.create_trial(

@@ -75,8 +75,8 @@ def test_a_window_has_1024_blocks_where_their_bytes_allow_it():
 def distance(values: np.ndarray, window: int, row_bytes: int, batch_size: int) -> tuple[float, float]:
     """Return the variance of batch means over that of uniform sampling: over 20 passes, and as docs/data.md has it.
 
-    1 + (B − 1) V/σ², where V = σ_b²/W · (n − W)/(n − 1) is the variance of the mean of W of n blocks, of whose means
-    σ_b² is the variance, and σ² that of all rows.
+    1 + (B − 1) V/σ², where V = σ_b²/W · (n − W)/(n − 1) is the variance of the mean of W of n blocks. The variance of
+    the blocks' means is σ_b², that of all rows σ².
     """
     walk = Walk(len(values), window, row_bytes, len(values))
     starts, sizes = walk.blocks(0, 20 * walk.n)

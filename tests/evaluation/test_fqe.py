@@ -41,7 +41,7 @@ class Started(TableData):
 
 
 class EveryStart(grid.EveryRow):
-    """A gridworld of which every minibatch is the whole, and two of whose rows begin episodes."""
+    """A gridworld: every minibatch is the whole of it, and two rows begin episodes."""
 
     fields = torch.tensor([0, 12])
 

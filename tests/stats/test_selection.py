@@ -62,7 +62,7 @@ def test_over_data_sets_regret_is_a_share_and_scales_do_not_count() -> None:
 
 
 def test_mean_rank_by_hand() -> None:
-    """Places 1 2 3 and 1.5 3 1.5; what is not known comes last, and a criterion that knows nothing does not count."""
+    """Places 1 2 3 and 1.5 3 1.5. An unknown value comes last; a criterion without values does not count."""
     nan = np.nan
     assert mean_rank([[9, 5, 1], [2, 1, 2], [nan, nan, nan]]).tolist() == [1.25, 2.5, 2.25]
     assert mean_rank([[9, nan, 1]]).tolist() == [1, 3, 2]
