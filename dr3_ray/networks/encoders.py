@@ -64,11 +64,12 @@ class StackedLayerNorm(nn.Module):
 class SpectralLinear(StackedLinear):
     """A linear layer whose matrix is divided by its largest singular value (Miyato et al., arXiv 1802.05957).
 
-    The value is estimated by one step of the power iteration in every pass of training; its vector is part of a
-    checkpoint.
+    The value is estimated by one step of the power iteration in every pass of training through (s, a); its vector is
+    part of a checkpoint.
     """
 
     right: Tensor  # [K, C, out]
+    ahead = 0.0  # the share of the rows of a pass that are of (s', a'): a pass through them alone changes nothing
 
     def __init__(self, layer: StackedLinear):
         nn.Module.__init__(self)  # not of StackedLinear, which would draw first weights
@@ -81,7 +82,7 @@ class SpectralLinear(StackedLinear):
         with torch.no_grad():
             left = functional.normalize((self.weight @ self.right.unsqueeze(-1)).squeeze(-1), dim=-1)
             right = functional.normalize((left.unsqueeze(-2) @ self.weight).squeeze(-2), dim=-1)
-            if self.training:
+            if self.training and self.ahead < 1.0:
                 self.right.copy_(right)
         sigma = torch.einsum("kci,kcio,kco->kc", left, self.weight, right)
         return self.weight / sigma[..., None, None]

@@ -49,7 +49,7 @@ class Stochastic(nn.Module):
 @contextmanager
 def ahead(networks: nn.Module, share: float) -> Iterator[None]:
     """Take this share of the rows, the last ones, for rows of (s', a') while the context lasts."""
-    layers = [layer for layer in networks.modules() if isinstance(layer, Stochastic)]
+    layers = [layer for layer in networks.modules() if isinstance(layer, Stochastic | SpectralLinear)]
     for layer in layers:
         layer.ahead = share
     try:

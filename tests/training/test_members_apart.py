@@ -15,6 +15,8 @@ MIXED = {  # of two members: what both have, and in what they differ
     "dropout with a bottleneck": (BOTTLENECK, "critic_dropout", (0.0, 0.3)),
     "dropout with layer norm": ({"critic_norm": "layer"}, "critic_dropout", (0.3, 0.0)),
     "srank with dropout": (DROPOUT, "srank_coeff", (0.0, 1e-3)),
+    "c0 with spectral norm": ({"critic_norm": "spectral"}, "dr3_coeff", (0.0, 0.03)),
+    "srank with spectral norm": ({"critic_norm": "spectral"}, "srank_coeff", (1e-3, 0.0)),
     "warm-up with both": (BOTTLENECK | DROPOUT, "dr3_warmup_steps", (0.0, 3.0)),
 }
 
@@ -31,7 +33,7 @@ def test_members_of_a_pack(make_population: Any, name, kind, mixed):
     def critics(members):
         population = make_population(find(name, kind), members, "stacked")
         population.update(3)
-        return dict(population.networks.critic.named_parameters())
+        return population.networks.critic.state_dict()
 
     together, alone = critics(asked), [critics([each]) for each in asked]
     for key, values in together.items():
