@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the configs are made from the registry: these lines tell ty
     from dr3_ray.report.run import run_sweep
     from dr3_ray.report.sweep import Sweep, load_run
     from dr3_ray.rllib import OfflineConfig as BCConfig
+    from dr3_ray.rllib import OfflineConfig as DR3AWACConfig
     from dr3_ray.rllib import OfflineConfig as DR3BRACConfig
     from dr3_ray.rllib import OfflineConfig as DR3CQLConfig
     from dr3_ray.rllib import OfflineConfig as DR3DQNConfig
@@ -54,6 +55,7 @@ _HOME = {
 
 __all__ = [
     "BCConfig",
+    "DR3AWACConfig",
     "DR3BRACConfig",
     "DR3CQLConfig",
     "DR3DQNConfig",

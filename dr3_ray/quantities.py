@@ -60,7 +60,11 @@ QUANTITIES = (
     # losses
     Quantity("loss_critic", "Loss of the critic"),
     Quantity("loss_value", "Loss of the state value", by=("DR3-IQL",)),
-    Quantity("loss_actor", "Loss of the actor", by=("DR3-CQL", "DR3-IQL", "DR3-TD3BC", "DR3-ReBRAC", "DR3-BRAC", "BC")),
+    Quantity(
+        "loss_actor",
+        "Loss of the actor",
+        by=("DR3-CQL", "DR3-IQL", "DR3-AWAC", "DR3-TD3BC", "DR3-ReBRAC", "DR3-BRAC", "BC"),
+    ),
     Quantity("loss_behaviour", "Loss of the model of the behaviour policy", by=("DR3-BRAC", "DR3-TD")),
     Quantity("loss_temperature", "Loss of the temperature of the entropy", by=("DR3-CQL",)),
     Quantity("loss_cql", "CQL's penalty times its weight", by=("DR3-CQL", "DR3-QRCQL")),
@@ -73,8 +77,8 @@ QUANTITIES = (
     # metrics of objectives
     Quantity("q_data", "Mean Q of the data's actions", "reward"),
     Quantity("target", "Mean target of the backup", "reward"),
-    Quantity("advantage", "Mean advantage of the data's actions", "reward", by=("DR3-IQL",)),
-    Quantity("weight", "Mean weight of the data's actions", by=("DR3-IQL",)),
+    Quantity("advantage", "Mean advantage of the data's actions", "reward", by=("DR3-IQL", "DR3-AWAC")),
+    Quantity("weight", "Mean weight of the data's actions", by=("DR3-IQL", "DR3-AWAC")),
     Quantity("cql_gap", "CQL's gap, without its weight", "reward", by=("DR3-CQL", "DR3-QRCQL")),
     Quantity("entropy", "Entropy of the policy", "nats", by=("DR3-CQL", "DR3-BRAC")),
     Quantity("temperature", "Temperature of the entropy", by=("DR3-CQL",)),

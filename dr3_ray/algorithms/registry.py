@@ -1,6 +1,7 @@
 """Name and kind of action space -> algorithm."""
 
 from dr3_ray.algorithms import (
+    awac,
     bc,
     brac,
     cql,
@@ -25,6 +26,7 @@ for _title, *_forms in (  # an algorithm is a file and a line here: all else, RL
     ("CQL with DR3", cql.DISCRETE, cql_continuous.CONTINUOUS),
     ("Offline SARSA with DR3", sarsa.DISCRETE, sarsa.CONTINUOUS),
     ("IQL with DR3", iql.DISCRETE, iql.CONTINUOUS),
+    ("AWAC with DR3", awac.DISCRETE, awac.CONTINUOUS),
     ("REM with DR3", rem.REM),
     ("TD3+BC with DR3", td3_bc.TD3BC),
     ("ReBRAC with DR3", rebrac.REBRAC),

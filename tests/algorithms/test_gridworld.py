@@ -1,4 +1,4 @@
-"""On a gridworld that slips: SARSA, TD, MC and IQL's mean reach Q of the behaviour, DQN and its kin the optimal one.
+"""On a gridworld that slips: SARSA, TD, MC, IQL and AWAC reach Q of the behaviour, DQN and its kin the optimal one.
 
 The solutions come from linear equations and value iteration. Every minibatch is the whole of data that contain each
 transition as often as it is likely, so that what is left is rounding and the optimiser.
@@ -51,6 +51,7 @@ def test_the_solutions_solve_bellmans_equations_and_differ():
         ("DR3-TD", 500, {"behaviour_lr": 0.02, "behaviour_steps": 100}),
         ("DR3-MC", 400, {}),
         ("DR3-IQL", 600, {"expectile": 0.5, "value_lr": 5e-3}),  # the ½-expectile is the mean
+        ("DR3-AWAC", 600, {"awac_lambda": 1e9, "actor_lr": 0.02}),  # all weights are 1: its policy is the behaviour
     ],
     ids=str,
 )

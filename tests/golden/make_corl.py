@@ -109,6 +109,46 @@ def td3_bc(checkout: Path) -> None:
     )  # fmt: skip
 
 
+def awac(checkout: Path) -> None:
+    """CORL's AWAC with IQL's bounded mean, λ 0.5; some draws leave [−1, 1], and a weight reaches the clip."""
+    theirs, rng = corl(checkout, "awac"), torch.Generator().manual_seed(5)
+
+    def critic() -> nn.Module:
+        made = theirs.Critic(OBSERVATION, ACTION, HIDDEN)
+        made._mlp = small(OBSERVATION + ACTION, 1)
+        return scale(made)
+
+    actor = theirs.Actor(OBSERVATION, ACTION, HIDDEN)
+    actor._mlp = scale(small(OBSERVATION, ACTION, nn.Tanh()))
+    actor._log_std.data = torch.tensor([-0.5, 0.1, 0.4])
+    critics, targets = pair(critic), pair(critic)
+    policy, two = Recorder(actor), [Recorder(each) for each in critics]
+    trainer = theirs.AdvantageWeightedActorCritic(
+        actor, policy, critics[0], two[0], critics[1], two[1], gamma=0.97, tau=0.0, awac_lambda=0.5, exp_adv_max=5.0
+    )
+    trainer._target_critic_1, trainer._target_critic_2 = targets
+    columns, drawn = batch(rng), list[Tensor]()
+
+    def normal(shape: Any, dtype: Any, device: Any) -> Tensor:
+        drawn.append(torch.randn(shape, generator=rng))
+        return drawn[-1]
+
+    with patch("torch.distributions.normal._standard_normal", normal):
+        found = trainer.update(rows(columns))
+
+    def named(values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name.replace("_log_std", "log_std"): value for name, value in values.items()}
+
+    save(
+        "corl_awac", columns, dict(zip(("next_action", "action"), drawn, strict=True)),
+        {"critic": found["critic_loss"], "actor": found["actor_loss"]},
+        parameters("weights", "actor", named(actor.state_dict())),
+        parameters("weights", "critic", critics.state_dict()),
+        parameters("weights", "target_critic", targets.state_dict()),
+        parameters("gradients", "actor", named(policy.gradients)), parameters("gradients", "critic", both(two)),
+    )  # fmt: skip
+
+
 def rebrac(checkout: Path) -> None:
     """CORL's ReBRAC (jax) with LayerNorm in the critic, both penalties, and weights away from their first values."""
     import jax
@@ -255,6 +295,7 @@ def main() -> None:
     checkout = Path(sys.argv[1])
     iql(checkout)
     td3_bc(checkout)
+    awac(checkout)
     rebrac(checkout)
     cql(checkout)
 

@@ -108,6 +108,13 @@ def test_td3_bc(file: str):
     assert_gradients(golden, networks)
 
 
+def test_awac():
+    golden = load("corl_awac")
+    networks, losses = ours("DR3-AWAC", golden, gamma=0.97, awac_lambda=0.5, weight_clip=5.0)
+    assert_losses(losses, golden["losses"])
+    assert_gradients(golden, networks)
+
+
 def test_rebrac():
     golden = load("corl_rebrac")
     options = {"gamma": 0.97, "policy_noise": 0.3, "noise_clip": 0.4, "actor_bc_coeff": 0.5, "critic_bc_coeff": 0.2}

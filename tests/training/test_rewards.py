@@ -47,7 +47,9 @@ def test_options_are_the_data_with_these_rewards(make_population: Make, values: 
         assert_equal({name: value[row : row + 1] for name, value in everything(pack).items()}, everything(alone))
 
 
-@pytest.mark.parametrize("name", ["DR3-CQL", "DR3-IQL", "DR3-TD3BC", "DR3-SARSA", "DR3-TD", "DR3-BRAC", "DR3-ReBRAC"])
+@pytest.mark.parametrize(
+    "name", ["DR3-CQL", "DR3-IQL", "DR3-AWAC", "DR3-TD3BC", "DR3-SARSA", "DR3-TD", "DR3-BRAC", "DR3-ReBRAC"]
+)
 def test_every_algorithm_has_them(name: str, make_population: Make) -> None:
     spec = find(name, "continuous")
     options = {"reward_scale": 3.0, "reward_shift": 0.5, "reward_scaling": "return_range"}
