@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the configs are made from the registry: these lines tell ty
     from dr3_ray.rllib import OfflineConfig as DR3BRACConfig
     from dr3_ray.rllib import OfflineConfig as DR3CQLConfig
     from dr3_ray.rllib import OfflineConfig as DR3DQNConfig
+    from dr3_ray.rllib import OfflineConfig as DR3EDACConfig
     from dr3_ray.rllib import OfflineConfig as DR3IQLConfig
     from dr3_ray.rllib import OfflineConfig as DR3MCConfig
     from dr3_ray.rllib import OfflineConfig as DR3QRCQLConfig
@@ -59,6 +60,7 @@ __all__ = [
     "DR3BRACConfig",
     "DR3CQLConfig",
     "DR3DQNConfig",
+    "DR3EDACConfig",
     "DR3IQLConfig",
     "DR3MCConfig",
     "DR3QRCQLConfig",

@@ -66,9 +66,10 @@ QUANTITIES = (
         by=("DR3-CQL", "DR3-IQL", "DR3-AWAC", "DR3-TD3BC", "DR3-ReBRAC", "DR3-BRAC", "BC"),
     ),
     Quantity("loss_behaviour", "Loss of the model of the behaviour policy", by=("DR3-BRAC", "DR3-TD")),
-    Quantity("loss_temperature", "Loss of the temperature of the entropy", by=("DR3-CQL",)),
+    Quantity("loss_temperature", "Loss of the temperature of the entropy", by=("DR3-CQL", "DR3-EDAC")),
     Quantity("loss_cql", "CQL's penalty times its weight", by=("DR3-CQL", "DR3-QRCQL")),
     Quantity("loss_lagrange", "Loss of CQL's multiplier", by=("DR3-CQL",)),
+    Quantity("loss_edac", "EDAC's likeness times its weight", by=("DR3-EDAC",)),
     Quantity("loss_dr3", "DR3's penalty times its weight", by=("dr3",)),
     Quantity("loss_dr3_multiplier", "Loss of DR3's multiplier", by=("dr3",)),
     Quantity("loss_srank", "The srank penalty times its weight", by=("srank",)),
@@ -80,8 +81,9 @@ QUANTITIES = (
     Quantity("advantage", "Mean advantage of the data's actions", "reward", by=("DR3-IQL", "DR3-AWAC")),
     Quantity("weight", "Mean weight of the data's actions", by=("DR3-IQL", "DR3-AWAC")),
     Quantity("cql_gap", "CQL's gap, without its weight", "reward", by=("DR3-CQL", "DR3-QRCQL")),
-    Quantity("entropy", "Entropy of the policy", "nats", by=("DR3-CQL", "DR3-BRAC")),
-    Quantity("temperature", "Temperature of the entropy", by=("DR3-CQL",)),
+    Quantity("entropy", "Entropy of the policy", "nats", by=("DR3-CQL", "DR3-BRAC", "DR3-EDAC")),
+    Quantity("temperature", "Temperature of the entropy", by=("DR3-CQL", "DR3-EDAC")),
+    Quantity("edac_likeness", "Likeness of the critics' slopes in the action", by=("DR3-EDAC",)),
     Quantity("policy_divergence", "Divergence of the policy from the behaviour", by=("DR3-BRAC",)),
     Quantity(
         "action_distance", "Squared distance of the policy's actions from the data's", by=("DR3-TD3BC", "DR3-ReBRAC")

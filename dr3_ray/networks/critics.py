@@ -165,6 +165,18 @@ class ContinuousCritic(LooksAhead):
         q: Tensor = self.encoder.column(self._pairs(observations, actions), self.head, critics)
         return q.view(*q.shape[:2], *actions.shape[1:-1])
 
+    def slopes(
+        self, observations: Observations, actions: Float[Tensor, "member batch dim"]
+    ) -> Float[Tensor, "member critic batch dim"]:
+        """Return ∇_a Q_c(s, a) of every critic, with a graph to its parameters."""
+        states = self.observe(observations, self.head.weight.dtype)
+        critics = self.head.weight.shape[1]
+        own = actions.detach().unsqueeze(1).repeat(1, critics, 1, 1).requires_grad_()
+        with torch.enable_grad():
+            q = self.head(self.encoder(torch.cat([states.expand(-1, critics, -1, -1), own], dim=-1)))
+            (found,) = torch.autograd.grad(q.sum(), own, create_graph=True)
+        return found
+
     def along(
         self, batch: Transition, next_actions: Float[Tensor, "member batch dim"]
     ) -> tuple[Float[Tensor, "member critic batch"], Float[Tensor, "member critic batch feature"], Tensor | None]:

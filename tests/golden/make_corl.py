@@ -18,6 +18,8 @@ import torch
 from continuous_inputs import ACTION, BATCH, HIDDEN, OBSERVATION, SAMPLES, Recorder, batch, parameters, save, scale
 from torch import Tensor, nn
 
+BOTH = ("weight", "bias")
+
 
 def corl(checkout: Path, name: str) -> ModuleType:
     """CORL's single-file algorithm as a module."""
@@ -146,6 +148,67 @@ def awac(checkout: Path) -> None:
         parameters("weights", "critic", critics.state_dict()),
         parameters("weights", "target_critic", targets.state_dict()),
         parameters("gradients", "actor", named(policy.gradients)), parameters("gradients", "critic", both(two)),
+    )  # fmt: skip
+
+
+def stacked(kind: str, network: str, values: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """As `parameters`, of CORL's vectorized layers: weights [critic, in, out], biases [critic, 1, out]."""
+    paths = list(dict.fromkeys(name.rpartition(".")[0] for name in values))
+    found = {}
+    for name, value in values.items():
+        path, _, last = name.rpartition(".")
+        for copy, own in enumerate(value.detach().numpy()):
+            array = own.T if last == "weight" else own.squeeze(0)
+            found[f"{kind}/{network}/{copy * len(paths) + paths.index(path)}.{last}"] = array.copy()
+    return found
+
+
+def edac(checkout: Path) -> None:
+    """CORL's EDAC with four critics and η 2, without the 10⁻⁶ in its log(1 − tanh² + 10⁻⁶); log σ stays above −5."""
+    theirs, rng = corl(checkout, "edac"), torch.Generator().manual_seed(6)
+
+    def critic() -> nn.Module:
+        made = theirs.VectorizedCritic(OBSERVATION, ACTION, HIDDEN, 4)
+        sizes = [(OBSERVATION + ACTION, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 1)]
+        first, second, last = (theirs.VectorizedLinear(*each, 4) for each in sizes)
+        made.critic = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+        return scale(made)
+
+    actor = theirs.Actor(OBSERVATION, ACTION, HIDDEN)
+    actor.trunk = small(OBSERVATION, HIDDEN)[:4]
+    actor.mu, actor.log_sigma = nn.Linear(HIDDEN, ACTION), nn.Linear(HIDDEN, ACTION)
+    networks = {"critic": critic(), "target_critic": critic()}
+    policy, critics = Recorder(actor), Recorder(networks["critic"])
+    trainer = theirs.EDAC(actor, policy, networks["critic"], critics, gamma=0.97, tau=0.0, eta=2.0)
+    trainer.target_critic = networks["target_critic"]
+    temperature = nn.ParameterDict({"log_alpha": nn.Parameter(torch.tensor(-0.7))})
+    trainer.log_alpha, trainer.alpha_optimizer = temperature["log_alpha"], Recorder(temperature)
+    columns, noise = batch(rng), [torch.randn(BATCH, ACTION, generator=rng) * 0.5 for _ in range(2)]
+    draws, log = iter([noise[0], noise[0], noise[1]]), torch.log  # temperature and actor see one action, as ours
+    with (
+        patch("torch.distributions.normal._standard_normal", lambda *_, **__: next(draws)),
+        patch("torch.log", lambda values: log(values - 1e-6)),
+    ):
+        found = trainer.update(rows(columns))
+    likeness = 2.0 * trainer._critic_diversity_loss(columns["observations"], columns["actions"].clone()).item()
+
+    def joined(values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the policy's two heads as one layer of twice the width."""
+        heads = {each: torch.cat([values.pop(f"{head}.{each}") for head in ("mu", "log_sigma")]) for each in BOTH}
+        return values | {f"head.{each}": value for each, value in heads.items()}
+
+    save(
+        "corl_edac", columns, dict(zip(("action", "next_action"), noise, strict=True)),
+        {
+            "critic": found["critic_loss"] - likeness, "edac": likeness,
+            "actor": found["actor_loss"], "temperature": found["alpha_loss"],
+        },
+        parameters("weights", "actor", joined(actor.state_dict())),
+        *(stacked("weights", name, network.state_dict()) for name, network in networks.items()),
+        parameters("weights", "temperature", {"log_alpha": trainer.log_alpha}),
+        parameters("gradients", "actor", joined(policy.gradients)),
+        stacked("gradients", "critic", critics.gradients),
+        parameters("gradients", "temperature", trainer.alpha_optimizer.gradients),
     )  # fmt: skip
 
 
@@ -296,6 +359,7 @@ def main() -> None:
     iql(checkout)
     td3_bc(checkout)
     awac(checkout)
+    edac(checkout)
     rebrac(checkout)
     cql(checkout)
 

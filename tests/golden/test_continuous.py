@@ -115,6 +115,13 @@ def test_awac():
     assert_gradients(golden, networks)
 
 
+def test_edac():
+    golden = load("corl_edac")
+    networks, losses = ours("DR3-EDAC", golden, gamma=0.97, edac_eta=2.0, n_critics=4)
+    assert_losses(losses, golden["losses"])
+    assert_gradients(golden, networks)
+
+
 def test_rebrac():
     golden = load("corl_rebrac")
     options = {"gamma": 0.97, "policy_noise": 0.3, "noise_clip": 0.4, "actor_bc_coeff": 0.5, "critic_bc_coeff": 0.2}
