@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the configs are made from the registry: these lines tell ty
     from dr3_ray.rllib import OfflineConfig as DR3CQLConfig
     from dr3_ray.rllib import OfflineConfig as DR3DQNConfig
     from dr3_ray.rllib import OfflineConfig as DR3EDACConfig
+    from dr3_ray.rllib import OfflineConfig as DR3FQLConfig
     from dr3_ray.rllib import OfflineConfig as DR3IQLConfig
     from dr3_ray.rllib import OfflineConfig as DR3MCConfig
     from dr3_ray.rllib import OfflineConfig as DR3QRCQLConfig
@@ -61,6 +62,7 @@ __all__ = [
     "DR3CQLConfig",
     "DR3DQNConfig",
     "DR3EDACConfig",
+    "DR3FQLConfig",
     "DR3IQLConfig",
     "DR3MCConfig",
     "DR3QRCQLConfig",

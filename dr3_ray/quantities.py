@@ -63,9 +63,10 @@ QUANTITIES = (
     Quantity(
         "loss_actor",
         "Loss of the actor",
-        by=("DR3-CQL", "DR3-IQL", "DR3-AWAC", "DR3-TD3BC", "DR3-ReBRAC", "DR3-BRAC", "BC"),
+        by=("DR3-CQL", "DR3-IQL", "DR3-AWAC", "DR3-TD3BC", "DR3-ReBRAC", "DR3-BRAC", "DR3-EDAC", "DR3-FQL", "BC"),
     ),
     Quantity("loss_behaviour", "Loss of the model of the behaviour policy", by=("DR3-BRAC", "DR3-TD")),
+    Quantity("loss_flow", "Loss of the flow that models the data's actions", by=("DR3-FQL",)),
     Quantity("loss_temperature", "Loss of the temperature of the entropy", by=("DR3-CQL", "DR3-EDAC")),
     Quantity("loss_cql", "CQL's penalty times its weight", by=("DR3-CQL", "DR3-QRCQL")),
     Quantity("loss_lagrange", "Loss of CQL's multiplier", by=("DR3-CQL",)),
@@ -88,6 +89,7 @@ QUANTITIES = (
     Quantity(
         "action_distance", "Squared distance of the policy's actions from the data's", by=("DR3-TD3BC", "DR3-ReBRAC")
     ),
+    Quantity("flow_distance", "Squared distance of the policy's actions from the flow's, a component", by=("DR3-FQL",)),
     Quantity("dr3_penalty", "DR3's penalty, without its weight", by=("dr3",)),
     Quantity("dr3_weight", "Weight of DR3's penalty, adaptive", by=("dr3",)),
     # of a diagnosis

@@ -122,6 +122,16 @@ def test_edac():
     assert_gradients(golden, networks)
 
 
+@pytest.mark.parametrize("file", ["fql", "fql_normalized"])
+def test_fql(file: str):
+    golden = load(file)
+    options = {"q_of_target": "min", "normalize_q": True} if file == "fql_normalized" else {}
+    networks, losses = ours("DR3-FQL", golden, gamma=0.97, fql_alpha=3.0, flow_divisions=4, **options)
+    # its critics' loss is their mean, and ours the sum
+    assert_losses(losses, golden["losses"] | {"critic": 2.0 * golden["losses"]["critic"]})
+    assert_gradients(golden, networks, {"critic": 2.0})
+
+
 def test_rebrac():
     golden = load("corl_rebrac")
     options = {"gamma": 0.97, "policy_noise": 0.3, "noise_clip": 0.4, "actor_bc_coeff": 0.5, "critic_bc_coeff": 0.2}

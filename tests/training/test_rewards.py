@@ -48,7 +48,19 @@ def test_options_are_the_data_with_these_rewards(make_population: Make, values: 
 
 
 @pytest.mark.parametrize(
-    "name", ["DR3-CQL", "DR3-IQL", "DR3-AWAC", "DR3-EDAC", "DR3-TD3BC", "DR3-SARSA", "DR3-TD", "DR3-BRAC", "DR3-ReBRAC"]
+    "name",
+    [
+        "DR3-CQL",
+        "DR3-IQL",
+        "DR3-AWAC",
+        "DR3-EDAC",
+        "DR3-FQL",
+        "DR3-TD3BC",
+        "DR3-SARSA",
+        "DR3-TD",
+        "DR3-BRAC",
+        "DR3-ReBRAC",
+    ],
 )
 def test_every_algorithm_has_them(name: str, make_population: Make) -> None:
     spec = find(name, "continuous")
