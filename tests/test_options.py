@@ -26,6 +26,7 @@ ALL_OPTIONS: list[type[Options]] = [
 ]
 # what a field is changed to where the rule below does not do, and what has to stand beside it to show
 CHANGED = {
+    "q_of_target": "min",
     "hidden_sizes": (10,),
     "loss": "squared",
     "dr3_form": "abs",
