@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dr3_ray import losses
-from dr3_ray.losses import bc, cql, divergence, features, iql, quantile, rem, rewards, soft_actor_critic, td, td3
+from dr3_ray.losses import bc, cql, divergence, edac, features, iql, quantile, rem, rewards, soft_actor_critic, td, td3
 
 MEMBERS, BATCH = 2, 3
 SOURCE = torch.Generator().manual_seed(0)
@@ -42,6 +42,7 @@ CASES: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (divergence.laplacian_kernel, (normal(B, 4, 2), normal(B, 5, 2), positive(1, 1, 1))),
     (divergence.gaussian_kernel, (normal(B, 4, 2), normal(B, 5, 2), positive(1, 1, 1))),
     (divergence.mmd, (normal(B, 4, 2), normal(B, 5, 2), divergence.gaussian_kernel, positive(1, 1, 1))),
+    (edac.likeness, (normal(3, B, 2),)),
     (features.feature_dot, (normal(B, 4), normal(B, 4))),
     (iql.expectile_loss, (normal(B), positive(1))),
     (iql.advantage_weights, (normal(B), positive(1), 2.0)),
