@@ -24,7 +24,7 @@ def discrete_objective(options: DiscreteCQLOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         """Add the gap between the soft maximum of Q and Q(s, a) to DQN's loss."""
-        values = dqn.evaluate(networks, batch, None, options.double_q)
+        values = dqn.evaluate(networks, batch, None, options.double_q, every=True)
         terms, backup = dqn.critic_terms(options, values, batch)
         gap = td.mean_over_batch(cql.discrete_gap(values.q, batch.actions))
         losses = terms.losses | {"cql": options.cql_alpha * gap}

@@ -10,12 +10,23 @@ from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions, TrainingOption
 from dr3_ray.losses import td
 from dr3_ray.networks.actors import greedy
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import DiscreteCritic
+from dr3_ray.networks.critics import DISCRETE, CriticActions
 from dr3_ray.networks.encoders import Generators
+from dr3_ray.networks.stochastic import ahead
 from dr3_ray.networks.targets import target_of
 from dr3_ray.observations import Observations
 from dr3_ray.options import Number, choice, number, per_row
 from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
+
+
+def place_of_actions() -> Any:
+    """Return the option that says where the action stands in a critic."""
+    return choice(
+        "heads",
+        "where the critic has the action: `heads`, outputs for each behind φ(s); `input`, one-hot beside the state, behind "
+        "an `encoder`, so that φ(s, a) sees it (ours; a pass through all n actions has n times the rows)",
+        tuple(DISCRETE),
+    )
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,7 @@ class DiscreteOptions(TrainingOptions):
     batch_size: int = choice(32, "transitions in a minibatch of one member")
     critic_lr: Number = number(5e-5, "Adam step size of the critic", low=0.0)
     adam_eps: Number = number(3.125e-4, "Adam's ε (Agarwal et al. 2020: 0.01 / 32)", low=0.0)
+    critic_actions: CriticActions = place_of_actions()
 
 
 @dataclass(frozen=True)
@@ -51,29 +63,39 @@ class DQNOptions(DiscreteCriticOptions):
 
 
 class CriticValues(NamedTuple):
-    """Q(s, ·), φ(s) and φ(s') of the batch, and the backup action a' with its value under the target critic."""
+    """Q and φ(s, a) of the batch, φ(s', a'), and the backup action a' with its value under the target critic."""
 
-    q: Tensor  # [K, B, n_actions], with gradient
+    q: Tensor  # Q(s, a) [K, B], or Q(s, ·) [K, B, n_actions] where every action was asked for; with gradient
     phi: Tensor  # [K, 1, B, F], with gradient
-    next_phi: Tensor | None  # φ(s'), as phi
+    next_phi: Tensor | None  # φ(s', a'), as phi
     next_actions: Tensor  # [K, B]
     next_values: Tensor  # [K, B]
 
 
-def evaluate(networks: Any, batch: Transition, next_actions: Tensor | None, double_q: bool = False) -> CriticValues:
-    """Evaluate online and target critic on a batch; without given `next_actions`, a' is greedy."""
-    q, phi, next_phi = networks.critic.along(batch, next_actions)
+def evaluate(
+    networks: Any, batch: Transition, next_actions: Tensor | None, double_q: bool = False, every: bool = False
+) -> CriticValues:
+    """Evaluate online and target critic on a batch, at (s, a) or `every` action; without given `next_actions` greedy."""
+    target = networks.target_critic
     with torch.no_grad():
-        next_q = networks.target_critic(batch.next_observations)[0].squeeze(1)
-        if next_actions is None:
-            selector = online(networks, batch, next_phi).squeeze(1) if double_q else next_q
-            next_actions = selector.argmax(-1)
-    return CriticValues(q.squeeze(1), phi, next_phi, next_actions, td.value_of(next_q, next_actions))
+        if next_actions is not None:
+            next_values = target.values(batch.next_observations, next_actions).squeeze(1)
+        elif double_q:
+            next_actions = online(networks, batch).squeeze(1).argmax(-1)
+            next_values = target.values(batch.next_observations, next_actions).squeeze(1)
+        else:
+            next_q = target(batch.next_observations)[0].squeeze(1)
+            next_actions = next_q.argmax(-1)
+            next_values = td.value_of(next_q, next_actions)
+    q, phi, next_phi = networks.critic.along(batch, next_actions, every)
+    return CriticValues(q.squeeze(1), phi, next_phi, next_actions, next_values)
 
 
-def online(networks: Any, batch: Transition, next_phi: Tensor | None) -> Tensor:
-    """Return the online critic's Q(s', ·), from φ(s') where that is known already."""
-    q: Tensor = networks.critic(batch.next_observations)[0] if next_phi is None else networks.critic.q_of(next_phi)
+@torch.no_grad()
+def online(networks: Any, batch: Transition) -> Tensor:
+    """Return the online critic's Q(s', ·), without noise, whatever its pack looks ahead at."""
+    with ahead(networks.critic, 1.0):
+        q: Tensor = networks.critic(batch.next_observations)[0]
     return q
 
 
@@ -84,7 +106,8 @@ def critic_terms(
     assert batch.terminateds is not None
     rewards, gamma = return_and_discount(options, batch)
     targets = td.bellman_target(rewards, batch.terminateds, values.next_values, gamma)
-    terms = regression(options.loss, td.value_of(values.q, batch.actions), targets, usable)
+    q = td.value_of(values.q, batch.actions) if values.q.ndim == 3 else values.q
+    terms = regression(options.loss, q, targets, usable)
     goes_on = 1.0 - batch.terminateds
     in_backup = goes_on if usable is None else usable * goes_on
     return terms, Backup(values.phi, values.next_actions, in_backup, values.next_phi)
@@ -119,8 +142,8 @@ def objective(options: DQNOptions) -> Objective:
 
 
 def networks(options: DiscreteCriticOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """Build `critic` and `target_critic`, one head an action."""
-    critic = DiscreteCritic(generators, Architecture.of(options, spaces), spaces.n_actions)
+    """Build `critic` and `target_critic`, of one value an action."""
+    critic = DISCRETE[options.critic_actions](generators, Architecture.of(options, spaces), spaces.n_actions)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 
 

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dr3_ray.algorithms import bc, sarsa
+from dr3_ray.algorithms import bc, dqn, sarsa
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import bc as bc_losses
 from dr3_ray.losses import iql, td
 from dr3_ray.networks.actors import CategoricalActor, GaussianActor, gaussian_log_prob
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic, ValueNetwork
+from dr3_ray.networks.critics import DISCRETE as CRITICS
+from dr3_ray.networks.critics import ContinuousCritic, CriticActions, ValueNetwork
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
 from dr3_ray.observations import Observations
@@ -40,16 +41,11 @@ class IQLOptions(CriticOptions):
     n_critics: int = choice(2, "critics, each with its own features; V sees the minimum of their targets")
 
 
-def q_at(critic: DiscreteCritic | ContinuousCritic, observations: Observations, actions: Tensor) -> Tensor:
-    """Return Q(s, a) [K, C, B] of a critic on either kind of actions."""
-    if isinstance(critic, DiscreteCritic):
-        return of_actions(critic(observations)[0], actions)
-    return critic.values(observations, actions)
+@dataclass(frozen=True)
+class DiscreteIQLOptions(IQLOptions):
+    """IQL's options on discrete actions."""
 
-
-def of_actions(q: Tensor, actions: Tensor) -> Tensor:
-    """Return Q(s, a) [K, C, B] from the output of a critic on either kind of actions."""
-    return td.value_of(q, actions.unsqueeze(1)) if q.ndim == 4 else q
+    critic_actions: CriticActions = dqn.place_of_actions()
 
 
 def negative_log_prob(actor: nn.Module, observations: Observations, actions: Tensor) -> Tensor:
@@ -68,7 +64,7 @@ def objective(options: IQLOptions) -> Objective:
         assert batch.rewards is not None and batch.terminateds is not None
         assert batch.next_actions is not None and batch.next_actions_valid is not None
         with torch.no_grad():
-            target_q = q_at(networks.target_critic, batch.observations, batch.actions).amin(1)
+            target_q = networks.target_critic.values(batch.observations, batch.actions).amin(1)
             next_values = networks.value(batch.next_observations)
         advantages = target_q - networks.value(batch.observations)
         weights = iql.advantage_weights(
@@ -76,7 +72,6 @@ def objective(options: IQLOptions) -> Objective:
         )
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
-        q = of_actions(q, batch.actions)
         terms = Terms(
             losses={
                 "critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1),
@@ -98,12 +93,12 @@ def objective(options: IQLOptions) -> Objective:
     return loss
 
 
-def discrete_networks(options: IQLOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """Build `actor` (logits), `critic`, `target_critic` (one head an action) and `value`."""
+def discrete_networks(options: DiscreteIQLOptions, spaces: Spaces, generators: Generators) -> nn.Module:
+    """Build `actor` (logits), `critic`, `target_critic` (of one value an action) and `value`."""
     sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return _networks(
         CategoricalActor(generators, *sizes),
-        DiscreteCritic(generators, *sizes, options.n_critics),
+        CRITICS[options.critic_actions](generators, *sizes, options.n_critics),
         ValueNetwork(generators, sizes[0]),
     )
 
@@ -122,5 +117,5 @@ def _networks(actor: nn.Module, critic: nn.Module, value: nn.Module) -> nn.Modul
     return nn.ModuleDict({"actor": actor, "critic": critic, "target_critic": target_of(critic), "value": value})
 
 
-DISCRETE = AlgorithmSpec("DR3-IQL", "discrete", IQLOptions, discrete_networks, objective, sarsa.COLUMNS, bc.act)
+DISCRETE = AlgorithmSpec("DR3-IQL", "discrete", DiscreteIQLOptions, discrete_networks, objective, sarsa.COLUMNS, bc.act)
 CONTINUOUS = AlgorithmSpec("DR3-IQL", "continuous", IQLOptions, continuous_networks, objective, sarsa.COLUMNS, bc.act)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from dr3_ray.algorithms import dqn, sarsa
 from dr3_ray.algorithms.spec import AlgorithmSpec, TrainingOptions
-from dr3_ray.losses import td
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
+from dr3_ray.networks.critics import DISCRETE as CRITICS
+from dr3_ray.networks.critics import ContinuousCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.options import Number, choice, number
 from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
@@ -48,8 +48,7 @@ def discrete_objective(options: DiscreteMonteCarloOptions) -> Objective:
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.monte_carlo_returns is not None
         q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
-        q_data = td.value_of(q.squeeze(1), batch.actions)
-        return dqn.regression(options.loss, q_data, batch.monte_carlo_returns), backup_of(phi, next_phi, batch)
+        return dqn.regression(options.loss, q.squeeze(1), batch.monte_carlo_returns), backup_of(phi, next_phi, batch)
 
     return loss
 
@@ -66,8 +65,8 @@ def continuous_objective(options: ContinuousMonteCarloOptions) -> Objective:
 
 
 def discrete_networks(options: DiscreteMonteCarloOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """Build `critic`, one head an action."""
-    critic = DiscreteCritic(generators, Architecture.of(options, spaces), spaces.n_actions)
+    """Build `critic`, of one value an action."""
+    critic = CRITICS[options.critic_actions](generators, Architecture.of(options, spaces), spaces.n_actions)
     return nn.ModuleDict({"critic": critic})
 
 

@@ -42,24 +42,25 @@ def objective(options: QRDQNOptions) -> Objective:
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         """Regress the quantiles of the action taken on those of the best next action."""
         assert batch.terminateds is not None
-        quantiles, phi, next_phi = networks.critic.along(batch, None)
+        conservative = isinstance(options, QRCQLOptions)
         with torch.no_grad():
             next_quantiles = networks.target_critic(batch.next_observations)[0]
-            selector = dqn.online(networks, batch, next_phi) if options.double_q else next_quantiles
+            selector = dqn.online(networks, batch) if options.double_q else next_quantiles
             next_actions = selector.mean(-1).argmax(-1)
             next_quantiles = quantiles_of(next_quantiles, next_actions)
+        quantiles, phi, next_phi = networks.critic.along(batch, next_actions, every=conservative)
+        taken = quantiles_of(quantiles, batch.actions) if conservative else quantiles
         rewards, gamma = dqn.return_and_discount(options, batch)
         kappa = torch.as_tensor(options.huber_kappa).view(-1, 1, 1, 1)
         targets = quantile.quantile_target(rewards, batch.terminateds, next_quantiles, gamma)
-        errors = quantile.quantile_huber(quantiles_of(quantiles, batch.actions), targets, kappa)
-        q = quantiles.mean(-1)
+        errors = quantile.quantile_huber(taken, targets, kappa)
         losses = {"critic": td.mean_over_batch(errors)}
         metrics = {
-            "q_data": td.mean_over_batch(td.value_of(q.detach(), batch.actions)),
+            "q_data": td.mean_over_batch(taken.detach().mean(-1)),
             "target": td.mean_over_batch(targets.mean(-1)),
         }
         if isinstance(options, QRCQLOptions):
-            gap = td.mean_over_batch(cql.discrete_gap(q, batch.actions))
+            gap = td.mean_over_batch(cql.discrete_gap(quantiles.mean(-1), batch.actions))
             losses["cql"] = options.cql_alpha * gap
             metrics["cql_gap"] = gap.detach()
         return Terms(losses, metrics), Backup(phi, next_actions, 1.0 - batch.terminateds, next_phi)
@@ -74,7 +75,8 @@ def quantiles_of(quantiles: Tensor, actions: Tensor) -> Tensor:
 
 def networks(options: QRDQNOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """Build `critic` and `target_critic`, `n_quantiles` quantiles an action on one trunk."""
-    critic = MultiHeadCritic(generators, Architecture.of(options, spaces), spaces.n_actions, options.n_quantiles)
+    sizes = (Architecture.of(options, spaces), spaces.n_actions, options.n_quantiles)
+    critic = MultiHeadCritic(generators, *sizes, options.critic_actions)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 
 

@@ -44,11 +44,10 @@ def objective(options: REMOptions) -> Objective:
             next_q = rem.mix(networks.target_critic(batch.next_observations)[0], weights)
             next_actions = next_q.argmax(-1)
         heads, phi, next_phi = networks.critic.along(batch, next_actions)
-        values = dqn.CriticValues(
-            rem.mix(heads, weights), phi, next_phi, next_actions, td.value_of(next_q, next_actions)
-        )
+        q = rem.mix(heads.unsqueeze(2), weights).squeeze(2)
+        values = dqn.CriticValues(q, phi, next_phi, next_actions, td.value_of(next_q, next_actions))
         terms, backup = dqn.critic_terms(options, values, batch)
-        q_data = td.value_of(heads.detach().mean(-1), batch.actions)  # of the mean head, which acts
+        q_data = heads.detach().mean(-1)  # of the mean head, which acts
         return Terms(terms.losses, terms.metrics | {"q_data": td.mean_over_batch(q_data)}), backup
 
     return loss
@@ -56,7 +55,8 @@ def objective(options: REMOptions) -> Objective:
 
 def networks(options: REMOptions, spaces: Spaces, generators: Generators) -> nn.Module:
     """Build `critic` and `target_critic`, `n_heads` heads an action on one trunk."""
-    critic = MultiHeadCritic(generators, Architecture.of(options, spaces), spaces.n_actions, options.n_heads)
+    sizes = (Architecture.of(options, spaces), spaces.n_actions, options.n_heads)
+    critic = MultiHeadCritic(generators, *sizes, options.critic_actions)
     return nn.ModuleDict({"critic": critic, "target_critic": target_of(critic)})
 
 

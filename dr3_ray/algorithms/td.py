@@ -1,13 +1,13 @@
 """Expected TD: y = r + γ E_{a' ~ β(·|s')} Q̄(s', a'), with β a model of the behaviour policy, cloned from the data.
 
 The diagnosis of the DR3 paper (section 3.1): it evaluates the same policy as offline SARSA, but its a' need not be in
-the data. The expectation is exact on discrete actions, a mean over n samples on continuous ones. DR3's a' is one draw
-from β, so that its penalty is an unbiased estimate of the expected one. On discrete spaces it can be rolled out (one
-greedy step from the behaviour policy's values).
+the data. The expectation is exact on discrete actions, or one draw a' ~ β a row of every update (`td_actions`); on
+continuous ones it is a mean over n draws. DR3's a' is one draw from β, so that its penalty is an unbiased estimate of
+the expected one. On discrete spaces it can be rolled out (one greedy step from the behaviour policy's values).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,11 @@ class DiscreteTDOptions(dqn.DiscreteCriticOptions):
 
     behaviour_lr: Number = number(3e-4, "Adam step size of the behaviour model (behaviour cloning's)", low=0.0)
     behaviour_steps: int = choice(0, _ALONE, low=0)
+    td_actions: Literal["expected", "sampled"] = choice(
+        "expected",
+        "the target's value of s': `expected` over β, or that of one a' ~ β, `sampled` anew in every update",
+        ("expected", "sampled"),
+    )
 
 
 @dataclass(frozen=True)
@@ -51,15 +56,17 @@ def discrete_objective(options: DiscreteTDOptions) -> Objective:
     """Return the mean over the batch of Huber(Q(s, a) − y), and −log β(a|s)."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
-        """Regress Q(s, a) on Σ_a' β(a'|s') Q̄(s', a'), and train β as a classifier of the data's actions."""
+        """Regress Q(s, a) on Σ_a' β(a'|s') Q̄(s', a') or a draw of it, and train β to classify the data's actions."""
         with torch.no_grad():
-            next_q = networks.target_critic(batch.next_observations)[0].squeeze(1)
             logits = networks.behaviour(batch.next_observations)
             next_actions = categorical_sample(logits, (noise["next_action"] + 1.0) / 2.0)
+            if options.td_actions == "sampled":
+                next_values = networks.target_critic.values(batch.next_observations, next_actions).squeeze(1)
+            else:
+                next_q = networks.target_critic(batch.next_observations)[0].squeeze(1)
+                next_values = td.expected_value(next_q, logits.softmax(-1))
         q, phi, next_phi = networks.critic.along(batch, next_actions)
-        values = dqn.CriticValues(
-            q.squeeze(1), phi, next_phi, next_actions, td.expected_value(next_q, logits.softmax(-1))
-        )
+        values = dqn.CriticValues(q.squeeze(1), phi, next_phi, next_actions, next_values)
         terms, backup = dqn.critic_terms(options, values, batch)
         nll = td.mean_over_batch(bc.discrete_nll(networks.behaviour(batch.observations), batch.actions))
         return Terms(terms.losses | {"behaviour": nll}, terms.metrics), backup
@@ -105,7 +112,7 @@ def continuous_networks(options: ContinuousTDOptions, spaces: Spaces, generators
 
 
 def discrete_noise(options: DiscreteTDOptions, spaces: Spaces) -> Noise:
-    """Declare one draw for DR3's a'."""
+    """Declare one draw for a'."""
     return Noise(normal={}, uniform={"next_action": ()})
 
 

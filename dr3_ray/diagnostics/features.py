@@ -13,13 +13,14 @@ def feature_statistics(
     next_phi: Float[Tensor, "member critic batch feature"],
     mask: Float[Tensor, "member batch"],
 ) -> dict[str, Float[Tensor, "member"]]:
-    """Return means over the rows of `mask` and over critics: φ·φ', |φ·φ'|, cos(φ, φ') and ‖φ‖."""
+    """Return means over the rows of `mask` and over critics: φ·φ', |φ·φ'|, cos(φ, φ'), ‖φ‖ and ‖φ'‖."""
     dots = feature_dot(phi, next_phi)
     rows = {
         "dot_product": dots,
         "dot_product_abs": dots.abs(),
         "cosine": functional.cosine_similarity(phi, next_phi, dim=-1),
         "phi_norm": phi.norm(dim=-1),
+        "next_phi_norm": next_phi.norm(dim=-1),
     }
     return {name: masked_mean(values, mask.unsqueeze(1)).mean(-1) for name, values in rows.items()}
 
@@ -31,6 +32,15 @@ def pair_statistics(
     trained: Float[Tensor, "member batch"],
     discounts: Float[Tensor, "member batch"],
 ) -> dict[str, Float[Tensor, "member"]]:
-    """Return `feature_statistics` of the rows that have a backup, and the mean of ‖φ(s', a')‖ over them and critics."""
-    norms = masked_mean(next_phi.norm(dim=-1), in_backup.unsqueeze(1)).mean(-1)
-    return feature_statistics(phi, next_phi, in_backup) | {"next_phi_norm": norms}
+    """Return `feature_statistics` of the rows that have a backup."""
+    return feature_statistics(phi, next_phi, in_backup)
+
+
+def recorded_statistics(
+    phi: Float[Tensor, "member critic batch feature"],
+    next_phi: Float[Tensor, "member critic batch feature"],
+    known: Float[Tensor, "member batch"],
+) -> dict[str, Float[Tensor, "member"]]:
+    """Return the means of φ·φ' and cos(φ, φ') at the data's pairs (s', a'), over the rows where a' is known."""
+    found = feature_statistics(phi, next_phi, known)
+    return {f"{name}_data": found[name] for name in ("dot_product", "cosine")}

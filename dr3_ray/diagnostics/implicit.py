@@ -255,8 +255,8 @@ def q_value(
     """
     if layers == "last":
         values = functional_call(head_of(critic), parameters, (inputs.transpose(1, 2),))
-        if isinstance(critic, ContinuousCritic):
-            return values.squeeze(-1)  # type: ignore[no-any-return]
+        if critic.reads_actions:
+            return values.mean(-1)  # type: ignore[no-any-return]  # of one output, or of heads
         if isinstance(critic, MultiHeadCritic):
             values = values.unflatten(-1, (-1, critic.n_heads)).mean(-1)
     elif isinstance(critic, ContinuousCritic):

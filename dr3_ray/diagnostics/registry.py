@@ -17,11 +17,12 @@ DIAGNOSTICS: tuple[Diagnostic, ...] = (  # a diagnostic is a function and a name
     features.feature_statistics,
     rank.feature_rank,
 )
+OF_BACKUPS: tuple[OfPairs, ...] = (seem.self_excitation,)  # the same, with the discount of each row
 OF_FEATURES: tuple[OfFeatures, ...] = (  # by `dr3-ray diagnose`, which has time for them
     rank.ranks,
     units.idle_units,
 )
 OF_PAIRS: tuple[OfPairs, ...] = (  # the same, for each choice of a'
     features.pair_statistics,
-    seem.self_excitation,
+    *OF_BACKUPS,
 )

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import dqn
-from dr3_ray.algorithms.iql import of_actions, q_at
 from dr3_ray.algorithms.sarsa import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.errors import UserError
 from dr3_ray.losses import td
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic, MultiHeadCritic
+from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.members import member_view
 from dr3_ray.networks.targets import target_of
@@ -132,10 +131,7 @@ def own_start_value(policies: Policies, data: Any) -> Tensor:
 def played_value(critic: Any, observations: Observations, actions: Tensor) -> Tensor:
     """Return Q(s, π(s)) [K, C, B], of heads or quantiles the mean (C = 1); NaN where the policy gave no action."""
     chosen = some_action(actions)
-    if isinstance(critic, MultiHeadCritic):
-        values = td.value_of(critic(observations)[0].mean(-1), chosen).unsqueeze(1)
-    else:
-        values = q_at(critic, observations, chosen)
+    values: Tensor = critic.values(observations, chosen)
     return values if chosen is actions else values.masked_fill((actions < 0).unsqueeze(1), torch.nan)
 
 
@@ -205,7 +201,7 @@ def _evaluation_of(policies: Policies) -> AlgorithmSpec:
                 next_values = played_value(networks.target_critic, batch.next_observations, next_actions).amin(1)
             targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
             q, phi, next_phi = networks.critic.along(batch, some_action(next_actions))
-            terms = regression(of_actions(q, batch.actions), targets)
+            terms = regression(q, targets)
             return terms, Backup(phi, next_actions, 1.0 - batch.terminateds, next_phi)
 
         return loss

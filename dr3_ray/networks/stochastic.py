@@ -34,7 +34,7 @@ class Stochastic(nn.Module):
 
         It is drawn in float32, so that a float64 run sees equal numbers.
         """
-        here = x.shape[2] - int(self.ahead * x.shape[2])
+        here = x.shape[2] - round(self.ahead * x.shape[2])
 
         def drawn(rows: int, sources: Sequence[torch.Generator]) -> Tensor:
             room = (x.shape[1], rows, x.shape[3])

@@ -163,10 +163,9 @@ class _Measured:
 
     def _head(self, next_actions: Tensor) -> tuple[Tensor, int]:
         """Return where the last layer has the same outputs for a and a', [B], and how many of them Q is the mean of."""
-        same = torch.ones_like(self.rows["terminateds"][0])
-        if self.spec.action_kind == "discrete":
+        critic, same = self.networks.critic, torch.ones_like(self.rows["terminateds"][0])
+        if not critic.reads_actions:
             same = (self.rows["actions"][0] == next_actions[0]).to(same.dtype)
-        critic = self.networks.critic
         return same, critic.n_heads if isinstance(critic, MultiHeadCritic) else 1
 
     def _features(self, column: str, actions: Tensor) -> Tensor:

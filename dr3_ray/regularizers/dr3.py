@@ -125,6 +125,8 @@ def check(options: DR3, beside: Mapping[str, Any], action_kind: str) -> None:
     """
     if options.dr3_match_actions and action_kind != "discrete":
         raise UserError("dr3_match_actions compares the heads of a discrete critic: leave it out")
+    if options.dr3_match_actions and beside.get("critic_actions") == "input":
+        raise UserError("dr3_match_actions compares heads, and critic_actions='input' has one for all: leave one out")
 
 
 def warn_of_unbounded_penalty(networks: nn.Module, options: DR3) -> None:

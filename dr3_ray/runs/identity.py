@@ -12,6 +12,8 @@ LATER = {  # options that came later, and change nothing at these values: no par
     "reward_scale": 1.0,
     "reward_scaling": "none",
     "reward_clip": 0.0,
+    "critic_actions": "heads",
+    "td_actions": "expected",
 }
 CONFIG_FORMAT = 1  # enters every hash: another number redoes every run
 

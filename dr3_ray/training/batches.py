@@ -29,6 +29,7 @@ GATHERED_ROWS = 512  # at a time: enough to make the cost of a gather small, few
 ON_A_GPU = 2**28  # bytes that are gathered at a time, so that they leave room
 ROW_BYTES = 256  # of a row of data that are no data set, for the size of a window's blocks
 DRAWN = 64  # bytes that take a random number while it is drawn there
+RECORDED = ("next_actions", "next_actions_valid")  # of the probe, where the data have them
 CROPS = {"observations": "crop", "next_observations": "next_crop"}  # the noise that moves the images of a column
 
 
@@ -74,7 +75,8 @@ class Batches:
         self.device, self.dtype = first.device, first.dtype
         self.n_step: int = getattr(options, "n_step", 1)
         wanted = sorted({*columns, *(FOLLOWED if self.n_step > 1 else ())})
-        self.data = resident(data, wanted, self.device, self.n_step)
+        self.data, self._given = resident(data, wanted, self.device, self.n_step), data
+        self.discount: float = getattr(data, "gamma", 0.0)  # that of the data's returns
         self.random_crop: int = options.random_crop
         if self.random_crop:
             noise = noise._replace(uniform=noise.uniform | dict.fromkeys(CROPS.values(), (2,)))
@@ -172,12 +174,7 @@ class Batches:
 
     def gather(self, indices: Tensor, *crops: Tensor) -> Transition:
         """Return the columns of rows [*lead, B], as the networks take them; `crops` [*lead, B, 2] move the images."""
-        indices = indices.to(self._home)
-        if self.n_step > 1:
-            columns = gather_n_step(self.data, indices, self.columns, self.n_step)
-        else:
-            columns = self.data.gather(indices, self.columns)
-        found = {name: each_part(self._as_parameters, column) for name, column in columns.items()}
+        found = self._columns(self.data, indices.to(self._home), self.columns)
         for name, uniform in zip([name for name in CROPS if name in found], crops, strict=False):
             found[name] = crop_images(found[name], uniform.to(self.device), self.random_crop)
         for name in found.keys() & CROPS.keys():
@@ -185,16 +182,34 @@ class Batches:
         return Transition(**found)
 
     def probe(self) -> tuple[Transition, dict[str, Tensor]]:
-        """Return 2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data."""
+        """Return 2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data.
+
+        They have the data's next actions, whatever the algorithm asks for.
+        """
         if self._probe is None:
             indices, noise = self.probe_draw()
             with self._read_ahead.holding(indices.flatten()) if self._read_ahead else nullcontext():
-                batch = self.gather(indices)
+                batch = self.gather(indices)._replace(**self._recorded(indices))
             found = batch, {name: values.to(self.device) for name, values in noise.items()}
             if not self._read_ahead:
                 return found
             self._probe = found  # its rows lie all over the disk
         return self._probe
+
+    def _recorded(self, indices: Tensor) -> dict[str, Any]:
+        """Return what was done at s' and whether that is known, also where no objective asks for it."""
+        try:
+            return self._columns(self._given, indices, [name for name in RECORDED if name not in self.columns])
+        except KeyError:  # data in memory may have none
+            return {}
+
+    def _columns(self, data: Rows, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
+        """Return columns of transitions over `n_step` steps, as the networks have numbers."""
+        if self.n_step > 1:
+            found = gather_n_step(data, indices, columns, self.n_step)
+        else:
+            found = data.gather(indices, columns)
+        return {name: each_part(self._as_parameters, column) for name, column in found.items()}
 
     def probe_draw(self) -> Draws:
         """Draw the indices [1, B] and the noise of the probe batch.

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dr3_ray.diagnostics.features import recorded_statistics
 from dr3_ray.diagnostics.implicit import GradientLayers, implicit_regularizer
-from dr3_ray.diagnostics.registry import DIAGNOSTICS
+from dr3_ray.diagnostics.registry import DIAGNOSTICS, OF_BACKUPS
 from dr3_ray.networks.architecture import FLAT
 from dr3_ray.networks.critics import next_features
 from dr3_ray.observations import each_part
-from dr3_ray.options import Number
+from dr3_ray.options import Number, per_row
 from dr3_ray.training.steps import Steps, View
 from dr3_ray.types import Backup, Terms, Transition
 
@@ -34,6 +35,7 @@ def diagnostics(steps: Steps, step: int) -> dict[str, Tensor]:
 
     def measured(view: View, batch: Transition, blocks: list[Block]) -> dict[str, Tensor]:
         """Measure all blocks of the probe as one batch, and average what a block has averaged."""
+        assert batch.terminateds is not None
         next_phis = [next_features(view.networks.critic, block.batch, block.backup) for block in blocks]
         phi, next_phi = torch.cat([block.backup.phi for block in blocks], dim=2), torch.cat(next_phis, dim=2)
         in_backup = torch.cat([block.backup.in_backup for block in blocks], dim=1)
@@ -41,12 +43,37 @@ def diagnostics(steps: Steps, step: int) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for diagnostic in DIAGNOSTICS:
             found |= diagnostic(phi, next_phi, in_backup)
+        gamma = per_row(steps.batches.discount if steps.gamma is None else steps.gamma[view.rows])
+        discounts = (gamma if batch.n_steps is None else gamma**batch.n_steps) * in_backup
+        for of_backup in OF_BACKUPS:
+            found |= of_backup(phi, next_phi, in_backup, torch.maximum(in_backup, batch.terminateds), discounts)
+        known = known_pairs(batch)
+        if known is not None:
+            recorded = [recorded_features(view, *each) for each in zip(blocks, next_phis, strict=True)]
+            found |= recorded_statistics(phi, torch.cat(recorded, dim=2), known)
         return found | {
             "q_mean": share @ torch.stack([block.terms.metrics["q_data"] for block in blocks]),
             "td_error": share @ torch.stack([block.terms.losses["critic"] for block in blocks]),
         }
 
     return over_views(steps, step, measured, by_part=True)
+
+
+def known_pairs(batch: Transition) -> Tensor | None:
+    """Return 1 where the data tell what was done at s' [K, B]; None where they never do."""
+    if batch.next_actions is None or batch.next_actions_valid is None or batch.terminateds is None:
+        return None
+    known = batch.next_actions_valid * (1.0 - batch.terminateds)
+    return known if bool(known.any()) else None
+
+
+def recorded_features(view: View, block: Block, next_phi: Tensor) -> Tensor:
+    """Return φ(s', a') of the data's a': `next_phi`, that of the backup, where this is the same."""
+    critic, batch = view.networks.critic, block.batch
+    if not critic.reads_actions or block.backup.next_actions is batch.next_actions:
+        return next_phi
+    found: Tensor = critic.features(batch.next_observations, batch.next_actions)
+    return found
 
 
 def implicit_terms(

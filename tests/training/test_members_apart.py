@@ -8,6 +8,12 @@ import torch
 from dr3_ray.algorithms.registry import find
 
 BOTTLENECK, DROPOUT = {"critic_bottleneck": True}, {"critic_dropout": 0.3}
+DISCRETE: dict[str, dict[str, Any]] = {  # algorithms whose a' or every action takes passes of their own
+    "one action": {},
+    "double Q": {"double_q": True},
+    "the action as input": {"critic_actions": "input"},
+    "double Q of the action as input": {"critic_actions": "input", "double_q": True},
+}
 MIXED = {  # of two members: what both have, and in what they differ
     "c0 with dropout": (DROPOUT, "dr3_coeff", (0.0, 0.03)),
     "c0 with a bottleneck": (BOTTLENECK, "dr3_coeff", (0.03, 0.0)),
@@ -21,13 +27,19 @@ MIXED = {  # of two members: what both have, and in what they differ
 }
 
 
+CASES = [
+    ("DR3-IQL", "continuous", {}),
+    *((name, "discrete", form) for name in ("DR3-DQN", "DR3-CQL") for form in DISCRETE.values()),
+]
+
+
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.filterwarnings("ignore:the features of this critic can be negative")
-@pytest.mark.parametrize(
-    ("name", "kind"), [("DR3-DQN", "discrete"), ("DR3-CQL", "discrete"), ("DR3-IQL", "continuous")]
-)
+@pytest.mark.parametrize(("name", "kind", "form"), CASES, ids=str)
 @pytest.mark.parametrize("mixed", MIXED)
-def test_members_of_a_pack(make_population: Any, name, kind, mixed):
+def test_members_of_a_pack(make_population: Any, name, kind, form, mixed):
     shared, option, values = MIXED[mixed]
+    shared = shared | form
     asked = [shared | {"seed": seed, option: value} for seed, value in enumerate(values)]
 
     def critics(members):

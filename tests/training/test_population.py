@@ -16,7 +16,10 @@ from dr3_ray.training.member import first_steps
 from dr3_ray.training.population import Population
 from dr3_ray.types import Spaces
 
-PROBED = {"dot_product", "dot_product_abs", "cosine", "phi_norm", "effective_rank", "q_mean", "td_error"}
+PROBED = {
+    "dot_product", "dot_product_abs", "cosine", "phi_norm", "next_phi_norm", "dot_product_data", "cosine_data",
+    "seem_eigenvalue", "seem_normalized", "effective_rank", "q_mean", "td_error",
+}  # fmt: skip
 
 
 @pytest.fixture(params=["in_turn", "stacked"])

@@ -28,14 +28,16 @@ class Switch:
         return lambda *arguments: (compiled if self.on else function)(*arguments)
 
 
-def largest_activation(options: Any, noise: Noise) -> float:
-    """Return the floats in one member's widest layer: rows of the batch, with every action sampled at each, by width.
+def largest_activation(options: Any, noise: Noise, n_actions: int) -> float:
+    """Return the floats in one member's widest layer: rows of the batch, with every action valued at each, by width.
 
     Without bound where there are convolutions, which were no faster stacked either.
     """
     if options.encoder != FLAT:
         return math.inf
     samples = sum(shape[0] for shape in (noise.normal | noise.uniform).values() if len(shape) == 2)
+    if getattr(options, "critic_actions", "heads") == "input":
+        samples += n_actions
     return float(options.batch_size * (1 + samples) * max(options.hidden_sizes, default=1))
 
 
