@@ -5,7 +5,7 @@ import math
 import torch
 from torch import tensor
 
-from dr3_ray.diagnostics.features import feature_statistics
+from dr3_ray.diagnostics.features import feature_statistics, recorded_statistics
 
 
 def test_statistics_by_hand():
@@ -15,9 +15,13 @@ def test_statistics_by_hand():
     next_phi = tensor([[[[4.0, 3.0], [-2.0, 0.0], [100.0, 100.0]]]])
     found = feature_statistics(phi, next_phi, tensor([[1.0, 1.0, 0.0]]))
     expected = {"dot_product": 11.0, "dot_product_abs": 13.0, "cosine": (0.96 - 1.0) / 2.0, "phi_norm": 3.0}
+    expected["next_phi_norm"] = 3.5  # of 5 and 2
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], tensor([value]))
+    # at the data's pairs, of which the first alone is known
+    recorded = recorded_statistics(phi, next_phi, tensor([[1.0, 0.0, 0.0]]))
+    torch.testing.assert_close(recorded, {"dot_product_data": tensor([24.0]), "cosine_data": tensor([0.96])})
 
 
 def test_critics_are_averaged_and_members_are_not():

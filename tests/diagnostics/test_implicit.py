@@ -17,7 +17,7 @@ from dr3_ray.diagnostics.implicit import (
 )
 from dr3_ray.errors import UserError
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic, MultiHeadCritic
+from dr3_ray.networks.critics import ActionInputCritic, ContinuousCritic, DiscreteCritic, MultiHeadCritic
 from dr3_ray.networks.members import member_view
 from dr3_ray.regularizers.dr3 import dr3_penalty
 from dr3_ray.types import Backup, Transition
@@ -26,15 +26,17 @@ from tests.diagnostics.brute_force import brute_force
 K, B, GAMMA = 2, 7, 0.9
 DOUBLE = torch.float64
 SHAPES = {"vector": (4,), "pixels": {"image": (4, 4, 3), "speed": (2,)}}
-CRITICS = ("discrete", "two discrete", "heads", "continuous", "layer norm", "pixels")
+CRITICS = ("discrete", "two discrete", "heads", "input", "input heads", "continuous", "layer norm", "pixels")
 
 
 def make_critic(kind: str, hidden_sizes: tuple[int, ...] = (6, 5), seed: int = 0) -> nn.Module:
     generators = [torch.Generator().manual_seed(seed + k) for k in range(K)]
     pixels = kind == "pixels"
     of = Architecture(SHAPES["pixels" if pixels else "vector"], hidden_sizes, {"image": "cog"} if pixels else "flat")
-    if kind == "heads":
-        critic: Any = MultiHeadCritic(generators, of, 3, 4)
+    if "heads" in kind:
+        critic: Any = MultiHeadCritic(generators, of, 3, 4, "input" if "input" in kind else "heads")
+    elif kind == "input":
+        critic = ActionInputCritic(generators, of, 3, n_critics=2)
     elif kind in ("discrete", "two discrete"):
         critic = DiscreteCritic(generators, of, 3, n_critics=1 if kind == "discrete" else 2)
     else:
@@ -93,9 +95,9 @@ def test_the_last_layer_by_its_features():
         critic = make_critic(kind)
         batch, backup = make_batch(critic, kind)
         next_phi = critic.features(batch.next_observations, backup.next_actions)  # type: ignore[operator]
-        heads = 4 if kind == "heads" else 1
+        heads = 4 if "heads" in kind else 1
         same = torch.ones(K, B, dtype=DOUBLE)
-        if not isinstance(critic, ContinuousCritic):
+        if not critic.reads_actions:
             same = (batch.actions == backup.next_actions).to(DOUBLE)
         share = same.mean(-1)  # the penalty is a mean over the rows of its mask, R_TD one over all rows
         found = implicit_regularizer(critic, batch, backup, tensor([0.9, 0.5], dtype=DOUBLE), "last")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dr3_ray.diagnostics.seem import kernel_norm, seem_eigenvalue, self_excitation
+from dr3_ray.diagnostics.seem import EXACT, arnoldi, kernel_norm, seem_eigenvalue, self_excitation
 
 EYE = torch.eye(2, dtype=torch.float64)
 
@@ -53,6 +53,51 @@ def test_what_is_not_finite_is_nan_and_zeros_are_zero():
     phi[0, 0, 1, 2], phi[1] = torch.nan, 0.0
     for values in self_excitation(phi, phi, ones, ones, 0.9 * ones).values():
         assert values[0].isnan() and values[1] == 0.0
+
+
+def with_eigenvalues(values: Tensor, seed: int = 0) -> Tensor:
+    """A matrix that is not symmetric, of these eigenvalues."""
+    torch.manual_seed(seed)
+    basis = torch.randn(len(values), len(values), dtype=torch.float64)
+    return basis @ torch.diag(values) @ torch.linalg.inv(basis)
+
+
+@pytest.mark.parametrize("largest", [0.7, 0.01])
+def test_more_features_than_are_solved_for(largest: float):
+    """Φ = I and γΦ' = A + I, so that Φᵀ(γΦ' − Φ) = A, whose eigenvalues are known."""
+    n = 300
+    assert n > 2 * EXACT
+    values = torch.cat([torch.tensor([largest], dtype=torch.float64), -torch.linspace(0.0, 1.0, n - 1).double()])
+    next_phi = with_eigenvalues(values).T + torch.eye(n, dtype=torch.float64)
+    eye, ones = torch.eye(n, dtype=torch.float64), torch.ones(n, dtype=torch.float64)
+    for scale in (1.0, 1e-3, 1e3):
+        found = seem_eigenvalue(scale * eye, scale * next_phi, ones, ones).item()
+        size = scale**2 * torch.linalg.norm(next_phi - eye).item()
+        assert found == pytest.approx(scale**2 * largest, abs=1e-4 * size)
+        assert found == pytest.approx(scale**2 * largest, rel=1e-3) or largest < 0.1
+
+
+def test_many_features_of_a_network_against_all_eigenvalues():
+    torch.manual_seed(0)
+    phi = torch.relu(torch.randn(2, 600, 40) @ torch.randn(40, 320))  # of low rank, with units that are dead
+    next_phi = torch.relu(phi @ torch.randn(320, 320)) * torch.tensor([0.2, 0.02]).view(2, 1, 1)
+    phi[..., :30] = next_phi[..., :30] = 0.0
+    discounts, weights = torch.full((600,), 0.99), torch.full((600,), 1 / 600)
+    matrix = phi.mT @ (0.99 * next_phi - phi) / 600
+    wanted = torch.linalg.eigvals(matrix.double()).real.amax(-1)
+    found, norm = seem_eigenvalue(phi, next_phi, discounts, weights), kernel_norm(phi, next_phi, discounts, weights)
+    assert wanted[0] > 0.1 * norm[0] and 0.0 <= wanted[1] < 1e-6  # the first excites itself
+    assert ((found - wanted).abs() <= 1e-4 * norm).all()
+    assert torch.equal(found, seem_eigenvalue(phi, next_phi, discounts, weights))  # from the same start
+    alone = [seem_eigenvalue(phi[k], next_phi[k], discounts, weights) for k in range(2)]
+    torch.testing.assert_close(found, torch.stack(alone))
+
+
+def test_a_space_that_is_exhausted_adds_no_eigenvalue():
+    values = torch.tensor([-3.0, -2.0] * 10, dtype=torch.float64)  # after two steps nothing is left
+    found = torch.linalg.eigvals(arnoldi(with_eigenvalues(values), 8)).real.amax().item()
+    assert found == pytest.approx(-2.0)
+    assert torch.equal(arnoldi(torch.zeros(9, 9, dtype=torch.float64), 4), torch.zeros(4, 4, dtype=torch.float64))
 
 
 @given(rows=st.integers(2, 12), features=st.integers(1, 6), seed=st.integers(0, 1000), scale=st.floats(0.1, 10.0))

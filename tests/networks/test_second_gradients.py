@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from dr3_ray.networks import blocks, products
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic, MultiHeadCritic
+from dr3_ray.networks.critics import ActionInputCritic, ContinuousCritic, DiscreteCritic, MultiHeadCritic
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 CRITICS = {
     "discrete": lambda sources, architecture: DiscreteCritic(sources, architecture, 3),
+    "input": lambda sources, architecture: ActionInputCritic(sources, architecture, 3),
     "heads": lambda sources, architecture: MultiHeadCritic(sources, architecture, 3, 4),
     "continuous": lambda sources, architecture: ContinuousCritic(sources, architecture, 2),
 }

@@ -14,6 +14,9 @@ from dr3_ray.training.saved import Trained
 
 FORMS = [form for forms in ALGORITHMS.values() for form in forms.values()]
 CRITICS = [form for form in FORMS if form.has_critic]
+CASES = [(form, {}) for form in CRITICS] + [
+    (form, {"critic_actions": "input"}) for form in CRITICS if "critic_actions" in form.options.names()
+]
 DATA = {"discrete": "embedded:breakout-replay?take=first:0.05", "continuous": "embedded:pendulum-replay"}
 FEW = {"hidden_sizes": [8], "n_heads": 3, "n_quantiles": 4, "n_sampled_actions": 3, "n_divergence_samples": 3}
 
@@ -29,19 +32,20 @@ def trained(form, **options) -> Trained:
 
 @pytest.mark.spread(3)
 @pytest.mark.usefixtures("without_shape_checks")
-@pytest.mark.parametrize("form", CRITICS, ids=[f"{form.name}-{form.action_kind}" for form in CRITICS])
-def test_every_critic_as_training_measures_it(form):
-    data, both = load_dataset(DATA[form.action_kind]), trained(form)
+@pytest.mark.parametrize(("form", "options"), CASES, ids=[f"{form.name}-{form.action_kind}-{o}" for form, o in CASES])
+def test_every_critic_as_training_measures_it(form, options):
+    data, both = load_dataset(DATA[form.action_kind]), trained(form, **options)
     found = Critic(both, 1).probe(data)
     members = [Member.from_dict(form, values) for values in both.members]
     population = Population(form, both.networks, members, data, data.spaces)
     population.step = 10**9  # after the first steps, in which a behaviour model is trained alone
     wanted = {name: values[1].item() for name, values in population.probe().items()}
-    backup = found.pairs["backup"]
-    same = {name: backup[name] for name in ("dot_product", "dot_product_abs", "cosine", "phi_norm")}
+    backup, recorded = found.pairs["backup"], found.pairs["data"]
+    same = {name: backup[name] for name in wanted.keys() & backup.keys()}
+    same |= {f"{name}_data": recorded[name] for name in ("dot_product", "cosine")}
     same |= {name: found.numbers[name] for name in ("effective_rank", "td_error")}
     del wanted["q_mean"]
-    assert same == pytest.approx(wanted, rel=1e-4)
+    assert same == pytest.approx(wanted, rel=1e-4, abs=1e-6)
     if hasattr(members[0].options, "gamma"):
         terms = {name: values[1].item() for name, values in population.implicit_regularizer().items()}
         assert {name: backup[name] for name in terms} == pytest.approx(terms, rel=1e-3, abs=1e-6)

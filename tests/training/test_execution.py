@@ -18,6 +18,7 @@ NOTHING = Noise({}, {})
     [
         ("DR3-DQN", "discrete", {}, 32 * 256),
         ("BC", "continuous", {"batch_size": 100, "hidden_sizes": (8, 50)}, 100 * 50),
+        ("DR3-DQN", "discrete", {"critic_actions": "input"}, 32 * 3 * 256),
         ("DR3-CQL", "continuous", {"batch_size": 64, "n_sampled_actions": 10}, 64 * 31 * 256),
     ],
 )
@@ -26,7 +27,7 @@ def test_the_largest_activation_counts_sampled_actions(name: str, kind: str, opt
 
     spec = find(name, kind)
     made = spec.options(**options)
-    assert largest_activation(made, spec.noise(made, Spaces((3,), kind, 2))) == floats
+    assert largest_activation(made, spec.noise(made, Spaces((3,), kind, 2)), 2) == floats
 
 
 @pytest.mark.parametrize(("by_network", "large"), [(False, "in_turn"), (True, "stacked")])

@@ -295,6 +295,49 @@ def test_the_probe_by_definition(options: dict[str, Any], make_population: Any):
     torch.testing.assert_close(found["td_error"][0], torch.nn.functional.huber_loss(taken, y).detach())
 
 
+@pytest.mark.parametrize("name", ["DR3-DQN", "DR3-SARSA", "DR3-REM"])
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_the_probe_has_the_datas_pairs_beside_the_backups(name: str, n_step: int, make_population: Any):
+    spec = find(name, "discrete")
+    asked = {"critic_actions": "input", "n_step": n_step, "gamma": 0.9, "n_heads": 2}
+    population = make_population(spec, [{key: asked[key] for key in asked if key in spec.options.names()}])
+    rows, [view] = population.steps.batches.probe()[0]._asdict(), population.steps.views
+    critic, known = population.networks.critic, rows["next_actions_valid"] & (rows["terminateds"] == 0.0)
+    phi = critic.features(rows["observations"], rows["actions"])[0, 0]
+    recorded = critic.features(rows["next_observations"], rows["next_actions"])[0, 0]
+    batch, noise = population.steps.batches.probe()
+    _, backup = view.base_objective(view.networks, batch, noise, 0)
+    next_phi = critic.features(rows["next_observations"], backup.next_actions)[0, 0]
+    found = {key: values[0].detach() for key, values in population.probe().items()}
+    dots, goes_on = (phi * recorded).sum(-1)[known[0]], backup.in_backup[0] > 0
+    torch.testing.assert_close(found["dot_product_data"], dots.mean().detach())
+    cosines = torch.nn.functional.cosine_similarity(phi, recorded)[known[0]]
+    torch.testing.assert_close(found["cosine_data"], cosines.mean().detach())
+    torch.testing.assert_close(found["next_phi_norm"], next_phi.norm(dim=-1)[goes_on].mean().detach())
+    assert (found["dot_product_data"] == found["dot_product"]) == (name == "DR3-SARSA")
+    steps = 1.0 if rows["n_steps"] is None else rows["n_steps"][0]
+    trained = (backup.in_backup[0] + rows["terminateds"][0]).clamp(max=1.0)
+    ahead = (0.9**steps * backup.in_backup[0])[:, None] * next_phi - phi
+    matrix = (trained[:, None] * phi).T @ ahead / trained.sum()
+    largest = torch.linalg.eigvals(matrix).real.max().detach()
+    torch.testing.assert_close(found["seem_eigenvalue"], largest, rtol=1e-3, atol=1e-5)
+    kernel = (trained[:, None] * ahead) @ (trained[:, None] * phi).T / trained.sum()
+    torch.testing.assert_close(found["seem_normalized"], largest / kernel.norm().detach(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("lost", ["columns", "every row"])
+def test_where_no_next_action_is_known_there_is_none_to_measure(lost: str, make_population: Any, make_data: Any):
+    spec = find("DR3-DQN", "discrete")
+    population, data = make_population(spec, [{}, {"seed": 1}]), make_data("discrete")
+    if lost == "columns":
+        del data.columns["next_actions"], data.columns["next_actions_valid"]
+    else:
+        data.columns["next_actions_valid"][:] = False
+    without = Population(spec, population.networks, population.members, data, population.spaces)
+    assert population.probe().keys() == PROBED
+    assert without.probe().keys() == PROBED - {"dot_product_data", "cosine_data"}
+
+
 def test_behaviour_cloning_has_nothing_to_probe(make_population: Any):
     assert make_population(find("BC", "discrete")).probe() == {}
 
