@@ -15,28 +15,29 @@ from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.stochastic import ahead
 from dr3_ray.networks.targets import target_of
 from dr3_ray.observations import Observations
-from dr3_ray.options import Number, choice, number, per_row
+from dr3_ray.options import Number, Options, choice, number, per_row
 from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
 
 
-def place_of_actions() -> Any:
-    """Return the option that says where the action stands in a critic."""
-    return choice(
+@dataclass(frozen=True)
+class ActionPlace(Options):
+    """The option of every critic on discrete actions."""
+
+    critic_actions: CriticActions = choice(
         "heads",
-        "where the critic has the action: `heads`, outputs for each behind φ(s); `input`, one-hot beside the state, behind "
-        "an `encoder`, so that φ(s, a) sees it (ours; a pass through all n actions has n times the rows)",
+        "where the critic has the action: `heads`, outputs for each behind φ(s); `input`, one-hot beside the state, "
+        "behind an `encoder`, so that φ(s, a) sees it (ours; a pass through all n actions has n times the rows)",
         tuple(DISCRETE),
     )
 
 
 @dataclass(frozen=True)
-class DiscreteOptions(TrainingOptions):
+class DiscreteOptions(TrainingOptions, ActionPlace):
     """Options on discrete actions; the defaults are those of offline Atari work (Agarwal et al. 2020; DR3)."""
 
     batch_size: int = choice(32, "transitions in a minibatch of one member")
     critic_lr: Number = number(5e-5, "Adam step size of the critic", low=0.0)
     adam_eps: Number = number(3.125e-4, "Adam's ε (Agarwal et al. 2020: 0.01 / 32)", low=0.0)
-    critic_actions: CriticActions = place_of_actions()
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class CriticValues(NamedTuple):
 def evaluate(
     networks: Any, batch: Transition, next_actions: Tensor | None, double_q: bool = False, every: bool = False
 ) -> CriticValues:
-    """Evaluate online and target critic on a batch, at (s, a) or `every` action; without given `next_actions` greedy."""
+    """Evaluate online and target critic, at (s, a) or at `every` action; without given `next_actions`, a' is greedy."""
     target = networks.target_critic
     with torch.no_grad():
         if next_actions is not None:

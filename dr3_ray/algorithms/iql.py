@@ -21,7 +21,7 @@ from dr3_ray.losses import iql, td
 from dr3_ray.networks.actors import CategoricalActor, GaussianActor, gaussian_log_prob
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import DISCRETE as CRITICS
-from dr3_ray.networks.critics import ContinuousCritic, CriticActions, ValueNetwork
+from dr3_ray.networks.critics import ContinuousCritic, ValueNetwork
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
 from dr3_ray.observations import Observations
@@ -42,10 +42,8 @@ class IQLOptions(CriticOptions):
 
 
 @dataclass(frozen=True)
-class DiscreteIQLOptions(IQLOptions):
+class DiscreteIQLOptions(IQLOptions, dqn.ActionPlace):
     """IQL's options on discrete actions."""
-
-    critic_actions: CriticActions = dqn.place_of_actions()
 
 
 def negative_log_prob(actor: nn.Module, observations: Observations, actions: Tensor) -> Tensor:

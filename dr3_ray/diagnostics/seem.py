@@ -43,7 +43,7 @@ def arnoldi(matrix: Float[Tensor, "*member row row"], steps: int) -> Float[Tenso
     first = torch.randn(matrix.shape[-1], 1, dtype=matrix.dtype, generator=source).to(matrix.device)
     basis = (first / first.norm()).expand(*matrix.shape[:-1], 1)
     size = torch.linalg.matrix_norm(matrix)
-    found = -size[..., None, None] * torch.eye(steps, dtype=matrix.dtype, device=matrix.device)
+    found: Tensor = -size[..., None, None] * torch.eye(steps, dtype=matrix.dtype, device=matrix.device)
     goes_on = torch.ones_like(size, dtype=torch.bool).unsqueeze(-1)
     for step in range(steps):
         vector = matrix @ basis[..., -1:]

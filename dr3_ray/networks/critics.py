@@ -111,7 +111,7 @@ class DiscreteCritic(LooksAhead):
         """Return the outputs of these actions [K, B] from those of all."""
         if self.n_outputs == 1:
             return value_of(q, actions.unsqueeze(1))
-        by_output = q.unflatten(-1, (-1, self.n_outputs)).movedim(-1, 0)
+        by_output = q.view(*q.shape[:3], -1, self.n_outputs).movedim(-1, 0)
         return value_of(by_output, actions.unsqueeze(1)).movedim(0, -1)
 
     def features(
@@ -163,18 +163,16 @@ class ActionInputCritic(LooksAhead):
         self, batch: Transition, next_actions: Int[Tensor, "member batch"], every: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return (Q(s, a), φ(s, a), φ(s', a')) in one pass through both pairs; with `every` Q(s, ·) in that pass."""
-        looks = self.looks_ahead and batch.next_observations is not None
-        n = batch.actions.shape[1]
-        seen = side_by_side(batch.observations, batch.next_observations) if looks else batch.observations
-        states = self._states(seen)
-        here = states[:, :, :n]
-        rows = [self._with_every(here) if every else self._with(here, batch.actions)]
+        n, seen, after = batch.actions.shape[1], batch.observations, batch.next_observations
+        looks = self.looks_ahead and after is not None
+        states = self._states(side_by_side(seen, after) if looks and after is not None else seen)
+        here, there = states[:, :, :n], states[:, :, n:]
+        rows = self._with_every(here) if every else self._with(here, batch.actions)
         if looks:
-            rows.append(self._with(states[:, :, n:], next_actions))
-        pairs = torch.cat(rows, dim=2)
-        with ahead(self, n / pairs.shape[2] if looks else 0.0):
-            phi = self.encoder(pairs)
-        phi, next_phi = phi.split([rows[0].shape[2], n], dim=2) if looks else (phi, None)
+            rows = torch.cat([rows, self._with(there, next_actions)], dim=2)
+        with ahead(self, n / rows.shape[2] if looks else 0.0):
+            found = self.encoder(rows)
+        phi, next_phi = (found[:, :, :-n], found[:, :, -n:]) if looks else (found, None)
         if not every:
             return self._of(phi), phi, next_phi
         taken = batch.actions[:, None, :, None, None].expand(-1, phi.shape[1], -1, 1, phi.shape[-1])

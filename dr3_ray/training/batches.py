@@ -205,10 +205,8 @@ class Batches:
 
     def _columns(self, data: Rows, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
         """Return columns of transitions over `n_step` steps, as the networks have numbers."""
-        if self.n_step > 1:
-            found = gather_n_step(data, indices, columns, self.n_step)
-        else:
-            found = data.gather(indices, columns)
+        several = self.n_step > 1
+        found = gather_n_step(data, indices, columns, self.n_step) if several else data.gather(indices, columns)
         return {name: each_part(self._as_parameters, column) for name, column in found.items()}
 
     def probe_draw(self) -> Draws:

@@ -171,11 +171,12 @@ class Population:
     def probe(self) -> dict[str, Tensor]:
         """Measure diagnostics on a fixed probe batch of 2,048 rows, each [K]; none for an algorithm without a critic.
 
-        `dot_product`, `dot_product_abs`, `cosine`, `phi_norm`, `next_phi_norm` over rows with a backup; `effective_rank`
-        of φ(s, a); `seem_eigenvalue` and `seem_normalized` of the backup; `dot_product_data` and `cosine_data` over rows
-        whose a' the data know, absent where they know none; `q_mean` over the data's actions; `td_error`, the base algorithm's temporal-difference loss, the
-        mean over blocks of 256 rows, with convolutions of no more than a batch. On a mixture the rows are equally many
-        of each part, and `q_mean_1`, say, is that of its first one.
+        `dot_product`, `dot_product_abs`, `cosine`, `phi_norm` and `next_phi_norm` over rows with a backup;
+        `effective_rank` of φ(s, a); `seem_eigenvalue` and `seem_normalized` of the backup; `dot_product_data` and
+        `cosine_data` over rows whose a' the data know, absent where they know none; `q_mean` over the data's actions;
+        `td_error`, the base algorithm's temporal-difference loss, the mean over blocks of 256 rows, with convolutions
+        of no more than a batch. On a mixture the rows are equally many of each part, and `q_mean_1`, say, is that of
+        its first one.
         """
         return diagnostics(self.steps, self.step)
 

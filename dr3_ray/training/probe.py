@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,7 +69,8 @@ def known_pairs(batch: Transition) -> Tensor | None:
 
 def recorded_features(view: View, block: Block, next_phi: Tensor) -> Tensor:
     """Return φ(s', a') of the data's a': `next_phi`, that of the backup, where this is the same."""
-    critic, batch = view.networks.critic, block.batch
+    critic: Any = view.networks.critic
+    batch = block.batch
     if not critic.reads_actions or block.backup.next_actions is batch.next_actions:
         return next_phi
     found: Tensor = critic.features(batch.next_observations, batch.next_actions)

@@ -1,4 +1,4 @@
-"""Critics with the action as input: every discrete algorithm's loss and gradient by plain torch, and what trains them."""
+"""Critics with the action as input: the loss and gradient of every discrete algorithm by plain torch, and training."""
 
 import io
 from typing import Any
@@ -180,7 +180,8 @@ def test_draws_of_sampled_td_are_each_members_own(make_population: Any):
     metrics = make_population(spec, [{"td_actions": "sampled", "seed": seed} for seed in (0, 1, 0)]).update(3)
     assert metrics["target"][0] == metrics["target"][2] != metrics["target"][1]
     values = {
-        each: make_population(spec, [{"td_actions": each}]).update(3)["target"].item() for each in ("expected", "sampled")
+        each: make_population(spec, [{"td_actions": each}]).update(3)["target"].item()
+        for each in ("expected", "sampled")
     }
     assert values["expected"] != values["sampled"]
 

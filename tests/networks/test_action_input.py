@@ -1,4 +1,4 @@
-"""Critics that take discrete actions as input: one pass through all actions is a pass for each, and sees each state once."""
+"""Critics that take discrete actions as input: one pass for all actions is one for each, and encodes states once."""
 
 from typing import Any
 
