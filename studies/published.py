@@ -22,6 +22,7 @@ from dr3_ray.errors import UserError, check_known
 
 COLUMNS = (
     "dot_product", "cosine", "phi_norm", "effective_rank", "q_mean", "td_error", "episode_return_mean", "episodes",
+    "dot_product_data", "cosine_data", "next_phi_norm", "seem_eigenvalue", "seem_normalized",
 )  # fmt: skip
 
 

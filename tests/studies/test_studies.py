@@ -76,21 +76,25 @@ def test_a_mistake_is_one_line(script: str, arguments: list[str], says: str, tmp
     assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_coadaptation_from_its_data_to_its_page(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dr3_ray", "reproduce", "coadaptation", "--scale", "smoke", "--out", str(tmp_path)]
+STUDIED = {"coadaptation": "| all rows | 2,000 | 1.00 |", "coadaptation_input": "TD with a drawn a'"}
+
+
+@pytest.mark.parametrize("name", STUDIED)
+def test_coadaptation_from_its_data_to_its_page(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dr3_ray", "reproduce", name, "--scale", "smoke", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "results" / "coadaptation.md").read_text()
-    assert page.startswith("# Does the dot product") and "| all rows | 2,000 | 1.00 |" in page and "nan" not in page
+    page = (tmp_path / "results" / f"{name}.md").read_text()
+    assert page.startswith("# Does the dot product") and STUDIED[name] in page and "nan" not in page
     answer = done.stdout.partition("\n- ")[2].partition("\n\n")[0]
     assert "".join(answer.split()) in "".join(page.split())  # a terminal breaks its lines
-    svg = (tmp_path / "results" / "coadaptation.svg").read_text()
+    svg = (tmp_path / "results" / f"{name}.svg").read_text()
     assert svg.startswith("<?xml") and "SARSA" in svg
     # every number of the page comes from the file beside it
     code = (
-        "import sys; import coadaptation as study; from published import Published; from pathlib import Path; "
+        f"import sys; import {name} as study; from published import Published; from pathlib import Path; "
         "print(study.page(Published.read(Path(sys.argv[1]))), end='')"
     )
-    written = [sys.executable, "-c", code, str(tmp_path / "results" / "coadaptation.parquet")]
+    written = [sys.executable, "-c", code, str(tmp_path / "results" / f"{name}.parquet")]
     again = subprocess.run(written, capture_output=True, text=True, cwd=STUDIES)
     assert again.stdout == page, again.stderr
