@@ -215,7 +215,7 @@ def answered(judged: list[tuple[Asked, Any, Estimate]]) -> str:
 
 
 def draw(found: Published) -> Figure:
-    """Draw the dot product over training at the longer target period: at the backup's pairs, and dotted at the data's."""
+    """Draw the dot product over training at the longer target period; dotted, that at the data's pairs."""
     histories = found.histories
     shown = histories[histories["target_period"].isin(["250", "\N{EN DASH}"])]
     learners = shown["algorithm"].mask(shown["td_actions"] == "sampled", DRAWN)
