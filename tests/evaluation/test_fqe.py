@@ -116,6 +116,22 @@ def test_what_a_critic_promises_of_itself_is_its_greedy_value_at_the_start() -> 
     assert own_start_value(policies, data).tolist() == pytest.approx([0.4, (0.3 + 0.5) / 2])
 
 
+@pytest.mark.parametrize("name", ["DR3-DQN", "DR3-QRDQN", "DR3-IQL"])
+def test_policies_whose_critics_take_the_action_as_input(name: str) -> None:
+    spec = find(name, "discrete")
+    members = [Member.from_dict(spec, {"hidden_sizes": (8,), "critic_actions": "input", "seed": k}) for k in (0, 1)]
+    policies = Policies(spec, build_networks(spec, SPACES, members))
+    data = Started(chain(), SPACES, starts=[0, 10])
+    seen = data.gather(torch.tensor([0, 10]), ("observations",))["observations"].expand(2, -1, -1)
+    q = policies.networks.critic(seen)[0]  # type: ignore[operator]
+    q = q.mean(-1) if name == "DR3-QRDQN" else q.amin(1)
+    assert spec.act
+    taken = q.gather(-1, spec.act(policies.networks, seen).unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(own_start_value(policies, data), taken.mean(-1).detach())
+    options = FQEOptions(hidden_sizes=(8,), gamma=GAMMA, batch_size=8)
+    assert fit_critics(policies, data, options, 5).values.isfinite().all()
+
+
 @pytest.mark.slow
 def test_continuous_policies_whose_reward_is_their_action() -> None:
     """Two steps, r = a in both: V(s0) = π(s0) + γ π(s1), and a linear critic on [s, a] can say so."""

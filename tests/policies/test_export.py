@@ -27,11 +27,13 @@ IMAGE = SpaceSpec.from_gymnasium(spaces.Box(0, 255, (36, 36, 3), np.uint8))
 BOTH = SpaceSpec.from_gymnasium(
     spaces.Dict({"camera": spaces.Box(0, 255, (36, 36, 3), np.uint8), "joints": spaces.Box(-np.inf, np.inf, (2,))})
 )
+INPUT = {"encoder": "nature_cnn", "critic_actions": "input"}
 CASES = {
     "numbers": ("DR3-TD3BC", "continuous", BOX, WIDE, {}),
     "wide": ("DR3-CQL", "continuous", BOX, GRID, {"hidden_sizes": [512, 512]}),  # where products have fast paths
     "choices": ("DR3-REM", "discrete", BOX, SpaceSpec.from_gymnasium(spaces.Discrete(4, start=2)), {}),
     "image": ("DR3-DQN", "discrete", IMAGE, SpaceSpec.from_gymnasium(spaces.Discrete(3)), {"encoder": "nature_cnn"}),
+    "input": ("DR3-CQL", "discrete", IMAGE, SpaceSpec.from_gymnasium(spaces.Discrete(3)), INPUT),
     "parts": ("BC", "continuous", BOTH, WIDE, {"encoder": {"camera": "impala"}}),
 }
 
