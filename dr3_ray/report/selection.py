@@ -93,7 +93,8 @@ def select(
         raise UserError(f"no member of {path} is finished: there is nothing to choose from yet")
     prepare_training()
     records = [record for record in read_index(path) if record["member"] in members.index]
-    numbers, notes = _of_networks(path, records, order, Fitting(fqe_steps, fqe_seeds), data, trust, say)
+    lacking = [name for name in order if name not in tables.histories or tables.histories[name].isna().any()]
+    numbers, notes = _of_networks(path, records, lacking, Fitting(fqe_steps, fqe_seeds), data, trust, say)
     candidates = _candidates(tables, members, numbers)
     notes = [*_left_out(tables), *notes]
     judge_fit(tables, candidates)
@@ -113,7 +114,7 @@ def _of_networks(
     trust: bool,
     say: Say,
 ) -> tuple[dict[tuple[str, int], dict[str, float]], list[str]]:
-    """Measure the networks of the run, on one data set after another."""
+    """Measure what the histories lack of the networks of the run, on one data set after another."""
     wanted = [name for name in order if name in OF_NETWORKS]
     found: dict[tuple[str, int], dict[str, float]] = {}
     notes: list[str] = []
@@ -167,9 +168,10 @@ def _candidates(
     rows = pd.DataFrame(keys, columns=["member", "step"])
     about = members.drop(columns=["error", "fingerprint"])
     rows = rows.join(about, on="member")
-    measured = [name for name in (*CRITERIA, RETURN, "episodes") if name in tables.histories]
-    rows = rows.merge(tables.histories[["member", "step", *measured]], on=["member", "step"], how="left")
     of_networks = pd.DataFrame([dict(numbers.get(key, {})) for key in keys], index=rows.index)
+    in_histories = [name for name in (*CRITERIA, RETURN, "episodes") if name in tables.histories]
+    measured = [name for name in in_histories if name not in of_networks]
+    rows = rows.merge(tables.histories[["member", "step", *measured]], on=["member", "step"], how="left")
     rows = rows.join(of_networks).sort_values([*tables.facets, COEFFICIENT, "step", "seed"], kind="stable")
     if RETURN not in rows:
         rows[RETURN] = np.nan
