@@ -19,7 +19,8 @@ from dr3_ray.losses import iql as weighted
 from dr3_ray.losses import td
 from dr3_ray.networks.actors import CategoricalActor, GaussianActor, categorical_sample
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
+from dr3_ray.networks.critics import DISCRETE as CRITICS
+from dr3_ray.networks.critics import ContinuousCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
 from dr3_ray.observations import Observations
@@ -35,6 +36,11 @@ class AWACOptions(CriticOptions):
     weight_clip: Number = number(100.0, "largest weight of a row in the actor's loss (100: CORL)", low=0.0)
     actor_lr: Number = number(3e-4, "Adam step size of the policy", low=0.0)
     n_critics: int = choice(2, "critics, each with its own features; all values take their minimum")
+
+
+@dataclass(frozen=True)
+class DiscreteAWACOptions(AWACOptions, dqn.ActionPlace):
+    """AWAC's options on discrete actions."""
 
 
 class Valued(NamedTuple):
@@ -66,7 +72,6 @@ def objective(options: AWACOptions) -> Objective:
             here = valued(networks.actor, networks.critic, batch.observations, noise["action"])
         targets = td.bellman_target(batch.rewards, batch.terminateds, ahead.values, per_row(options.gamma))
         q, phi, next_phi = networks.critic.along(batch, ahead.actions)
-        q = iql.of_actions(q, batch.actions)
         advantages = q.detach().amin(1) - here.values
         weights = weighted.advantage_weights(
             advantages, 1.0 / per_row(options.awac_lambda), per_row(options.weight_clip)
@@ -89,10 +94,11 @@ def objective(options: AWACOptions) -> Objective:
     return loss
 
 
-def discrete_networks(options: AWACOptions, spaces: Spaces, generators: Generators) -> nn.Module:
-    """Build `actor` (logits), `critic` (one head an action) and `target_critic`."""
+def discrete_networks(options: DiscreteAWACOptions, spaces: Spaces, generators: Generators) -> nn.Module:
+    """Build `actor` (logits), `critic` (of one value an action) and `target_critic`."""
     sizes = (Architecture.of(options, spaces), spaces.n_actions)
-    return _networks(CategoricalActor(generators, *sizes), DiscreteCritic(generators, *sizes, options.n_critics))
+    critic = CRITICS[options.critic_actions](generators, *sizes, options.n_critics)
+    return _networks(CategoricalActor(generators, *sizes), critic)
 
 
 def continuous_networks(options: AWACOptions, spaces: Spaces, generators: Generators) -> nn.Module:
@@ -116,7 +122,7 @@ def continuous_noise(options: AWACOptions, spaces: Spaces) -> Noise:
 
 
 DISCRETE = AlgorithmSpec(
-    "DR3-AWAC", "discrete", AWACOptions, discrete_networks, objective, dqn.COLUMNS, bc.act, discrete_noise
+    "DR3-AWAC", "discrete", DiscreteAWACOptions, discrete_networks, objective, dqn.COLUMNS, bc.act, discrete_noise
 )
 CONTINUOUS = AlgorithmSpec(
     "DR3-AWAC", "continuous", AWACOptions, continuous_networks, objective, dqn.COLUMNS, bc.act, continuous_noise

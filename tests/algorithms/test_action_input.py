@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("DR3-QRDQN", {"n_quantiles": 4}),
     ("DR3-QRCQL", {"n_quantiles": 4, "double_q": True, "cql_alpha": 0.7}),
     ("DR3-IQL", {}),
+    ("DR3-AWAC", {}),
 ]
 
 
@@ -81,8 +83,8 @@ def plain_loss(name: str, population: Any, critics: list[Plain], row: dict[str, 
         next_actions, known = row["next_actions"], row["next_actions_valid"].double()
         counted = counted * known
         usable = torch.maximum(known, ended) if name == "DR3-SARSA" else usable
-    if name == "DR3-TD":
-        law = networks.behaviour(s2[None])[0].softmax(-1)
+    if name in ("DR3-TD", "DR3-AWAC"):
+        law = (networks.behaviour if name == "DR3-TD" else networks.actor)(s2[None])[0].softmax(-1).detach()
         next_actions = (law.cumsum(-1) <= (noise["next_action"][:, None] + 1.0) / 2.0).sum(-1)
     error = functional.mse_loss if getattr(chosen, "loss", "squared") == "squared" else functional.huber_loss
     if name in ("DR3-QRDQN", "DR3-QRCQL"):
@@ -90,8 +92,13 @@ def plain_loss(name: str, population: Any, critics: list[Plain], row: dict[str, 
         total = quantile_loss(at(q, a), y)
         if name == "DR3-QRCQL":
             total = total + chosen.cql_alpha * functional.cross_entropy(q.mean(-1), a)
-    elif name == "DR3-IQL":
-        y = row["rewards"] + chosen.gamma * (1.0 - ended) * networks.value(s2[None])[0].detach()
+    elif name in ("DR3-IQL", "DR3-AWAC"):
+        if name == "DR3-IQL":
+            value = networks.value(s2[None])[0].detach()
+        else:
+            least = torch.minimum(*(Plain(networks.target_critic, place).q(s2)[..., 0] for place in range(2)))
+            value = (law * least).sum(-1).detach()
+        y = row["rewards"] + chosen.gamma * (1.0 - ended) * value
         total = sum(functional.mse_loss(at(each.q(s), a)[:, 0], y) for each in critics)  # type: ignore[assignment]
     else:
         q, next_q = q[..., 0] if name != "DR3-REM" else q, next_q[..., 0] if name != "DR3-REM" else next_q
@@ -213,5 +220,5 @@ def test_a_policy_has_q_and_features_of_each_action(name: str):
     phi = [policy.features(seen, torch.full((6,), 2 + action).numpy()) for action in range(4)]
     assert all((phi[0] != each).any() for each in phi[1:])
     if name != "DR3-IQL":  # whose actor acts
-        best = torch.tensor(q).argmax(0) + 2
+        best = np.stack(q).argmax(0) + 2
         assert policy.act(seen).tolist() == best.tolist()
