@@ -111,6 +111,17 @@ def check_actions(space: SpaceSpec) -> None:
         )
 
 
+def check_spaces(observations: SpaceSpec, actions: SpaceSpec) -> None:
+    """Check that two spaces have columns, when a data set is written and when it is opened.
+
+    Raises:
+        UserError: they have none (see `check_actions`).
+    """
+    if observations.kind == "discrete":
+        raise UserError("observations of a Discrete space have no columns: encode them one-hot in the source")
+    check_actions(actions)
+
+
 class Used:
     """The share of its bounds that each element of Box actions takes, as they are stored."""
 

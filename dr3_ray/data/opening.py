@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dr3_ray.data.actions import check_spaces
 from dr3_ray.data.columns import Columns
 from dr3_ray.data.schema import MANIFEST, PARTIAL, Manifest, damaged
 from dr3_ray.errors import UserError, raise_out_of_memory
@@ -39,7 +40,7 @@ def read_manifest(path: Path) -> Manifest:
 def opening_fault(
     manifest: Manifest, episodes: Columns, shards: Sequence[Mapping[str, Any]], gather: Gather
 ) -> str | None:
-    """Return what is wrong with counts, episodes, their ends or discrete actions; None if nothing is.
+    """Return what is wrong with spaces, counts, episodes, their ends or discrete actions; None if nothing is.
 
     Args:
         manifest: of the data set.
@@ -48,11 +49,24 @@ def opening_fault(
         gather: gives columns at row indices.
     """
     return (
-        _miscounted(manifest, len(episodes["lengths"]), shards)
+        _without_columns(manifest)
+        or _miscounted(manifest, len(episodes["lengths"]), shards)
         or _misplaced(manifest, episodes)
         or _out_of_order(manifest, episodes, gather)
         or _no_choice(manifest, shards)
     )
+
+
+def _without_columns(manifest: Manifest) -> str | None:
+    """Hold the spaces to what a writer takes; on disk, actions of a Box are float32."""
+    try:
+        check_spaces(manifest.observation_space, manifest.action_space)
+    except UserError as error:
+        return f"{MANIFEST} has spaces that no data set has ({error})"
+    stored = manifest.action_space.dtype
+    if manifest.action_space.kind == "box" and stored != "float32":
+        return f"{MANIFEST} has actions of {stored}, where float32 in [-1, 1] stands for them"
+    return None
 
 
 def _miscounted(manifest: Manifest, episodes: int, shards: Sequence[Mapping[str, Any]]) -> str | None:
@@ -77,8 +91,8 @@ def _misplaced(manifest: Manifest, episodes: Columns) -> str | None:
     outside = (lengths < least) | (lengths > rows)
     if outside.any() or lengths.sum() != rows or (episodes["offsets"] != np.cumsum(lengths) - lengths).any():
         return "the episodes do not add up to the rows"
-    if (np.diff(episodes["episode_ids"]) < 1).any():
-        return f"the ids in {manifest.episodes.file} do not grow"
+    if (np.diff(episodes["episode_ids"], prepend=-1) < 1).any():
+        return f"the ids in {manifest.episodes.file} do not grow from 0 on"
     if not np.isfinite(episodes["returns"]).all():
         return f"{manifest.episodes.file} has a return that is NaN or infinite"
     return None

@@ -109,6 +109,8 @@ def _neighbours(columns: Columns, places: Places, gamma: float) -> Iterator[Rule
         differs = _any_element(columns[later][:-1] != columns[now][1:])
         text = f"{later} at step {{step}} are not the {now} of the step after it"
         yield np.append(follows & differs, False), text, "shift them by one step"
+    some = ~columns["next_actions_valid"] & _any_element(columns["next_actions"] != 0)
+    yield some, "has a next action at step {step}, after which there is none", "zeros stand there"
     rewards, returns = (columns[name].astype(np.float64) for name in ("rewards", "monte_carlo_returns"))
     future = np.where(np.append(follows, False), gamma * np.append(returns[1:], 0.0), 0.0)
     known = np.append(follows, False) | columns["terminateds"] | columns["truncateds"]

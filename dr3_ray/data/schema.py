@@ -131,7 +131,7 @@ class Manifest(Frozen):
     complete_episodes: bool
     observation_space: SpaceSpec
     action_space: SpaceSpec
-    environment: str | None = None
+    environment: Line | None = None
     counts: Counts
     shards: tuple[ShardEntry, ...] = Field(min_length=1, max_length=SHARDS)
     episodes: FileEntry

@@ -11,7 +11,7 @@ from typing import Any, Self
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from dr3_ray.data.actions import check_actions
+from dr3_ray.data.actions import check_spaces
 from dr3_ray.data.columns import EPISODE_SCHEMA, Columns
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.schema import (
@@ -120,9 +120,7 @@ def described(
     Raises:
         UserError: the spaces have no columns, gamma is no discount, or the manifest would be too long.
     """
-    if observation_space.kind == "discrete":
-        raise UserError("observations of a Discrete space have no columns: encode them one-hot in the source")
-    check_actions(action_space)
+    check_spaces(observation_space, action_space)
     if action_space.kind == "box":  # whatever its type, on disk it is float32
         played = str(action_space.played_dtype)
         action_space = SpaceSpec.box(*action_space.bounds(), action_space.shape, env_dtype=played)

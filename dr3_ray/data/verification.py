@@ -73,6 +73,8 @@ def verify_contents(dataset: Dataset) -> None:
     if wrong.any():
         number = table["episode_ids"][wrong.argmax()]
         raise damaged(dataset.path, f"episode {number} does not have the return of its rewards")
+    if whole.all() and not manifest.complete_episodes:
+        raise damaged(dataset.path, f"{MANIFEST} calls the rows a subsample, and no step of an episode is missing")
     moments["episode_returns"].add(table["returns"])
     found = {name: each.result() for name, each in moments.items()}
     if found.keys() != manifest.statistics.keys():

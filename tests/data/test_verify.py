@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from dr3_ray.data import Manifest, load_dataset, verify
+from dr3_ray.data import Manifest, Provenance, ShardWriter, SpaceSpec, load_dataset, verify
 from dr3_ray.errors import UserError
 
 LENGTHS = (3, 1, 5, 2, 4)
@@ -117,6 +118,26 @@ def twice(path):
     (path / "manifest.json").write_text(text.replace('"gamma": 0.9,', '"gamma": 0.9, "gamma": 0.8,', 1))
 
 
+def said(field, **values):
+    """A manifest that says other things of a space, or of itself, under digests that are right."""
+    return lambda path: reseal(path, lambda manifest: manifest[field].update(values))
+
+
+def calls_it_a_subsample(manifest):
+    manifest["complete_episodes"] = False
+
+
+def two_lines(path):
+    manifest = json.loads((path / "manifest.json").read_text()) | {"environment": "gymnasium:A\n-v0"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def ids_below_zero(path):
+    for number in range(3):
+        columns(lambda found: found["episode_ids"].__isub__(5), number)(path)
+    table(lambda found: found["episode_ids"].__isub__(5))(path)
+
+
 def bounds(value):
     def damage(path):
         manifest = json.loads((path / "manifest.json").read_text())
@@ -176,7 +197,8 @@ DAMAGE = {
         table(lambda found: (found["lengths"].__setitem__([0, 1], [2, 2]), found["offsets"].__setitem__(1, 2))),
         "not in the order of its episodes",
     ),
-    "ids in the table": (enter("episode_ids", 0, -1), "not in the order of its episodes"),
+    "ids in the table": (enter("episode_ids", 0, -1), "do not grow from 0 on"),
+    "ids below 0": (ids_below_zero, "do not grow from 0 on"),
     "ids in the table swapped": (enter("episode_ids", [0, 1], [1, 0]), "do not grow"),
     "a return in the table": (enter("returns", 2, 99.0), "does not have the return of its rewards"),
     "a return of NaN in the table": (enter("returns", 2, np.nan), "NaN or infinite"),
@@ -185,6 +207,9 @@ DAMAGE = {
     "swapped contents": (swap_contents, "not in the order of its episodes"),
     "statistics": (lambda path: reseal(path, statistics), "the statistics of rewards"),
     "a compressed shard": (compressed, "is compressed, which cannot be mapped"),
+    "a next action of none": (put("next_actions", 2, 3), "has a next action at step 2, after which there is none"),
+    "no subsample": (lambda path: reseal(path, calls_it_a_subsample), "calls the rows a subsample"),
+    "an environment of two lines": (two_lines, "wrong at environment"),
 }  # fmt: skip
 
 
@@ -197,6 +222,34 @@ def test_damage_with_right_digests_is_found(make_dataset, case):
         verify(load_dataset(path))
     assert says in str(error.value) and str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    low=st.sampled_from([-np.inf, -3.4e38, -(2.0**25), -2.0, 0.0]),
+    high=st.sampled_from([1.0, 2.0**25, 3.4e38, np.inf]),
+    dtype=st.sampled_from(["float32", "uint8", "bool"]),
+    env_dtype=st.sampled_from([None, "bool", "int16", "float16", "float32", "float64"]),
+)
+def test_spaces_that_cannot_be_written_do_not_open(make_dataset, low, high, dtype, env_dtype):
+    """A manifest with right digests names no actions that a writer refuses."""
+    path, _ = make_dataset("x", action="box", lengths=(2,))
+    spec = {"low": [low], "high": [high], "dtype": dtype, "env_dtype": env_dtype}
+    about = {"gamma": 0.9, "name": "y", "provenance": Provenance(source="test")}
+    try:
+        actions = SpaceSpec.model_validate({"kind": "box", "shape": [2]} | spec)
+        ShardWriter(path.with_name("y"), observation_space=SpaceSpec.box(-1, 1, (3,)), action_space=actions, **about)
+        written = dtype == "float32"  # the type on disk, whatever a writer is told
+    except (UserError, ValidationError):
+        written = False
+    try:
+        said("action_space", **spec)(path)
+        verify(load_dataset(path))
+        assert written
+    except UserError as error:
+        assert not written and "\n" not in str(error)
+    finally:
+        shutil.rmtree(path)
 
 
 # of a subsample as far as the rows are there

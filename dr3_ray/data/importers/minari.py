@@ -5,6 +5,7 @@ Spaces come from the data set itself: its environment is neither built nor neede
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -113,6 +114,7 @@ def _has_jpeg(storage: Any) -> bool:
 def _environment(env_spec: str | None) -> str | None:
     """Return `gymnasium:ID`, unless the environment took arguments or wrappers, which an id cannot express."""
     spec = json.loads(env_spec) if env_spec else {}
-    if not spec.get("id") or spec.get("kwargs") or spec.get("additional_wrappers"):
+    named = re.fullmatch(r"[\w./:-]{1,400}", str(spec.get("id") or ""), re.ASCII)
+    if not named or spec.get("kwargs") or spec.get("additional_wrappers"):
         return None
     return f"gymnasium:{spec['id']}"
