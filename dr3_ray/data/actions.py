@@ -47,6 +47,11 @@ def from_env_actions(space: SpaceSpec, actions: npt.ArrayLike, clip: bool = Fals
     values = array.astype(np.float64)
     if np.isnan(values).any():
         raise UserError("an action is NaN: drop its episode from the source")
+    if space.played_dtype.kind in "iu" and (fractions := values != np.rint(values)).any():
+        raise UserError(
+            f"action {values[fractions][0]:g} is no whole number, as actions of a Box of {space.played_dtype} are: "
+            "correct the space or the numbers in the source"
+        )
     forgiven = 1e-5 * half
     far = (values < low - forgiven) | (values > high + forgiven)
     if not clip and far.any():

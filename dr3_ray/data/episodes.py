@@ -70,7 +70,13 @@ def episode_columns(
     }
 
 
-def checked(columns: Columns, layout: dict[str, Column], action_space: SpaceSpec, gamma: float) -> Columns:
+def checked(
+    columns: Columns,
+    layout: dict[str, Column],
+    observation_space: SpaceSpec,
+    action_space: SpaceSpec,
+    gamma: float,
+) -> Columns:
     """Return the columns of one complete episode in the types they are stored in.
 
     Raises:
@@ -84,7 +90,8 @@ def checked(columns: Columns, layout: dict[str, Column], action_space: SpaceSpec
     where = f"episode {episode[0]}" if len(episode) else "an episode"
     cast = {name: _cast(f"{where}: {name}", columns[name], column, steps) for name, column in layout.items()}
     places = Places(np.full(steps, cast["episode_ids"][0]), np.arange(steps), np.full(steps, steps))
-    if fault := first_fault(cast, places, gamma=gamma, action_space=action_space, complete=True):
+    spaces = {"observation_space": observation_space, "action_space": action_space}
+    if fault := first_fault(cast, places, gamma=gamma, complete=True, **spaces):
         raise UserError(f"{where}: {fault.what}: {fault.remedy}")
     return cast
 

@@ -1,10 +1,14 @@
 """The types of numbers that spaces have, and what each of them holds."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from dr3_ray.errors import UserError
+
+EXACT = 2**53  # float64 holds all integers up to this one
 Array = npt.NDArray[Any]
 
 Number = Literal[
@@ -33,6 +37,27 @@ def check_held(dtype: np.dtype[Any], bounds: Array) -> None:
         raise ValueError(f"{dtype} has numbers from {least:g} to {most:g}, and the bounds lie outside")
     if dtype.kind != "f" and (finite != np.rint(finite)).any():
         raise ValueError(f"{dtype} has whole numbers, and a bound is none")
+
+
+def side_by_side(parts: Sequence[Array]) -> Array:
+    """Return arrays [T, N] beside each other, in one type that holds all of their numbers.
+
+    Raises:
+        UserError: there is none: float64 rounds integers beyond 2⁵³.
+    """
+    dtype = np.result_type(*parts)
+    for part in parts:
+        if part.dtype.kind in "iu" and dtype.kind == "f" and part.size and not _is_exact(part):
+            raise UserError(
+                f"integers from {part.min()} to {part.max()} stand beside real numbers, and float64 has not all beyond "
+                "2^53: subtract an offset in the source, or make parts of them by --columns"
+            )
+    return np.concatenate(parts, axis=1)
+
+
+def _is_exact(integers: Array) -> bool:
+    """Return whether float64 holds all integers of an array that is not empty."""
+    return int(integers.min()) >= -EXACT and int(integers.max()) <= EXACT
 
 
 def within(values: Array, dtype: np.dtype[Any]) -> Array:

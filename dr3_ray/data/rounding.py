@@ -10,6 +10,7 @@ from dr3_ray.data.number_types import Array
 from dr3_ray.data.spaces import element_name
 
 EPSILON = float(np.finfo(np.float32).eps)
+LONE = 1e-3  # of a number that never changes: nothing tells what is small of it
 EXACT = 2.0**24  # float32 holds all integers up to this one
 NAMED = 3  # elements that a note names, those that were moved furthest
 
@@ -29,7 +30,7 @@ class Rounding:
     """A comparison of values with what is stored of them, column by column.
 
     A loss is worth a note where it is more than float32's relative precision of the element's range, or changes an
-    integer or a number beyond 2^24.
+    integer or a number beyond 2^24. Of an element that never changes, it is worth one where it is a thousandth.
     """
 
     def __init__(self) -> None:
@@ -37,6 +38,8 @@ class Rounding:
 
     def add(self, column: str, values: Array, stored: Array) -> None:
         """Count in the rows `values` [T, *shape] and what is `stored` of them; both are finite."""
+        if values.dtype.itemsize > 8:  # a longdouble, which JSON has not
+            values = values.astype(np.float64)
         # float64 does not hold all integers of 64 bits
         exact: Any = np.longdouble if values.dtype.kind in "iu" and values.dtype.itemsize == 8 else np.float64
         error = abs(stored.astype(exact) - values.astype(exact))
@@ -70,7 +73,7 @@ class Rounding:
                 (-float(moved.error[index] / spread if (spread := _spread(moved, index)) else np.inf), name, index)
                 for name, moved in self._columns.items()
                 for index in np.ndindex(moved.low.shape)
-                if moved.error[index] > EPSILON * _spread(moved, index) > 0 or moved.beyond[index]
+                if moved.error[index] > _allowed(moved, index) or moved.beyond[index]
             ),
             key=lambda each: each[0],
         )
@@ -94,6 +97,10 @@ class Rounding:
             for name, moved in self._columns.items()
             if np.max(moved.error) > 0
         )
+
+
+def _allowed(moved: _Moved, index: tuple[int, ...]) -> float:
+    return EPSILON * _spread(moved, index) or LONE * abs(float(moved.low[index]))
 
 
 def _spread(moved: _Moved, index: tuple[int, ...]) -> float:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dr3_ray.data.columns import Columns
+from dr3_ray.data.columns import Columns, part_column
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.spaces import SpaceSpec
 
@@ -39,7 +39,13 @@ class Fault(NamedTuple):
 
 
 def first_fault(
-    columns: Columns, places: Places, *, gamma: float, action_space: SpaceSpec, complete: bool
+    columns: Columns,
+    places: Places,
+    *,
+    gamma: float,
+    observation_space: SpaceSpec,
+    action_space: SpaceSpec,
+    complete: bool,
 ) -> Fault | None:
     """Return the first broken rule of consecutive rows; None if there is none.
 
@@ -47,13 +53,15 @@ def first_fault(
         columns: as they are stored, each [R, *shape]; dict observations as one column for each part.
         places: where the rows belong, by the table of episodes.
         gamma: the discount of the Monte-Carlo returns.
-        action_space: that of the data set.
+        observation_space: that of the data set.
+        action_space: the same.
         complete: whether every episode is there from its first step to its last.
     """
     rules = (
         _order(columns, places, complete),
         _ends(columns, places, complete),
         _values(columns, action_space),
+        _whole_numbers(columns, observation_space),
         _neighbours(columns, places, gamma),
     )
     for broken, what, remedy in chain.from_iterable(rules):
@@ -98,6 +106,15 @@ def _values(columns: Columns, action_space: SpaceSpec) -> Iterator[Rule]:
         wrong = _any_element((columns[name] < lowest) | (columns[name] > highest))
         text = f"{name} outside the space, stored actions lie in [{lowest}, {highest}], first at step {{step}}"
         yield wrong, text, "convert them with `from_env_actions`"
+
+
+def _whole_numbers(columns: Columns, space: SpaceSpec) -> Iterator[Rule]:
+    """Check that observations are whole numbers where the environment's are."""
+    for part, box in space.parts.items():
+        for name in ("observations", "next_observations") if box.played_dtype.kind in "iu" else ():
+            values = columns[part_column(name, part)]
+            text = f"{part_column(name, part)} of {box.played_dtype} has fractions, first at step {{step}}"
+            yield _any_element(values != np.rint(values)), text, "correct the space or the numbers in the source"
 
 
 def _neighbours(columns: Columns, places: Places, gamma: float) -> Iterator[Rule]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     FiniteFloat,
     SerializerFunctionWrapHandler,
@@ -37,7 +38,14 @@ EPISODES = "episodes.arrow"
 PARTIAL = ".partial"  # ending of a directory that is still being written
 
 
-Text = Annotated[str, Field(max_length=100_000)]
+TEXT = 100_000  # characters of the longest text in a provenance; what is longer is cut
+
+
+def _cut(text: Any) -> Any:
+    return f"{text[: TEXT - 1]}…" if isinstance(text, str) and len(text) > TEXT else text
+
+
+Text = Annotated[str, BeforeValidator(_cut)]
 Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Amount = Annotated[int, Field(ge=0, le=2**53)]  # what any reader of JSON keeps exactly

@@ -73,7 +73,7 @@ class ShardFiles:
         self.entries: list[ShardEntry] = []
         self.tally = Tally(observation_space, action_space)
         self._folder, self._name, self._rows_per_shard = folder, name, rows_per_shard
-        self._action_space, self._gamma = action_space, gamma
+        self._spaces, self._gamma = (observation_space, action_space), gamma
         self._layout = columns_of(observation_space, action_space)
         self._rounded = [
             name
@@ -109,7 +109,7 @@ class ShardFiles:
         Raises:
             UserError: they are not acceptable (see `episodes.checked`), or there are too many shards.
         """
-        given, columns = columns, checked(columns, self._layout, self._action_space, self._gamma)
+        given, columns = columns, checked(columns, self._layout, *self._spaces, self._gamma)
         for name in self._rounded:
             if not np.can_cast((source := np.asarray(given[name])).dtype, np.float32):
                 self.tally.rounding.add(name.removeprefix("next_"), source, columns[name])

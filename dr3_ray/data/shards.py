@@ -173,7 +173,7 @@ def finish(
         raise UserError(f"{'; '.join(said)}: mend that in the source, or import without --strict")
     episodes = [pa.array(values) for values in tally.episodes().values()]
     manifest = Manifest(
-        **{**about, "provenance": given.model_copy(update={"details": given.details | rounded, "notes": said})},
+        **{**about, "provenance": Provenance(**dict(given) | {"details": given.details | rounded, "notes": said})},
         format=format_of(shards),
         complete_episodes=tally.complete,
         counts=tally.counts(),

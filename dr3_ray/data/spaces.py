@@ -40,14 +40,20 @@ def named_parts(nested: Any) -> dict[str, Any]:
     """Return the leaves of nested mappings by their path: {"goal": {"x": a}} as {"goal/x": a}, a leaf as {"": leaf}.
 
     Of spaces, observations and arrays of observations alike.
+
+    Raises:
+        UserError: two leaves have one name.
     """
     if not isinstance(nested, Mapping):
         return {"": nested}
-    return {
-        f"{key}/{path}" if path else str(key): leaf
-        for key, inner in nested.items()
-        for path, leaf in named_parts(inner).items()
-    }
+    found: dict[str, Any] = {}
+    for key, inner in nested.items():
+        for path, leaf in named_parts(inner).items():
+            name = f"{key}/{path}" if path else str(key)
+            if name in found:
+                raise UserError(f"two parts of a Dict are called {name!r}: give each a name of its own")
+            found[name] = leaf
+    return found
 
 
 class SpaceSpec(Frozen):
@@ -250,7 +256,7 @@ class SpaceSpec(Frozen):
                     f"its part {name!r} is a {type(part).__name__} space: the parts of a Dict have to be Box or "
                     "MultiBinary spaces, so leave it out in the source, or make it one there (a Discrete one one-hot)"
                 )
-        if not parts or "" in parts or spaces.flatdim(space) != sum(map(spaces.flatdim, parts.values())):
+        if not parts or "" in parts:
             raise UserError(f"a Dict space has the parts {list(parts)}: give each a name of its own")
         specs: dict[str, SpaceSpec] = {}
         for name in sorted(parts):  # in one order, whatever that of the environment is

@@ -108,6 +108,7 @@ def _check_rows(dataset: Dataset, columns: Columns, start: int, episode: Array) 
         columns,
         places,
         gamma=dataset.gamma,
+        observation_space=dataset.observation_space,
         action_space=dataset.action_space,
         complete=dataset.manifest.complete_episodes,
     )

@@ -254,7 +254,7 @@ SPACES = {
     ),
     "parts of one name": (
         {"observation_space": spaces.Dict({"a": spaces.Dict(b=VECTOR), "a/b": VECTOR})},
-        "a Dict space has the parts ['a/b']: give each a name of its own",
+        "two parts of a Dict are called 'a/b': give each a name of its own",
     ),
     "an empty dict": ({"observation_space": spaces.Dict()}, "a Dict space has the parts []: give each a name"),
     "multi-discrete actions": (

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dr3_ray.data.checks import Findings
-from dr3_ray.data.importers.columns import mapped
+from dr3_ray.data.importers.columns import NAMES, mapped
 from dr3_ray.data.importers.layout import Layout, check_batch, layout_of
 from dr3_ray.data.importers.reading import reading
 from dr3_ray.data.importers.rlds import episodes_source, has_episodes
@@ -24,7 +24,9 @@ from dr3_ray.data.spaces import named_parts
 from dr3_ray.errors import UserError
 
 Observations = npt.ArrayLike | Mapping[str, npt.ArrayLike]
-ENDS = {"terminateds": ("terminateds", "terminated"), "truncateds": ("truncateds", "truncated")}
+NEEDED = ("observations", "actions", "rewards")
+ENDS = ("terminateds", "truncateds")
+TAKEN = {ours: names for ours, names in NAMES.values() if ours in (*NEEDED, *ENDS)}
 
 
 def from_arrays(
@@ -91,8 +93,8 @@ def from_episodes(
 
     Args:
         episodes: each with `observations` [T+1, *shape] (or a dict of such), the final one included, `actions` and
-            `rewards` [T], and `terminated` or `truncated`, a boolean of the last step. A generator is read once, which
-            needs `action_space`.
+            `rewards` [T], and `terminated` or `truncated`, a boolean of the last step or [T]; all by any name that a
+            column of a table may have. A generator is read once, which needs `action_space`.
         out: a new or empty directory.
         action_space: a Gymnasium space, `box:LOW,HIGH` or `discrete:N`; taken from the data without it.
         writing: gamma, clip_actions, rescale_actions, name, flatten, strict: see `import_source`.
@@ -102,7 +104,12 @@ def from_episodes(
     """
     check_writing("from_episodes", writing)
     options = Options(action_space=action_space)
-    return import_source(lambda: _source(_EpisodeTable(episodes), "episodes", options), out, **writing)
+
+    def opened() -> Source:
+        table = _EpisodeTable(episodes)
+        return _source(table, "episodes", options, table.names)
+
+    return import_source(opened, out, **writing)
 
 
 def from_dataframe(
@@ -141,11 +148,13 @@ def _framed(frame: Any, options: Options) -> Source:
     if hasattr(frame, "to_arrow"):
         frame = frame.to_arrow()
     arrow = hasattr(frame, "column_names") or isinstance(frame, pa.RecordBatch)
-    if not arrow and getattr(frame, "ndim", 0) != 2:
+    if not arrow and not (hasattr(frame, "iloc") and frame.ndim == 2):
         remedy = "collect it first" if hasattr(frame, "collect") else "give one of pandas, polars or Arrow"
         raise UserError(f"{type(frame).__name__} is no frame: {remedy}")
     if arrow and has_episodes(frame.schema):
         return episodes_source([pads.dataset(frame)], options, "frame", "frame")
+    if not arrow and (levels := [name for name in frame.index.names if name is not None]):
+        frame = frame.reset_index(level=levels, allow_duplicates=True)  # as pandas writes it to a file
     names = [str(name) for name in (frame.schema.names if arrow else frame.columns)]
     columns = mapped(names, options.columns)
     used = sorted({names.index(name) for theirs in columns.values() for name in theirs})
@@ -174,10 +183,15 @@ def _array(name: str, values: Any) -> Array:
     Raises:
         UserError: they are none, or a part of them is masked.
     """
-    if np.ma.is_masked(values):
+    if _is_masked(values):
         raise UserError(f"{name} is masked in places: fill them, or leave out their episodes")
     with reading(name, "give an array of numbers"):
         return np.asarray(values)
+
+
+def _is_masked(values: Any) -> bool:
+    """Return whether an array, or one in a list, lacks some of its numbers; numpy would show what lies below a mask."""
+    return any(map(_is_masked, values)) if isinstance(values, list | tuple) else bool(np.ma.is_masked(values))
 
 
 class _EpisodeTable:
@@ -198,7 +212,9 @@ class _EpisodeTable:
         self.rows = 0
         check_batch(head, {}, "episode 0")
         self.layout: Layout = layout_of(head)
-        self.columns = {name: [name] for name in head}
+        taken = _taken(first, 0)
+        self.columns = {name: [taken.get(name, name)] for name in head}
+        self.names = [str(name) for name in first]
 
     def batches(
         self, names: Iterable[str], findings: Findings | None = None, start: int = 0, stop: int | None = None
@@ -214,16 +230,31 @@ class _EpisodeTable:
             yield {name: rows[name] for name in names}
 
 
+def _taken(episode: Mapping[str, Any], number: int) -> dict[str, str]:
+    """Return the names of what is taken of an episode, by ours: as columns of a table are called.
+
+    Raises:
+        UserError: something is missing.
+    """
+    found = {
+        ours: name for ours, names in TAKEN.items() if (name := next((each for each in names if each in episode), ""))
+    }
+    if missing := [name for name in NEEDED if name not in found]:
+        raise UserError(f"episode {number} has no {missing[0]}: give observations, actions and rewards of each")
+    return found
+
+
 def _rows_of(episode: Mapping[str, Any], number: int) -> Batch:
     if not isinstance(episode, Mapping):
         raise UserError(f"episode {number} is a {type(episode).__name__}: give a dict of arrays")
-    if missing := [name for name in ("observations", "actions", "rewards") if name not in episode]:
-        raise UserError(f"episode {number} has no {missing[0]}: give observations, actions and rewards of each")
-    where = f"episode {number}: "
+    taken, where = _taken(episode, number), f"episode {number}: "
+    episode = {ours: episode[theirs] for ours, theirs in taken.items()}
     observed = {
         name: _array(where + name, part) for name, part in _parts("observations", episode["observations"]).items()
     }
     actions, rewards = (_array(where + name, episode[name]) for name in ("actions", "rewards"))
+    if rewards.ndim > 1 and rewards.shape[1:] != (1,):
+        raise UserError(f"{where}rewards has shape {rewards.shape}: give one number for each step")
     rewards = np.ravel(rewards)
     if scalars := [name for name, values in {**observed, "actions": actions}.items() if not values.ndim]:
         raise UserError(f"{where}{scalars[0]} is one number: give an array with a row for each step")
@@ -236,8 +267,8 @@ def _rows_of(episode: Mapping[str, Any], number: int) -> Batch:
         )
     last = np.arange(len(rewards)) == len(rewards) - 1
     flags, shapes = {}, ((), last.shape, (*last.shape, 1))
-    for ours, theirs in ENDS.items():
-        said = _array(where + ours, next((episode[name] for name in theirs if name in episode), False))
+    for ours in ENDS:
+        said = _array(where + ours, episode.get(ours, False))
         if said.dtype.kind not in "biuf" or not np.isin(said, (0, 1)).all() or said.shape not in shapes:
             raise UserError(
                 f"{where}{ours} is {said.tolist()!r:.60}, not true or false of its last step, or of each of its "

@@ -1,9 +1,9 @@
 """Which columns of a table are what: as the user says, or a guess by the names that are common."""
 
-import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from dr3_ray.data.importers.files import natural
 from dr3_ray.errors import UserError
 
 # what --columns calls a column, what we call it, and the names that others have for it; the first that is there counts
@@ -125,6 +125,4 @@ def _natural(pattern: str, names: list[str]) -> list[str]:
     if pattern in names:
         return [pattern]
     matching = [name for name in names if fnmatchcase(name, pattern)]
-    return sorted(
-        matching, key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-    )
+    return sorted(matching, key=natural)

@@ -1,5 +1,8 @@
 """Files of this machine that sources lie in, opened with one line for what is wrong with them."""
 
+import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +36,18 @@ def hdf5(path: Path) -> "h5py.File":
     import h5py
 
     try:
-        return h5py.File(path, "r", rdcc_nbytes=2**24)
+        file = h5py.File(path, "r", rdcc_nbytes=2**24)
     except OSError as error:
         raise unreadable(path, "HDF5 file", error) from None
+    file.visititems(lambda name, item: _check_sources(path, name, item))
+    return file
+
+
+def _check_sources(path: Path, name: str, item: Any) -> None:
+    """Check that what a virtual data set shows is there: HDF5 shows zeros for what is not."""
+    for source in item.virtual_sources() if getattr(item, "is_virtual", False) else ():
+        if source.file_name != "." and "%" not in source.file_name and not (path.parent / source.file_name).is_file():
+            raise UserError(f"{path}: {name} lies in {source.file_name}, which is not there: copy that file as well")
 
 
 def hdf5_keys(path: Path) -> set[str]:
@@ -52,8 +64,30 @@ def hdf5_keys(path: Path) -> set[str]:
         return set(file)
 
 
+def natural(name: str | Path) -> list[str | int]:
+    """Return a key by which obs_2 comes before obs_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(name))]
+
+
+def _of_all(schemas: Sequence[Any]) -> Any:
+    """Return one schema with every column of several, in a type that holds the numbers of all of them.
+
+    Arrow takes that of the first: it cuts the numbers of others to its types, and leaves out their columns. Where there
+    is no such type, Arrow says when it reads what does not fit into the first.
+    """
+    import pyarrow as pa
+
+    fields: dict[str, Any] = {}
+    for schema in dict.fromkeys(schema.remove_metadata() for schema in schemas):
+        for field in schema:
+            with suppress(pa.ArrowTypeError):
+                both = [pa.schema([each]) for each in (fields.get(field.name, field), field)]
+                fields[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0)
+    return pa.schema(fields.values())
+
+
 def arrow_data(path: Path, kind: str, **options: Any) -> "pads.Dataset":
-    """Open a CSV or Parquet file, or a folder of such.
+    """Open a CSV or Parquet file, or a folder of such in the order of their names, 2 before 10.
 
     Raises:
         UserError: it cannot be read.
@@ -62,7 +96,9 @@ def arrow_data(path: Path, kind: str, **options: Any) -> "pads.Dataset":
     import pyarrow.dataset as pads
 
     try:
-        files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-        return pads.dataset(files, format=pads.CsvFileFormat(**options) if kind == "csv" else kind)
+        files = sorted(path.rglob("*.parquet"), key=natural) if path.is_dir() else [path]
+        data = pads.dataset(files, format=pads.CsvFileFormat(**options) if kind == "csv" else kind)
+        schema = _of_all([file.physical_schema for file in data.get_fragments()]) if len(files) > 1 else data.schema
+        return data if schema == data.schema else pads.dataset(files, schema, format=kind)
     except (OSError, pa.ArrowException) as error:
         raise unreadable(path, f"{kind} table", error) from None

@@ -45,7 +45,7 @@ def check_batch(batch: Batch, layout: Layout, where: str) -> None:
 
 
 def check_next(layout: Layout) -> None:
-    """Check that next observations, where there are any, have the parts and shapes of the observations.
+    """Check that next observations, where there are any, have the observations' parts, shapes and kinds of numbers.
 
     Raises:
         UserError: they have others.
@@ -53,12 +53,15 @@ def check_next(layout: Layout) -> None:
     if not any(name.startswith("next_observations") for name in layout):
         return
     now, later = (
-        {name.removeprefix("next_"): shape for name, (_, shape) in layout.items() if name.startswith(begins)}
+        {name.removeprefix("next_"): each for name, each in layout.items() if name.startswith(begins)}
         for begins in ("observations", "next_observations")
     )
-    if now != later:
-        wrong = next(name for name in sorted({*now, *later}) if now.get(name) != later.get(name))
-        raise UserError(
-            f"{wrong} has rows of shape {now.get(wrong, 'none')}, next_{wrong} of {later.get(wrong, 'none')}: give "
-            "both alike, or no next observations"
-        )
+    for name in sorted({*now, *later}):
+        (kind, shape), (next_kind, next_shape) = (each.get(name, (None, "none")) for each in (now, later))
+        if shape != next_shape:
+            said = f"{name} has rows of shape {shape}, next_{name} of {next_shape}"
+        elif not np.can_cast(next_kind, kind, "same_kind"):
+            said = f"{name} has numbers of {kind}, next_{name} of {next_kind}"
+        else:
+            continue
+        raise UserError(f"{said}: give both alike, or no next observations")

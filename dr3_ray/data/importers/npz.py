@@ -26,9 +26,13 @@ class Npz(Mapping[str, Any]):
         self._path, self._trust = path, trust
         try:
             with zipfile.ZipFile(path) as archive:
-                self._members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+                members = [(info.filename.removesuffix(".npy"), info) for info in archive.infolist()]
         except (OSError, zipfile.BadZipFile) as error:
             raise unreadable(path, ".npz file", error) from None
+        self._members = dict(members)
+        names = [name for name, _ in members]
+        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise UserError(f"{path} has {twice[0]!r} twice: save it anew, with one array of each name")
         if not self._members:
             raise UserError(f"{path} holds no arrays: save them with numpy.savez")
 

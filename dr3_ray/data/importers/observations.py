@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dr3_ray.data.number_types import Array
+from dr3_ray.data.number_types import Array, side_by_side
 from dr3_ray.data.spaces import SpaceSpec, named_parts
 from dr3_ray.errors import UserError
 
@@ -60,7 +60,7 @@ def _flattened(space: "gym.Space[Any]") -> tuple[SpaceSpec, Callable[[Any], dict
             for key in keys:
                 array = array[key]
             arrays.append(np.asarray(array).reshape(len(array), math.prod(part.shape or ())))
-        return {"": np.concatenate(arrays, axis=1)}
+        return {"": side_by_side(arrays)}
 
     order = ", ".join(f"{part_name}[{math.prod(part.shape or ())}]" for part_name, part, _ in parts)
     return SpaceSpec.from_gymnasium(flatten_space(space)), concatenate, order

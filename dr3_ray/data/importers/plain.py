@@ -32,7 +32,7 @@ def csv_source(path: str, options: Options) -> Source:
         if ours.partition("/")[0] in REAL
         for name in theirs
         if pa.types.is_integer(data.schema.field(name).type)
-    }
+    } | {name: pa.string() for name in columns.get("episode_ids", ())}  # 7 and 007 are two names, as are large numbers
     data = arrow_data(file, "csv", convert_options=pacsv.ConvertOptions(column_types=types))
     return _source(path, ArrowTable(data, columns), options, data.schema.names)
 

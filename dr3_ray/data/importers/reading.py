@@ -41,8 +41,8 @@ def items_of(items: Iterable[Item], what: str) -> Iterator[Item]:
 
 
 def in_short(error: BaseException) -> str:
-    """Return the first line of an error, cut where it is long."""
-    line = first_line(error)
+    """Return the first line of an error, cut where it is long; of Arrow's, what it says at its end is the cause."""
+    line = first_line(error).rpartition("Invalid: ")[2]
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 

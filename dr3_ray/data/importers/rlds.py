@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from dr3_ray.data.checks import Findings
-from dr3_ray.data.importers.files import arrow_data, existing
+from dr3_ray.data.importers.files import arrow_data, existing, natural
 from dr3_ray.data.importers.reading import reading
 from dr3_ray.data.importers.rows import Batch
 from dr3_ray.data.importers.source import Options, Source
@@ -68,9 +68,8 @@ def episodes_source(data: "Sequence[pads.Dataset]", options: Options, name: str,
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(
-        file for file in (path.glob("*") if path.is_dir() else [path]) if file.suffix in FORMATS and file.is_file()
-    )
+    files = path.glob("*") if path.is_dir() else [path]
+    return sorted((file for file in files if file.suffix in FORMATS and file.is_file()), key=natural)
 
 
 def _missing(schema: pa.Schema) -> str:

@@ -99,6 +99,8 @@ def plain(batch: Batch, row: int) -> Batch:
                     f"{name} is {columns[name][at]} at row {row + at}, not 0 or 1: name the column that has such flags"
                 )
             columns[name] = columns[name].astype(bool)
+    if "episode_ids" in columns and (empty := _empty(columns["episode_ids"])).any():
+        raise UserError(f"episode_ids is empty at row {row + int(empty.argmax())}: drop that episode, or repair it")
     for name, values in columns.items():
         if values.dtype.kind not in "biuf" and name != "episode_ids":
             raise UserError(f"{name} has type {values.dtype}, which is no real number: convert it in the source")
@@ -110,6 +112,20 @@ def plain(batch: Batch, row: int) -> Batch:
                 f"{element_name(name, at[1:])} is {what} at row {row + at[0]}{where}: drop that episode, or repair it"
             )
     return columns
+
+
+def _empty(ids: Array) -> Array:
+    """Return which names of episodes [R] are none: NaT, None's like, and texts without a letter; numbers never."""
+    if ids.dtype.kind in "biuf":
+        return np.zeros(len(ids), bool)
+    empty: Array = ids != ids
+    return (
+        empty | (ids == ids.dtype.type())
+        if ids.dtype.kind in "US"
+        else empty | (ids == "")
+        if ids.dtype.kind == "O"
+        else empty
+    )
 
 
 def _scalars(name: str, values: Array) -> Array:

@@ -24,6 +24,7 @@ from dr3_ray.data.importers.tables import Table
 from dr3_ray.data.importers.timeouts import check_max_steps, with_timeouts
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.schema import Provenance
+from dr3_ray.data.spaces import CHOICES
 from dr3_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def _observation_space(layout: Layout) -> "gym.Space[Any]":
         for name in sorted(layout)
         if name == "observations" or name.startswith("observations/")
     }
+    if "" in parts and len(parts) > 1:
+        raise UserError(f"a part of the observations has no name, beside {sorted(parts)[1]!r}: give it one")
     return parts[""] if "" in parts else spaces.Dict(parts)
 
 
@@ -165,6 +168,11 @@ def _action_space(table: Table, said: "str | gym.Space[Any] | None") -> tuple["g
         if low.min() < 0:
             raise UserError(
                 f"actions are whole numbers from {low.min():g}: count them from 0, or give --action-space box:LOW,HIGH"
+            )
+        if high.max() >= CHOICES:
+            raise UserError(
+                f"actions are whole numbers up to {high.max():g}, and a Discrete space has at most {CHOICES:,}: number "
+                "those that there are from 0, or give --action-space box:LOW,HIGH"
             )
         return spaces.Discrete(int(high.max()) + 1), ""
     if (low >= -1).all() and (high <= 1).all():

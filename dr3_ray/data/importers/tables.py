@@ -12,7 +12,7 @@ from dr3_ray.data.checks import Findings
 from dr3_ray.data.importers.layout import Layout, check_batch, layout_of
 from dr3_ray.data.importers.reading import items_of
 from dr3_ray.data.importers.rows import Batch
-from dr3_ray.data.number_types import Array
+from dr3_ray.data.number_types import Array, side_by_side
 from dr3_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _stacked_layout(ours: str, parts: list[Any]) -> tuple[np.dtype[Any], tuple[i
 def _stacked(parts: list[Array]) -> Array:
     if len(parts) == 1:
         return np.asarray(parts[0])
-    return np.stack([np.asarray(part) for part in parts], axis=1)
+    return side_by_side([np.asarray(part)[:, np.newaxis] for part in parts])
 
 
 def from_arrow(array: pa.Array, name: str, row: int, width: int = 1) -> Array:

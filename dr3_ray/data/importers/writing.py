@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
@@ -165,6 +165,11 @@ def _about(source: Source, wanted: Wanted) -> dict[str, Any]:
     """Return what the manifest says of a source before it is read."""
     observation_space, _, order = observations_of(source.observation_space, wanted["flatten"])
     action_space, notes = SpaceSpec.of_actions(source.action_space), source.provenance.notes
+    idle = [] if action_space.kind == "box" else ["clip_actions", "rescale_actions"]
+    idle += [] if isinstance(source.observation_space, Mapping | Sequence) else ["flatten"]
+    if unused := [option for option in idle if wanted[option]]:  # type: ignore[literal-required]
+        kinds = f"{type(source.observation_space).__name__} and actions of a {type(source.action_space).__name__}"
+        raise UserError(f"{unused[0]} changes nothing in observations of a {kinds}: leave it out")
     if wanted["rescale_actions"] and action_space.kind == "box":
         action_space, note = _rescaled(action_space, source.read(Findings()))
         notes = (note, *notes)
@@ -188,7 +193,7 @@ def _clear(folder: Path) -> None:
 
 
 def _check_given(gamma: Any, name: Any) -> None:
-    if not isinstance(gamma, float | int | np.number) or not 0 <= gamma <= 1:
+    if isinstance(gamma, bool) or not isinstance(gamma, float | int | np.number) or not 0 <= gamma <= 1:
         raise UserError(f"gamma is {gamma!r}: choose a discount between 0 and 1")
     if not isinstance(name, str | None):
         raise UserError(f"name is {name!r}: give a text")
