@@ -12,6 +12,7 @@ RULE = 2  # enters every identity: another number makes every data set another o
 DESCRIPTION = ("format", "name", "environment", "statistics", "provenance", "digests")
 SUBSET_RULE = 1  # enters the identity of every subset, like RULE: raise it if a name comes to mean other rows
 MIXTURE_RULE = 1  # the same, of every mixture
+DISCOUNT_RULE = 1  # the same, of data opened with another discount than their own
 ABSENT = {"box": ("start",), "discrete": ("shape",), "dict": ("shape", "start")}  # what a space of a kind never says
 
 
@@ -42,6 +43,11 @@ def old_fingerprint(manifest: Mapping[str, Any]) -> str:
 def of_subset(whole: str, subset: str) -> str:
     """Return the identity of some rows: those that `subset` names in the data set with the identity `whole`."""
     return digest({"rule": SUBSET_RULE, "data": whole, "subset": subset})
+
+
+def of_discount(whole: str, gamma: float) -> str:
+    """Return the identity of data whose Monte-Carlo returns were computed anew, with the discount `gamma`."""
+    return digest({"rule": DISCOUNT_RULE, "data": whole, "gamma": gamma + 0.0})
 
 
 def of_mixture(

@@ -202,7 +202,6 @@ def _manifest(name: MixtureName, sources: Sequence[Dataset]) -> MixtureManifest:
         | {
             "name": dataset_label(str(name))[:500],
             "format": format_of(file for each in given for file in each.shards),
-            "gamma": sources[-1].gamma,
             "complete_episodes": all(each.complete_episodes for each in given),
             "counts": Counts(**counts),
             "shards": tuple(file for each in given for file in each.shards),

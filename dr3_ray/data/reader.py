@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from dr3_ray.data import identity
 from dr3_ray.data.addresses import Address
 from dr3_ray.data.arrow import read_batch
 from dr3_ray.data.cache import cached, refuse_others
@@ -81,7 +82,7 @@ class Dataset:
         if fault := opening_fault(self.manifest, self.episodes, self._shards, self._gather):
             raise damaged(self.path, fault)
         digests = self.manifest.digests
-        if digests is not None and digests.identity != self.fingerprint and not accept:
+        if digests is not None and digests.identity != self.manifest.fingerprint and not accept:
             raise UserError(
                 f"{self.path} is damaged: its {MANIFEST} says other things about the data than when it was written; "
                 f"undo that, copy or import it again, or accept it by `dr3-ray data verify {self.path} --seal`"
@@ -95,7 +96,7 @@ class Dataset:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Return the data set as its path: another process maps the same files, and checks that they are the same."""
-        return _reopened, (str(self.path.resolve()), self._uri, self.gamma, self.fingerprint)
+        return _reopened, (str(self.path.resolve()), self._uri, self.gamma, self.manifest.fingerprint)
 
     @property
     def observation_space(self) -> SpaceSpec:
@@ -121,8 +122,12 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """The identity of the data: of all that changes what is learned from them."""
-        return self.manifest.fingerprint
+        """The identity of the data: of all that changes what is learned from them, a discount that was asked for too.
+
+        That of the manifest, where it is the manifest's.
+        """
+        own = self.manifest.fingerprint
+        return own if self.gamma == self.manifest.gamma else identity.of_discount(own, self.gamma)
 
     def statistics(self) -> dict[str, Statistic]:
         """Return statistics of rewards, returns and observations, by their names on disk."""

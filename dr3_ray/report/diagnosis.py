@@ -136,7 +136,7 @@ def check_apart(train: Dataset, held_out: Dataset, source: str) -> None:
     """
     for seen, unseen in product(*(each.sources if isinstance(each, Mixture) else [each] for each in (train, held_out))):
         one, other = (each.whole if isinstance(each, Selected) else each for each in (seen, unseen))
-        if one.fingerprint != other.fingerprint:
+        if one.manifest.fingerprint != other.manifest.fingerprint:
             continue
         if both := len(set(seen.episodes["episode_ids"].tolist()) & set(unseen.episodes["episode_ids"].tolist())):
             raise UserError(

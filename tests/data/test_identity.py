@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from dr3_ray.data.identity import DESCRIPTION
 from dr3_ray.data.schema import Counts, FileEntry, FramesEntry, ShardEntry, Statistic, format_of
 from dr3_ray.data.verification import seal
 from dr3_ray.errors import UserError
+from tests.data.conftest import GAMMA
 
 sha256 = st.text("0123456789abcdef", min_size=64, max_size=64)
 amounts = st.integers(1, 1000)
@@ -231,3 +233,18 @@ def test_a_file_that_is_cut_while_it_is_read_is_said(make_dataset):
     data._looked = 0
     with pytest.raises(UserError, match="was cut to 100 bytes while it was read"):
         data.gather(torch.arange(2000), ["rewards"])
+
+
+@pytest.mark.parametrize("form", ["{one}", "{one}?split=train", "{one}?take=uniform:0.5", "mix:{one}=1,{two}=1"])
+def test_another_discount_of_the_returns_is_another_identity(make_dataset, form):
+    """However data are opened: equal identities have equal returns, and pickles keep both."""
+    one, two = make_dataset("one")[0], make_dataset("two", seed=1)[0]
+    name = form.format(one=one, two=two)
+    opened = [load_dataset(name, gamma) for gamma in (None, GAMMA, 0.5, 0.0)]
+    assert [each.fingerprint == opened[0].fingerprint for each in opened] == [True, True, False, False]
+    assert len({each.fingerprint for each in opened}) == 3
+    for data in opened:
+        again = pickle.loads(pickle.dumps(data))
+        rows = torch.arange(len(data))
+        returns = [each.gather(rows, ["monte_carlo_returns"])["monte_carlo_returns"] for each in (data, again)]
+        assert again.fingerprint == data.fingerprint and torch.equal(*returns)
