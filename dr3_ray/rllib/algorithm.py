@@ -1,5 +1,6 @@
 """The RLlib Algorithm around a population."""
 
+import reprlib
 import tempfile
 from collections.abc import Iterable, Sequence
 from statistics import fmean
@@ -39,13 +40,13 @@ from dr3_ray.rllib.module import PopulationModule, module_state_of
 from dr3_ray.rllib.restoring import SETTINGS, Restoring
 from dr3_ray.rllib.reuse import Reusable
 from dr3_ray.rllib.room import check_room
-from dr3_ray.rllib.trials import TuneTrial, resolve_data
+from dr3_ray.rllib.trials import resolve_data
 from dr3_ray.runs.plain import is_plain, read_plain
 from dr3_ray.training.population import state_of
 
 
 @refuses_what_has_no_effect
-class OfflineAlgorithm(Evaluating, Restoring, TuneTrial, Reusable):
+class OfflineAlgorithm(Evaluating, Restoring, Reusable):
     """An RLlib Algorithm that trains a population: `updates_per_iteration` gradient steps, diagnostics, and rollouts.
 
     The result of `train()` holds `members`: {"000": {metric: number}, …}, `num_updates` and `updates_per_second`.
@@ -124,6 +125,8 @@ class OfflineAlgorithm(Evaluating, Restoring, TuneTrial, Reusable):
     def step(self) -> dict[str, Any]:
         """Make one iteration, and add what is known of each member under `members`."""
         results = super().step()
+        if DEFAULT_MODULE_ID not in results.get(LEARNER_RESULTS, {}):
+            raise UserError("no learner is left, and nothing was trained: take from_checkpoint()")
         learner = results[LEARNER_RESULTS][DEFAULT_MODULE_ID]
         trained = learner.pop("members")
         played = results.get(EVALUATION_RESULTS, {}).get(ENV_RUNNER_RESULTS, {}).pop("members", {})
@@ -193,6 +196,8 @@ class OfflineAlgorithm(Evaluating, Restoring, TuneTrial, Reusable):
         Raises:
             UserError: there is none, it is of another class, or not trusted.
         """
+        if config is not None and not isinstance(config, OfflineConfig):
+            raise UserError(f"config = {reprlib.repr(config)}: give a config of dr3_ray, such as DR3CQLConfig()")
         name = read_metadata(path, filesystem)["structure"]["algorithm"]
         if name not in ALGORITHMS:
             raise UserError(f"the checkpoint in {path} is of {name!r}, which is no algorithm here: take another one")

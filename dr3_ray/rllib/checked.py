@@ -42,7 +42,14 @@ class CheckedConfig(AlgorithmConfig):
         raise NotImplementedError
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, self._accepted(name, value) if self._is_checked else value)
+        accepted = self._accepted(name, value) if self._is_checked else value
+        try:
+            super().__setattr__(name, accepted)
+        except AttributeError:
+            raise UserError(
+                f"{name} cannot change in an algorithm that was built: set it in config.copy(copy_frozen=False), and "
+                "give what that builds the state of this one"
+            ) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
         setattr(self, self._translate_special_keys(name, warn_deprecated=False), value)

@@ -6,17 +6,21 @@ lie beside it for RLlib's own `Algorithm.from_checkpoint` and `RLModule.from_che
 
 import json
 import os
+import reprlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.fs as pafs
 from pyarrow.fs import FileSystem
 from ray import cloudpickle
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.tune import Checkpoint
+from ray.tune.result import TRAINING_ITERATION
 
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.contract import Recorded, check_same
@@ -49,7 +53,10 @@ def folder_to_write(path: Any, filesystem: FileSystem | None = None) -> Iterator
     """Yield a folder of this machine, whose files are put to `path` at the end, where that is elsewhere."""
     filesystem, root, _ = _place(path, filesystem)
     if isinstance(filesystem, pafs.LocalFileSystem):
-        Path(root).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write a checkpoint to {path} ({error.strerror}): choose another place") from None
         yield Path(root)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -98,11 +105,40 @@ def check_fits(found: dict[str, Any], own: dict[str, Any], origin: str) -> None:
     raise UserError(f"{origin} does not fit this algorithm: {different[0]} {there} there, {here} here")
 
 
+def check_state(state: Any, structure: Mapping[str, Any], origin: str, whole: bool = False) -> None:
+    """Check that a state, or unless it is to be `whole` what `get_state(components=…)` returns, can be taken.
+
+    RLlib passes over names that it does not know, and networks that lack some of their parameters.
+
+    Raises:
+        UserError: it cannot.
+    """
+    given = state if isinstance(state, Mapping) else {}
+    if not given.keys() & {COMPONENT_LEARNER_GROUP, TRAINING_ITERATION}:
+        raise UserError(f"{origin} is {reprlib.repr(state)}: give what get_state() returned")
+    if "structure" in given:
+        check_fits(given["structure"], dict(structure), origin)
+    try:
+        modules = given.get(COMPONENT_LEARNER_GROUP, {}).get(COMPONENT_LEARNER, {}).get(COMPONENT_RL_MODULE)
+        if modules is None and not whole:
+            return
+        found = {name: list(np.shape(values)) for name, values in modules[DEFAULT_MODULE_ID].items()}
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(
+            f"{origin} has no networks called {DEFAULT_MODULE_ID}: give what get_state() returned"
+        ) from None
+    for name in sorted(found | structure["tensors"]):
+        there, here = (shapes.get(name, "nothing") for shapes in (found, structure["tensors"]))
+        if there != here:
+            raise UserError(f"{origin} does not fit this algorithm: {name} is {there} there, {here} here")
+
+
 def _place(path: Any, filesystem: FileSystem | None) -> tuple[FileSystem, str, str]:
     """Return the file system of a path, the path in it, and its name."""
     if isinstance(path, Checkpoint):
         path, filesystem = path.path, path.filesystem
-    path = os.fspath(path)
+    if not isinstance(path, str | os.PathLike) or not isinstance(path := os.fspath(path), str):
+        raise UserError(f"{path!r} is no path of a checkpoint: give a directory or a URI")
     if filesystem is not None:
         return filesystem, path.rstrip("/"), path
     return *open_store(path), path

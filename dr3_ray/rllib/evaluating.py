@@ -1,6 +1,7 @@
 """Evaluation of an offline algorithm, where RLlib 2.60 counts on runners that collect training data."""
 
 import math
+import reprlib
 import threading
 from contextlib import nullcontext
 from functools import partial
@@ -51,7 +52,12 @@ class Evaluating(Algorithm):
         return results | self.custom_results
 
     def _evaluate_with_custom_eval_function(self) -> tuple[dict[str, Any], int, int]:
-        found: tuple[dict[str, Any], int, int] = super()._evaluate_with_custom_eval_function()
+        found = self.config.custom_evaluation_function(self, self.eval_env_runner_group)
+        if not (isinstance(found, tuple) and [type(each) for each in found] == [dict, int, int]):
+            raise UserError(
+                f"custom_evaluation_function returned {reprlib.repr(found)}: return its results, a dict, and the "
+                "numbers of steps of the environment and of the agent"
+            )
         self.custom_results = found[0]  # which RLlib drops
         return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import tree  # type: ignore[import-untyped]
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_OPTIMIZER, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.typing import StateDict
 
@@ -61,8 +61,15 @@ class PopulationLearner(TorchLearner):
         """Do nothing: torch's wrapper averages the gradients of one backward pass; a population averages its own."""
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, then measure on the probe batch; returns reduced metrics under `default_policy`."""
+        """Train, then measure on the probe batch; returns reduced metrics under `default_policy`.
+
+        Raises:
+            UserError: rows or episodes are given.
+        """
         self._check_is_built()
+        given = vars(kwargs["training_data"]) if kwargs.get("training_data") else {}
+        if named := [name for name, data in given.items() if data is not None and name != "data_iterators"]:
+            raise UserError(f"an offline learner draws its own rows from input_: leave out {named[0]}, or call train()")
         self._weights_seq_no += 1
         population, started = self.population, time.perf_counter()
         trained = as_lists(population.update(self.config.updates_per_iteration))  # waits until a GPU has made them
@@ -82,7 +89,13 @@ class PopulationLearner(TorchLearner):
         raise TypeError("a PopulationLearner is trained by update(), which draws its own batches")
 
     def set_state(self, state: StateDict) -> None:
-        """Restore, also to an earlier state: RLlib would keep the newer weights and restore the rest."""
+        """Restore, also to an earlier state: RLlib would keep the newer weights and restore the rest.
+
+        Raises:
+            UserError: it lacks a part; nothing has changed then.
+        """
+        if COMPONENT_OPTIMIZER in state:
+            self.population.check_state_dict(state[COMPONENT_OPTIMIZER].get("population"))
         self._weights_seq_no = 0
         super().set_state(state)
 

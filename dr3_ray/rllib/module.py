@@ -132,8 +132,18 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
         return partial(act, self.spec, member_view(self.networks, list(rows)))
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        given = named_parts(batch[Columns.OBS])
-        parts = {name: torch.as_tensor(given[name]) for name in self.recorded.observations.parts}
+        given, spaces = named_parts(batch.get(Columns.OBS)), self.recorded.observations.parts
+        if missing := [name for name in spaces if given.get(name) is None]:
+            raise UserError(
+                f"the batch has no observations{missing[0] and f'/{missing[0]}'}: give {{'obs': observations}}"
+            )
+        parts = {name: torch.as_tensor(given[name]) for name in spaces}
+        for name, part in parts.items():
+            if part.shape[1:] != spaces[name].shape or not part.ndim or not len(part):
+                raise UserError(
+                    f"observations{name and f'/{name}'} are {tuple(part.shape)}: give a batch of those of shape "
+                    f"{spaces[name].shape}"
+                )
         check_bytes(parts, {name: space.dtype == "uint8" for name, space in self.recorded.observations.parts.items()})
         seen = {name: part.expand(self.n_members, *part.shape) for name, part in parts.items()}
         actions = self.act_all(seen.get("", seen))[0]  # without a name: a plain observation

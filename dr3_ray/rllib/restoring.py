@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import (
     COMPONENT_EVAL_ENV_RUNNER,
     COMPONENT_LEARNER,
@@ -22,6 +21,7 @@ from dr3_ray.errors import UserError, first_line
 from dr3_ray.rllib.checkpoint import (
     STATE,
     check_fits,
+    check_state,
     folder_to_read,
     folder_to_write,
     read_metadata,
@@ -30,6 +30,7 @@ from dr3_ray.rllib.checkpoint import (
 from dr3_ray.rllib.evaluating import NoTrainingRunners
 from dr3_ray.rllib.learner import PopulationLearner
 from dr3_ray.rllib.module import write_module
+from dr3_ray.rllib.trials import TuneTrial
 from dr3_ray.runs.plain import DAMAGES, is_plain, read_plain, write_plain
 from dr3_ray.training.saved import NAME, PLACE
 
@@ -37,7 +38,7 @@ UNREAD = "not all learners could read the checkpoint in {}: is it complete?"
 SETTINGS = "settings"  # of the config, beside RLlib's state
 
 
-class Restoring(Algorithm):
+class Restoring(TuneTrial):
     """A mixin that saves an algorithm without pickles, and restores it without training runners.
 
     `structure` is what a state has to fit.
@@ -56,7 +57,12 @@ class Restoring(Algorithm):
         return super().get_metadata() | version | {"structure": self.structure, "num_updates": num_updates}
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return RLlib's state, and the structure."""
+        """Return RLlib's state, and the structure.
+
+        Raises:
+            UserError: the algorithm was stopped.
+        """
+        self.check_usable()
         return super().get_state(*args, **kwargs) | {"structure": self.structure}
 
     def save_to_path(
@@ -73,6 +79,8 @@ class Restoring(Algorithm):
         `constructors` are pickles for RLlib's `Algorithm.from_checkpoint` and `RLModule.from_checkpoint`.
         """
         path = path or tempfile.mkdtemp()
+        if state is not None:
+            check_state(state, self.structure, "the given state", whole=True)
         state = dict(state or self.get_state(not_components=[COMPONENT_EVAL_ENV_RUNNER]))
         learner = dict(state[COMPONENT_LEARNER_GROUP][COMPONENT_LEARNER])
         parameters = learner.pop(COMPONENT_RL_MODULE)[DEFAULT_MODULE_ID]
@@ -91,11 +99,16 @@ class Restoring(Algorithm):
     # RLlib 2.60 restores every algorithm as if it had runners that collect training data; an offline one has none.
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore; evaluation runners get their weights at the next evaluation."""
-        if "structure" in state:
-            check_fits(state["structure"], self.structure, "the given state")
+        """Restore; evaluation runners get their weights at the next evaluation.
+
+        Raises:
+            UserError: it is none, or does not fit; nothing has changed then.
+        """
+        check_state(state, self.structure, "the given state")
         with NoTrainingRunners(self):
             super().set_state({name: value for name, value in state.items() if name != "eval_env_runner"})
+        if len(self._ask(lambda learner: learner.population.step)) < max(1, self.config.num_learners):
+            raise UserError("not all learners could take the given state: is it complete? Build the algorithm anew")
 
     def restore_from_path(
         self, path: Any, *, component: str | None = None, filesystem: Any = None, trust: bool = False, **_: Any
@@ -108,8 +121,7 @@ class Restoring(Algorithm):
             UserError: the checkpoint is damaged, does not fit, or is not trusted.
         """
         if component:
-            with NoTrainingRunners(self):
-                return super().restore_from_path(path, component=component, filesystem=filesystem)
+            return self._restore_networks(path, component, filesystem)
         saved = read_metadata(path, filesystem)
         check_fits(saved["structure"], self.structure, f"the checkpoint in {path}")
         with folder_to_read(path, filesystem) as folder:
@@ -130,6 +142,24 @@ class Restoring(Algorithm):
         # RLlib leaves the errors of remote learners unread
         if {saved["num_updates"]} != set(self._ask(lambda learner: learner.population.step)):
             raise UserError(UNREAD.format(path))
+
+    def _restore_networks(self, path: Any, component: str, filesystem: Any) -> None:
+        """Take the networks alone, from their folder in a checkpoint or the one above: nothing else lies apart."""
+        inside = {PLACE: "", os.path.dirname(PLACE): DEFAULT_MODULE_ID}
+        if component not in inside:
+            raise UserError(
+                f"component = {component!r}: only {' and '.join(inside)} can be restored alone, from the folder of "
+                "that name in a checkpoint"
+            )
+        with folder_to_read(path, filesystem) as folder:
+            found = folder / inside[component]
+            if is_plain(found, NAME):
+                state = {COMPONENT_RL_MODULE: {DEFAULT_MODULE_ID: read_plain(found, NAME)["state"]}}
+                return self.set_state({COMPONENT_LEARNER_GROUP: {COMPONENT_LEARNER: state}})
+        if not found.exists():
+            raise UserError(f"{path} has no networks: give the folder {component} of a checkpoint")
+        with NoTrainingRunners(self):
+            super().restore_from_path(path, component=component, filesystem=filesystem)
 
 
 def _about_module(learner: PopulationLearner) -> tuple[dict[str, Any], type, Any]:

@@ -62,7 +62,7 @@ def seed_of(trial_id: str) -> int:
 class TuneTrial(Algorithm):
     """A mixin that lets a UserError reach the user as itself."""
 
-    failure: UserError | None = None  # that this trial of Tune could not be built by; `train` raises it
+    failure: UserError | None = None  # why it cannot be used, any more or at all; `train` and `evaluate` raise it
 
     def __init__(self, config: Any = None, env: Any = None, **kwargs: Any) -> None:
         trial = config.get(TRIAL_INFO) if isinstance(config, dict) else None
@@ -78,20 +78,52 @@ class TuneTrial(Algorithm):
         """Make one iteration and return its result.
 
         Raises:
-            UserError: what the algorithm could not be built by, in a trial of Tune; a mistake that training met.
+            UserError: what the algorithm could not be built by, in a trial of Tune; a mistake that training met; it was
+                stopped.
         """
         try:
-            if self.failure:
-                raise self.failure
+            self.check_usable()
             result: dict[str, Any] = super().train()
         except UserError as error:
             raise error.with_traceback(None) from None
         return result
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Play, unless it cannot be used any more.
+
+        Raises:
+            UserError: as `train`.
+        """
+        self.check_usable()
+        result: dict[str, Any] = super().evaluate(*args, **kwargs)
+        return result
+
+    def check_usable(self) -> None:
+        """Check that it was built, and was not stopped.
+
+        Raises:
+            UserError: why not.
+        """
+        if self.failure:
+            raise self.failure
+
     def stop(self) -> None:
         """Stop learners and runners."""
         if self.failure is None:
             super().stop()
+            self.failure = UserError("this algorithm was stopped: build another one, or take from_checkpoint()")
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another trial, as `Reusable` does; where that fails, what was there before is gone.
+
+        Raises:
+            UserError: an algorithm cannot be built by its config.
+        """
+        try:
+            return bool(super().reset_config(new_config))
+        except UserError as error:
+            self.failure = error
+            raise
 
     def __repr__(self) -> str:
         if self.failure:  # Ray's first line about an error shows it

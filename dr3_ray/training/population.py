@@ -19,6 +19,7 @@ from dr3_ray.data.n_step import Rows
 from dr3_ray.data.sampler import counted
 from dr3_ray.data.spaces import named_parts
 from dr3_ray.diagnostics.implicit import NEGLIGIBLE, GradientLayers
+from dr3_ray.errors import UserError
 from dr3_ray.networks.members import member_view
 from dr3_ray.networks.optim import adam
 from dr3_ray.networks.precision import Precision, check_precision, matmul_precision
@@ -226,6 +227,20 @@ class Population:
         }
         return copy.deepcopy(state)
 
+    def check_state_dict(self, state: Any) -> None:
+        """Check that `load_state_dict` can take a state, before anything is changed.
+
+        Raises:
+            UserError: it lacks something, or tensors have other shapes.
+        """
+        own = self.state_dict()
+        for name in ("adam", "sampler", "step", "diverged", "metrics", "layers"):
+            if not isinstance(state, dict) or name not in state:
+                raise UserError(f"a state of training has no {name}: give what state_dict() returned")
+        for name in ("adam", "diverged"):
+            if wrong := _unlike(own[name], state[name], name):
+                raise UserError(f"a state of training does not fit: {wrong} is missing or of another shape")
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where `state_dict` was taken; `networks` is loaded on its own."""
         for name, part in self.steps.parts.items():
@@ -241,6 +256,16 @@ class Population:
         self.metrics = {name: values.to(self.device) for name, values in state["metrics"].items()}
         if self.compiler:
             self.compiler.choice = state.get("compiled")
+
+
+def _unlike(own: Any, given: Any, path: str) -> str | None:
+    """Return where a state lacks what `own` has, or has a tensor of another shape; None: nowhere."""
+    if isinstance(own, dict):
+        parts = own.items() if isinstance(given, dict) else ()
+        found = (_unlike(each, given.get(name), f"{path}/{name}") for name, each in parts)
+        return next(filter(None, found), None) if isinstance(given, dict) else path
+    same = isinstance(given, Tensor) and given.shape == own.shape if isinstance(own, Tensor) else given is not None
+    return None if same else path
 
 
 def state_of(state: Any, rows: Sequence[int]) -> Any:

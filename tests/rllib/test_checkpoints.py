@@ -155,3 +155,32 @@ def test_damaged_metadata_are_one_line(metadata: str, trained: Any, tmp_path: Pa
     for read in (OfflineAlgorithm.from_checkpoint, trained[0].restore_from_path):
         with pytest.raises(UserError, match=r"^the checkpoint in "):
             read(path)
+
+
+def test_a_component_is_one_that_lies_apart(trained: Any, tmp_path: Path) -> None:
+    algorithm, path, following = trained
+    path = Path(path)
+    algorithm.restore_from_path(path)
+    algorithm.train()
+    above = Path(PLACE).parent
+    algorithm.restore_from_path(path / above, component=str(above))
+    for component in ("learner_group", "nothing", f"../{path.name}"):
+        with pytest.raises(UserError, match="can be restored alone"):
+            algorithm.restore_from_path(path, component=component)
+    with pytest.raises(UserError, match="has no networks"):
+        algorithm.restore_from_path(tmp_path / "nowhere", component=PLACE)
+    algorithm.restore_from_path(path)
+    assert rows(algorithm.train()) == following
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/none", "n" * 300, 5, None, b"bytes"])
+def test_places_that_hold_no_checkpoint_are_one_line(place: Any, trained: Any, tmp_path: Path) -> None:
+    algorithm, _, _ = trained
+    (tmp_path / "file").touch()
+    there = tmp_path / place if isinstance(place, str) else place
+    for use in (OfflineAlgorithm.from_checkpoint, *([algorithm.save_to_path] if place else [])):
+        with pytest.raises(UserError) as error:
+            use(there)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="give a config of dr3_ray"):
+        OfflineAlgorithm.from_checkpoint(tmp_path, config={})  # type: ignore[arg-type]

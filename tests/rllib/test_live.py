@@ -240,3 +240,116 @@ def test_an_iteration_goes_on_for_the_time_it_is_given(cartpole: str) -> None:
     result = algorithm.train()
     assert result["time_this_iter_s"] >= 1.5 and result["num_updates"] > 1
     algorithm.stop()
+
+
+def without(state: dict[str, Any], *path: str) -> dict[str, Any]:
+    """The same state without what lies at a path."""
+    name, *more = path
+    rest = {other: value for other, value in state.items() if other != name}
+    return rest | {name: without(state[name], *more)} if more else rest
+
+
+def same(one: Any, other: Any) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+MODULE = ("learner_group", "learner", "rl_module", DEFAULT_MODULE_ID)
+POPULATION = ("learner_group", "learner", "optimizer", "population")
+
+
+def test_a_state_is_taken_as_a_whole_or_changes_nothing(trained: Any) -> None:
+    """Every part of a state that is missing, of another shape, or of another name is one line."""
+    whole = trained.get_state()
+    before = trained.get_weights()[DEFAULT_MODULE_ID]
+    networks = whole["learner_group"]["learner"]["rl_module"][DEFAULT_MODULE_ID]
+    states: list[Any] = [None, {}, {"networks": networks}, without(whole, *MODULE)]
+    states += [without(whole, *MODULE, name) for name in networks]
+    states += [without(whole, *POPULATION, name) for name in ("adam", "sampler", "step", "diverged")]
+    for name, values in networks.items():
+        module = {DEFAULT_MODULE_ID: networks | {name: np.zeros((*np.shape(values), 2))}}
+        states.append({"learner_group": {"learner": {"rl_module": module}}})
+    for state in states:
+        with pytest.raises(UserError) as error:
+            trained.set_state(state)
+        assert "\n" not in str(error.value) and same(trained.get_weights()[DEFAULT_MODULE_ID], before)
+    for weights in ({}, {"another": networks}, {DEFAULT_MODULE_ID: dict(list(networks.items())[:1])}):
+        with pytest.raises(UserError):
+            trained.set_weights(weights)
+    assert same(trained.get_weights()[DEFAULT_MODULE_ID], before)
+    trained.set_state(trained.get_state(components="learner_group"))
+
+
+def test_what_was_built_takes_no_other_settings_and_no_rows(trained: Any) -> None:
+    with pytest.raises(UserError, match="critic_lr cannot change in an algorithm that was built"):
+        trained.config.critic_lr = 0.1
+    with pytest.raises(UserError, match="draws its own rows from input_: leave out batch"):
+        trained.learner_group.update(batch={})
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3), (0, 4), None])
+def test_a_batch_of_another_shape_is_one_line(shape: Any, trained: Any) -> None:
+    batch = {} if shape is None else {"obs": np.zeros(shape, np.float32)}
+    with pytest.raises(UserError, match=r"^(observations are|the batch has no observations)"):
+        trained.get_module().forward_inference(batch)
+
+
+def test_one_that_was_stopped_or_cannot_be_reset_says_so(cartpole: str) -> None:
+    algorithm = tiny(cartpole).environment("CartPole-v1").build_algo()
+    algorithm.stop()
+    algorithm.stop()
+    for use in (algorithm.train, algorithm.evaluate, algorithm.save_to_path):
+        with pytest.raises(UserError, match="this algorithm was stopped"):
+            use()
+    algorithm = tiny(cartpole).build_algo()
+    for use in (lambda: algorithm.reset_config({}), algorithm.train):
+        with pytest.raises(UserError, match="needs data"):
+            use()
+    algorithm.stop()
+
+
+class Unlike(gym.Env):
+    """An environment whose `reset` and `step` return what they are told."""
+
+    observation_space = gym.make("CartPole-v1").observation_space
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.first, self.then = config["first"], config["then"]
+
+    def reset(self, **_: Any) -> Any:
+        return self.first
+
+    def step(self, action: Any) -> Any:
+        return self.then
+
+
+SEEN = np.zeros(4, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        (SEEN, None, "reset.. of the environment does not return an observation and a dict"),
+        ((SEEN, {}), (SEEN, 1.0, True, {}), "step.. of the environment does not return five values"),
+        ((SEEN, {}), (SEEN, "one", True, False, {}), "the environment gives 'one' for a reward"),
+        ((SEEN, {}), (SEEN, np.ones(2), True, False, {}), "for a reward: give one number"),
+        ((SEEN, {}), (SEEN, np.ones(1), True, False, {}), None),
+    ],
+)
+def test_an_environment_unlike_gymnasiums_is_one_line(first: Any, then: Any, says: str | None, cartpole: str) -> None:
+    algorithm = tiny(cartpole).environment(Unlike, env_config={"first": first, "then": then}).build_algo()
+    if says is None:
+        assert algorithm.evaluate()["env_runners"]["members"]["000"]["episode_return_mean"] == 1.0
+    else:
+        with pytest.raises(UserError, match=says):
+            algorithm.evaluate()
+    algorithm.stop()
+
+
+@pytest.mark.parametrize("returned", [None, {"score": 1.0}, ({"score": 1.0}, 0), ({"score": 1.0}, 0.0, 0)])
+def test_a_custom_evaluation_that_returns_something_else(returned: Any, cartpole: str) -> None:
+    config = tiny(cartpole).evaluation(custom_evaluation_function=lambda *_: returned)
+    algorithm = config.build_algo()
+    with pytest.raises(UserError, match="custom_evaluation_function returned"):
+        algorithm.evaluate()
+    algorithm.stop()
