@@ -1,6 +1,7 @@
 """Rollouts: every member of a population plays its episodes at the same time, one forward pass for all."""
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dr3_ray.errors import UserError
 from dr3_ray.evaluation.contract import Recorded, contract_in
 from dr3_ray.observations import Observations
 
@@ -96,10 +98,10 @@ class Rollout:
             ):
                 place = member, episode
                 step = self.environments[member][episode].step(action)
-                observation, reward, terminated, truncated, _ = step
+                observation, reward, terminated, truncated = checked_step(step)
                 if watch:
                     watch.stepped(member, episode, choice, step)
-                returns[place] += float(reward)
+                returns[place] += reward
                 lengths[place] += 1
                 running[place] = not (terminated or truncated)
                 fine = not running[place] or observe(place, observation)  # the last observation is not acted on
@@ -112,7 +114,10 @@ class Rollout:
     def _reset(self, member: int, episode: int, seed: int, watch: Watch | None) -> Any:
         if watch:
             watch.created(member, episode)
-        observation, info = self.environments[member][episode].reset(seed=seed)
+        found = self.environments[member][episode].reset(seed=seed)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise UserError("reset() of the environment does not return an observation and a dict, as Gymnasium has it")
+        observation, info = found
         if watch:
             watch.started(member, episode, observation, info)
         return observation
@@ -122,3 +127,20 @@ class Rollout:
         for row in self.environments:
             for environment in row:
                 environment.close()  # type: ignore[no-untyped-call]
+
+
+def checked_step(step: Any) -> tuple[Any, float, bool, bool]:
+    """Return observation, reward and the two flags of what an environment's `step` returned.
+
+    Raises:
+        UserError: it is not what Gymnasium asks for.
+    """
+    if not isinstance(step, tuple) or len(step) != 5:
+        raise UserError("step() of the environment does not return five values, as Gymnasium has it: wrap it")
+    observation, reward, terminated, truncated, _ = step
+    if not isinstance(reward, float | int | np.number):  # an array of one number, say
+        try:
+            (reward,) = np.ravel(np.asarray(reward, dtype=np.float64))
+        except (TypeError, ValueError):
+            raise UserError(f"the environment gives {reprlib.repr(reward)} for a reward: give one number") from None
+    return observation, float(reward), bool(terminated), bool(truncated)
