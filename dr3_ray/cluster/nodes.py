@@ -37,7 +37,7 @@ def wait_for_nodes(
         if not asked:
             request_resources(bundles=[wanted] * count)
             asked = True
-        there = ", ".join(map(_describe, alive())) or "none"
+        there = ", ".join(map(described, alive())) or "none"
         line = f"waiting for {count - len(fit)} more of {count} machines with {text} (in the cluster: {there})"
         if line != said or time.monotonic() - when > REMIND:
             say(line)
@@ -76,6 +76,7 @@ def with_keys(work: Callable[..., T], *arguments: Any) -> T:
     return work(*arguments)
 
 
-def _describe(node: dict[str, Any]) -> str:
+def described(node: dict[str, Any]) -> str:
+    """Return the address of a machine, and what it has, in words."""
     has = node["Resources"]
     return f"{node['NodeManagerAddress']} with {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"

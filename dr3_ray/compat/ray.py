@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import ray
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants, services, utils, worker
 from ray._private.utils import estimate_available_memory, get_num_cpus
@@ -27,6 +28,7 @@ NAMES = {
     "ray.air._internal.usage.tag_callbacks": "sweep/trials/ray_trials.py: Tune would import MLflow and W&B",
     "ray.autoscaler._private.util.prepare_config": "cli/cluster_file.py: Ray's rules for a cluster's file",
     "ray.autoscaler._private.util.validate_config": "cli/cluster_file.py: the same",
+    "ray.autoscaler.v2.sdk.get_cluster_status": "cluster/lack.py: what the machines of a cluster have no room for",
     "ray.tune.registry._global_registry": "cluster/environments.py: what a script has registered",
     "ray.tune.schedulers.pb2._select_config": "evolution/schedulers.py: what PB2 expects to gain",
 }
@@ -75,6 +77,13 @@ def kept(name: bytes) -> bytes | None:
 def keep(name: bytes, content: bytes) -> None:
     """Keep bytes in Ray's memory, for all machines."""
     _internal_kv_put(name, content, overwrite=True)
+
+
+def cluster_status() -> Any:
+    """Return what Ray's autoscaler goes by, also where there is none: what waits for room, and which machines start."""
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    return get_cluster_status(ray.get_runtime_context().gcs_address)
 
 
 def check_cluster_file(config: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ from dr3_ray.rllib.methods import refuses_what_has_no_effect
 from dr3_ray.rllib.module import PopulationModule, module_state_of
 from dr3_ray.rllib.restoring import SETTINGS, Restoring
 from dr3_ray.rllib.reuse import Reusable
-from dr3_ray.rllib.room import check_room
+from dr3_ray.rllib.room import check_room, lack_is_told
 from dr3_ray.rllib.trials import resolve_data
 from dr3_ray.runs.plain import is_plain, read_plain
 from dr3_ray.training.population import state_of
@@ -83,7 +83,8 @@ class OfflineAlgorithm(Evaluating, Restoring, Reusable):
         """Build learners and evaluation runners."""
         check_room(config)
         try:
-            super().setup(config)
+            with lack_is_told(config):
+                super().setup(config)
         except RayTaskError as error:  # of a remote learner; its own text is a page long
             cause, gpus = error.cause, config.num_gpus_per_learner
             if gpus and "NCCL" in str(cause):  # raised before the learner could look for a GPU

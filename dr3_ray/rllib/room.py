@@ -1,11 +1,13 @@
 """Whether the processes that an algorithm asks for can ever start: Ray would wait for them without a word."""
 
-from collections import Counter
+from collections import defaultdict
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import ray
 from ray.util import get_current_placement_group
 
+from dr3_ray.cluster import lack
 from dr3_ray.compat import ray as compat
 from dr3_ray.errors import UserError
 
@@ -33,8 +35,24 @@ def check_room(config: Any) -> None:
             )
 
 
-def wanted(config: Any) -> Counter[str]:
+def lack_is_told(config: Any) -> AbstractContextManager[None]:
+    """Say now and then, while an algorithm is built, which of its processes a cluster has no room for."""
+    if get_current_placement_group() is not None:  # in a trial of Tune, which says so itself
+        return nullcontext()
+    return lack.lack_is_told("learners and evaluation runners", [each for count, each in _each(config) if count])
+
+
+def wanted(config: Any) -> dict[str, float]:
     """Return what all processes take together, by the names of Ray's resources."""
+    total: dict[str, float] = defaultdict(float)
+    for count, each in _each(config):
+        for name, amount in each.items():
+            total[name] += count * amount
+    return total
+
+
+def _each(config: Any) -> list[tuple[int, dict[str, float]]]:
+    """Return how many processes there are of either kind, and what one of them takes."""
     gpus, cpus = config.num_gpus_per_learner, config.num_cpus_per_learner
     learner = config.custom_resources_per_learner | {
         "GPU": gpus,
@@ -44,8 +62,4 @@ def wanted(config: Any) -> Counter[str]:
         "GPU": config.num_gpus_per_env_runner,
         "CPU": config.num_cpus_per_env_runner,
     }
-    total: Counter[str] = Counter()
-    for count, each in ((config.num_learners, learner), (config.evaluation_num_env_runners, runner)):
-        for name, amount in each.items():
-            total[name] += count * amount
-    return total
+    return [(config.num_learners, learner), (config.evaluation_num_env_runners, runner)]

@@ -1,11 +1,17 @@
 """Waiting for machines, and what they have to share: on a Ray cluster of several nodes in this one."""
 
 import os
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+import dr3_ray
+from dr3_ray.cluster import lack
 from dr3_ray.cluster.nodes import wait_for_nodes
 from dr3_ray.cluster.sharing import share
 from dr3_ray.data import load_dataset
@@ -71,6 +77,44 @@ def test_patience_has_an_end(cluster):
     with pytest.raises(UserError, match=r"^no longer waiting for 1 more of 1 machines with 100 GPUs .*: start"):
         wait_for_nodes(1, {"GPU": 100.0}, said.append, patience=0.02)
     assert len(said) == 1
+
+
+@pytest.mark.slow
+def test_learners_that_no_machine_has_room_for_wait_with_a_word(cluster, monkeypatch, caplog):
+    """Until a machine joins: said after a while, and again; then they train."""
+    monkeypatch.setattr(lack, "SILENT", 0.5)
+    monkeypatch.setattr(lack, "AGAIN", 1.0)
+    config = dr3_ray.DR3CQLConfig().offline_data(input_="embedded:breakout-replay").training(hidden_sizes=[8])
+    config = config.learners(num_learners=1, num_cpus_per_learner=3)
+    with ThreadPoolExecutor() as pool:  # because nodes are added in the main thread alone
+        building = pool.submit(config.build_algo)
+        while len(said := [each.message for each in caplog.records if each.name == "dr3_ray"]) < 2:
+            assert not building.done()
+            time.sleep(0.05)
+        cluster.add_node(**SMALL | {"num_cpus": 3})
+        algorithm = building.result(timeout=120)
+    assert re.fullmatch(
+        r"learners and evaluation runners wait for room: 1 for 3 CPUs each; the cluster has (\S+ with 1 CPUs and "
+        r"[01] GPUs(, )?)+, of which .* are free; no machine is starting\. They begin once a machine with as much has "
+        "joined; else stop this and ask for less",
+        said[0],
+    )
+    assert said[1] == said[0]
+    assert algorithm.train()["num_updates"] > 0
+    algorithm.stop()
+
+
+@pytest.mark.slow
+def test_what_waits_for_others_is_told_so(cluster):
+    everything = ray.remote(num_cpus=1)(threading.Event)
+    holding = [everything.remote() for _ in range(int(ray.cluster_resources()["CPU"]) + 1)]  # one has to wait
+    end = time.monotonic() + 60
+    while not (line := lack.lack_of("runners", [{"CPU": 1.0, "GPU": 0.0}])) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert line.startswith("runners wait for room: 1 for 1 CPUs each; the cluster has ")
+    assert "once others have ended or a machine has joined" in line
+    assert not lack.lack_of("learners", [{"CPU": 2.0}])
+    del holding
 
 
 @pytest.mark.slow
