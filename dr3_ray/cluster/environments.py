@@ -70,7 +70,7 @@ def make_known(name: str) -> gym.Env[Any, Any]:
     try:
         made: gym.Env[Any, Any] = made_by(EnvContext({}, worker_index=0))
     except Exception as error:  # of whoever wrote it
-        raise UserError(f"environment {name!r} cannot be made: {type(error).__name__}: {first_line(error)}") from error
+        raise UserError(f"environment {name!r} cannot be made: {first_line(error)}") from error
     return made
 
 

@@ -98,4 +98,4 @@ def make_environment(name: str, spec: EnvSpec | None = None, **options: Any) -> 
     except ImportError as error:
         raise UserError(f"environment {name!r} needs a package that is not installed: {error}") from error
     except Exception as error:  # of whoever wrote it
-        raise UserError(f"environment {name!r} cannot be made: {type(error).__name__}: {first_line(error)}") from error
+        raise UserError(f"environment {name!r} cannot be made: {first_line(error)}") from error

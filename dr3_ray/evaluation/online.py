@@ -1,6 +1,5 @@
 """An online learner in its environment: it plays, learns from all that it saw, and keeps that."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from dr3_ray.data.columns import Columns
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.spaces import named_parts, training_spaces
 from dr3_ray.errors import UserError, first_line
+from dr3_ray.evaluation import turns
 from dr3_ray.evaluation.contract import Contract, Recorded, contract_in
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.quality import REPLAY, Check, Reached, reached
@@ -27,6 +27,7 @@ from dr3_ray.training.population import Population
 
 CHECK_EPISODES, CHECK_STEPS = 5, 10_000  # whose mean return is a check, and the most steps of one
 CHECK_SEED = 10**9  # of the first of them, whatever the recipe's seed is
+LARGEST = float(np.finfo(np.float32).max)  # of what a row holds for a reward
 TOLD = 100  # steps between two reports of progress
 RECENT = 20  # episodes whose mean return is reported
 
@@ -182,14 +183,15 @@ class Learning:
         gained, environment = np.zeros(CHECK_EPISODES), make_environment(self.recipe.environment)
         rng = np.random.default_rng(CHECK_SEED)
         for episode in range(CHECK_EPISODES):
-            seen = self._seen(environment.reset(seed=CHECK_SEED + episode)[0])
+            seen = self._seen(turns.begin(environment, self.contract.where, CHECK_SEED + episode)[0])
             for _ in range(CHECK_STEPS):
                 action = self._uniform(rng) if self.population is None else self.population.act(seen)[0, 0].numpy()
-                step = environment.step(self.contract.actions(np.asarray(action)[None])[0])
-                gained[episode] += float(step[1])
-                if step[2] or step[3]:
+                sent = self.contract.actions(np.asarray(action)[None])[0]
+                turn = turns.play(environment, self.contract.where, sent)
+                gained[episode] += turn.reward
+                if turn.terminated or turn.truncated:
                     break
-                seen = self._seen(step[0])
+                seen = self._seen(turn.observation)
         environment.close()  # type: ignore[no-untyped-call]
         self.checks.append(Check(len(self.replay), float(gained.mean())))
         networks = self.population.networks.state_dict() if self.population else {}
@@ -207,25 +209,24 @@ class Learning:
     def _episode(self, until: int) -> None:
         """Play an episode, or as much of it as there are rows `until` this one."""
         replay, gained, over = self.replay, 0.0, False
-        observation = self.environment.reset(seed=self.recipe.seed + len(replay.ends))[0]
+        observation = turns.begin(self.environment, self.contract.where, self.recipe.seed + len(replay.ends))[0]
         seen, given = self._seen(observation), copied(observation)
         while not over and len(replay) < until:
             action = self._given(observation) if self._plays else self._choose(seen)
-            observation, reward, terminated, truncated, _ = self.environment.step(
-                self.contract.actions(action[None])[0]
-            )
-            if not math.isfinite(reward):
+            sent = self.contract.actions(action[None])[0]
+            observation, reward, terminated, truncated, _ = turns.play(self.environment, self.contract.where, sent)
+            if not abs(reward) <= LARGEST:  # NaN neither
                 raise UserError(f"{self.contract.where} gives the reward {reward} at step {len(replay)}: correct it")
             seen, after = self._seen(observation), copied(observation)
             replay.append(given, after, actions=action, rewards=reward, terminateds=terminated)
-            given, gained, over = after, gained + float(reward), bool(terminated or truncated)
+            given, gained, over = after, gained + reward, terminated or truncated
             if self.learned is None:
                 self._update()
                 if self._check_in_time():
                     self.learned = until = len(replay)
             if self._told and len(replay) % TOLD == 0:
                 self._told(len(replay), float(np.mean(self._returns[-RECENT:])) if self._returns else None)
-        replay.ends.append((len(replay), bool(terminated)))
+        replay.ends.append((len(replay), terminated))
         self._returns.append(gained)
 
     def _given(self, observation: Any) -> Array:
@@ -241,7 +242,7 @@ class Learning:
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         except Exception as error:  # of whoever wrote it
-            raise UserError(f"{where} raises {type(error).__name__}: {first_line(error)}") from error
+            raise UserError(f"{where} raises {first_line(error)}") from error
         space = self.recorded.actions
         if action.shape != space.shape:
             raise UserError(f"{where} gives an action of shape {action.shape}: return one of shape {space.shape}")

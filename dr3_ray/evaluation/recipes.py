@@ -197,7 +197,8 @@ def _with(recipe: Recipe, settings: Mapping[str, Any], kind: str | None = None) 
             raise UserError(f"gamma is {own['gamma']!r}: choose a discount between 0 and 1")
     if recipe.algorithm in UNTAUGHT and (options or own.keys() - {"gamma"}):
         raise UserError(f"--learner random has no option but gamma: leave out {', '.join(settings)}")
-    for name, only in (("n_step", 1), ("compile", False), ("seed", recipe.seed)):
+    alone = {"n_step": 1, "compile": False, "seed": recipe.seed, "shuffle_window": 0, "reward_scaling": "none"}
+    for name, only in alone.items():
         if options.get(name, only) != only:
             raise UserError(f"an online learner has {name}={only} alone: leave out {name}={options[name]}")
     if "checks" in own and recipe.quality == REPLAY:

@@ -1,7 +1,6 @@
 """Rollouts: every member of a population plays its episodes at the same time, one forward pass for all."""
 
 import math
-import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dr3_ray.errors import UserError
+from dr3_ray.evaluation import turns
 from dr3_ray.evaluation.contract import Recorded, contract_in
 from dr3_ray.observations import Observations
 
@@ -67,7 +66,7 @@ class Rollout:
         in [−1, 1]. Episode e starts from `seeds[e]` for every member, so that members are compared on equal draws.
 
         Raises:
-            UserError: an observation is none of the environment's own space.
+            UserError: an observation is none of the environment's own space, or an environment raises something.
         """
         shape = len(self.environments), len(self.environments[0])
         parts = {name: np.zeros((*shape, *part.shape), part.trained) for name, part in self.contract.parts.items()}
@@ -97,14 +96,13 @@ class Rollout:
                 rows.tolist(), columns[places].tolist(), chosen, sent, strict=True
             ):
                 place = member, episode
-                step = self.environments[member][episode].step(action)
-                observation, reward, terminated, truncated = checked_step(step)
+                turn = turns.play(self.environments[member][episode], self.contract.where, action)
                 if watch:
-                    watch.stepped(member, episode, choice, step)
-                returns[place] += reward
+                    watch.stepped(member, episode, choice, turn)
+                returns[place] += turn.reward
                 lengths[place] += 1
-                running[place] = not (terminated or truncated)
-                fine = not running[place] or observe(place, observation)  # the last observation is not acted on
+                running[place] = not (turn.terminated or turn.truncated)
+                fine = not running[place] or observe(place, turn.observation)  # the last observation is not acted on
                 if not (fine and math.isfinite(returns[place])):
                     broken[place], running[place] = True, False
         broken &= ~no_action[:, None]
@@ -114,10 +112,7 @@ class Rollout:
     def _reset(self, member: int, episode: int, seed: int, watch: Watch | None) -> Any:
         if watch:
             watch.created(member, episode)
-        found = self.environments[member][episode].reset(seed=seed)
-        if not isinstance(found, tuple) or len(found) != 2:
-            raise UserError("reset() of the environment does not return an observation and a dict, as Gymnasium has it")
-        observation, info = found
+        observation, info = turns.begin(self.environments[member][episode], self.contract.where, seed)
         if watch:
             watch.started(member, episode, observation, info)
         return observation
@@ -127,20 +122,3 @@ class Rollout:
         for row in self.environments:
             for environment in row:
                 environment.close()  # type: ignore[no-untyped-call]
-
-
-def checked_step(step: Any) -> tuple[Any, float, bool, bool]:
-    """Return observation, reward and the two flags of what an environment's `step` returned.
-
-    Raises:
-        UserError: it is not what Gymnasium asks for.
-    """
-    if not isinstance(step, tuple) or len(step) != 5:
-        raise UserError("step() of the environment does not return five values, as Gymnasium has it: wrap it")
-    observation, reward, terminated, truncated, _ = step
-    if not isinstance(reward, float | int | np.number):  # an array of one number, say
-        try:
-            (reward,) = np.ravel(np.asarray(reward, dtype=np.float64))
-        except (TypeError, ValueError):
-            raise UserError(f"the environment gives {reprlib.repr(reward)} for a reward: give one number") from None
-    return observation, float(reward), bool(terminated), bool(truncated)

@@ -60,7 +60,7 @@ def _function(learner: str, module: str, name: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except Exception as error:  # of whoever wrote it
-        raise UserError(f"{learner} cannot be imported: {type(error).__name__}: {first_line(error)}") from error
+        raise UserError(f"{learner} cannot be imported: {first_line(error)}") from error
     if not callable(found):
         raise UserError(f"{learner} is a {type(found).__name__}: name a function of an observation")
     return found

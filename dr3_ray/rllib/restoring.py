@@ -133,7 +133,7 @@ class Restoring(TuneTrial):
                         raise
                     if self.learner_group.is_remote:  # which RLlib has given up
                         raise UserError(UNREAD.format(path)) from error
-                    said = f"{type(error).__name__}: {first_line(error)}"
+                    said = first_line(error)
                     raise UserError(f"the checkpoint in {path} is damaged ({said}): take another one") from error
             else:
                 check_trusted(f"the checkpoint in {path}", trust)

@@ -1,0 +1,66 @@
+"""Turns of an environment: what its code raises or returns amiss is told as the environment's, in one line."""
+
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from dr3_ray.errors import UserError, first_line
+
+
+class Turn(NamedTuple):
+    """What an environment returns for an action, with a reward and ends that are plain values."""
+
+    observation: Any
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+def begin(environment: gym.Env[Any, Any], where: str, seed: int) -> tuple[Any, dict[str, Any]]:
+    """Return the first observation of an episode, and what is told beside it.
+
+    Raises:
+        UserError: the environment, which lies `where`, raises something, or returns something else.
+    """
+    try:
+        observation, info = environment.reset(seed=seed)
+    except Exception as error:  # of whoever wrote it
+        raise _told(where, "reset", error) from error
+    return observation, info
+
+
+def play(environment: gym.Env[Any, Any], where: str, action: Any) -> Turn:
+    """Play an action, and return the turn. A reward or an end may be an array of one element.
+
+    Raises:
+        UserError: as `begin`; or the reward is no number, or an end is no truth value.
+    """
+    try:
+        observation, reward, terminated, truncated, info = environment.step(action)
+    except Exception as error:  # of whoever wrote it
+        raise _told(where, "step", error) from error
+    return Turn(
+        observation,
+        float(_one(where, "reward", reward)),
+        bool(_one(where, "terminated", terminated)),
+        bool(_one(where, "truncated", truncated)),
+        info,
+    )
+
+
+def _one(where: str, what: str, value: Any) -> Any:
+    """Return the one number or truth value that this is."""
+    if isinstance(value, bool | int | float):
+        return value
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise UserError(f"{where} gives {str(value)[:60]!r} for {what}: correct it to one number")
+    return array.item()
+
+
+def _told(where: str, method: str, error: Exception) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    return UserError(f"{where} raises in `{method}`: {first_line(error)}")

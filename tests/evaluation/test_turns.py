@@ -1,0 +1,86 @@
+"""Whatever an environment does amiss is its own error, in one line; everything that plays one goes by `turns`."""
+
+import ast
+import math
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dr3_ray
+from dr3_ray.errors import UserError
+from dr3_ray.evaluation.rollout import Rollout
+from tests.evaluation.worlds import World, recorded
+
+BOX = gym.spaces.Box(-1, 1, (1,), np.float32)
+ERRORS = st.sampled_from([RuntimeError, ValueError, AssertionError, KeyError, gym.error.ResetNeeded, StopIteration])
+GOOD = st.sampled_from([1, 1.0, True, np.float32(1), np.int8(1), np.array(1.0), np.array([1.0]), np.array([[True]])])
+BAD = st.sampled_from([None, "1", [1, 2], np.array([1.0, 2.0]), np.array([]), {}, 1j, np.array("x"), object()])
+
+
+class Odd(World):
+    """An environment that does `amiss` in its third step, or at the beginning of an episode."""
+
+    def __init__(self, amiss, where):
+        super().__init__(BOX, BOX, lambda step: np.zeros(1, np.float32), lambda action, step: 1.0, length=5)
+        self.amiss, self.where = amiss, where
+
+    def reset(self, **how):
+        return self.amiss(super().reset(**how)) if self.where == "reset" else super().reset(**how)
+
+    def step(self, action):
+        turn = super().step(action)
+        return self.amiss(turn) if self.where != "reset" and self.steps == 3 else turn
+
+
+def played(amiss, where):
+    rollout = Rollout(lambda: Odd(amiss, where), recorded(BOX, BOX), 1, 1)
+    return rollout.play(lambda seen: torch.zeros(1, seen.shape[1], 1), [0])
+
+
+@given(ERRORS, st.sampled_from(["reset", "step"]))
+def test_what_it_raises_is_told_in_one_line(error, where):
+    def amiss(turn):
+        raise error("the motor is off\n\x1b[2Jand more")
+
+    with pytest.raises(UserError, match=f"^environment Odd raises in `{where}`: {error.__name__}: .?the motor is off"):
+        played(amiss, where)
+
+
+@given(st.sampled_from(["reset", "step"]), st.sampled_from([None, (), (1,), (1, 2, 3, 4), 7]))
+def test_other_than_the_values_of_gymnasium_too(where, returned):
+    with pytest.raises(UserError, match=f"^environment Odd raises in `{where}`: (Value|Type)Error: "):
+        played(lambda turn: returned, where)
+
+
+@given(st.integers(1, 3), BAD)
+def test_what_is_no_number_and_no_end_too(place, value):
+    name = ("reward", "terminated", "truncated")[place - 1]
+    with pytest.raises(UserError, match=f"^environment Odd gives .* for {name}: correct it to one number$"):
+        played(lambda turn: (*turn[:place], value, *turn[place + 1 :]), "step")
+
+
+@given(GOOD)
+def test_a_number_is_one_however_it_comes(value):
+    found = played(lambda turn: (turn[0], value, *turn[2:]), "step")
+    assert found.returns.tolist() == [[5.0]] and found.lengths.tolist() == [[5]]
+    assert played(lambda turn: (*turn[:2], value, *turn[3:]), "step").lengths.tolist() == [[3]]
+
+
+def test_a_reward_that_is_not_finite_breaks_the_episode_alone():
+    found = played(lambda turn: (turn[0], np.array([math.nan]), *turn[2:]), "step")
+    assert found.broken.all() and np.isnan(found.returns).all()
+
+
+def test_nothing_else_in_the_package_plays_an_environment():
+    calls = {}
+    for path in (Path(dr3_ray.__file__).parent / "evaluation").glob("*.py"):
+        found = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        calls[path.name] = [ast.unparse(each) for each in found if getattr(each, "attr", "") in ("step", "reset")]
+    assert {name: those for name, those in calls.items() if those} == {
+        "environments.py": ["self.game.reset"], "turns.py": ["environment.reset", "environment.step"],
+    }  # fmt: skip
