@@ -42,14 +42,27 @@ def check_folder(path: Path) -> None:
         raise UserError(f"{path} cannot be a folder to write in ({error.strerror}): choose another one") from None
 
 
+def check_room(folder: Path, size: int) -> None:
+    """Check that a file of so many bytes finds room in a folder of this machine: HDF5 ends the process where it does not.
+
+    Raises:
+        OSError: it does not, by the disk, a quota or a limit of this process.
+    """
+    if size:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
 def content_of(path: Path) -> bytes:
     """Return the content of a file of this machine. Every file that a run, a population or a user keeps is read here.
 
     Raises:
         FileNotFoundError: there is none.
-        UserError: it is a folder, say, or another user's.
+        UserError: it is a folder or a pipe, say, or another user's.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # of which there may be no end
+            raise OSError(errno.EINVAL, "it is a pipe or a device")
         return path.read_bytes()
     except FileNotFoundError:
         raise
@@ -163,6 +176,10 @@ def replacing(path: Path) -> Iterator[Path]:
         synchronize(partial)
         partial.replace(path)
         synchronize(path.parent)
+    except OSError as error:
+        if error.filename == os.fspath(partial):  # a name that nobody has given
+            error.filename = os.fspath(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

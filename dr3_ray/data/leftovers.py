@@ -69,8 +69,14 @@ def announce(path: Path) -> IO[str]:
         file = open(folder / f"{WRITING}{uuid.uuid4().hex}", "w", encoding="utf-8")  # noqa: SIM115 - whoever writes closes it
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:  # nobody has pruned it before it was locked
-            file.write(f"{socket.gethostname()}\n{path}")
-            file.flush()
+            try:
+                file.write(f"{socket.gethostname()}\n{path}")
+                file.flush()
+            except OSError:
+                os.unlink(file.name)
+                with suppress(OSError):
+                    file.close()
+                raise
             return file
         file.close()
 

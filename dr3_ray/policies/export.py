@@ -177,7 +177,9 @@ def _onnx(deployed: Deployed, given: dict[str, Tensor], out: Path) -> Runtime:
 
 def _torchscript(deployed: Deployed, given: dict[str, Tensor], out: Path) -> Runtime:
     traced = torch.jit.trace(deployed, tuple(given.values()))  # type: ignore[no-untyped-call]
-    torch.jit.save(traced, str(out))
+    buffer = io.BytesIO()  # because PyTorch ends the process where a file of its own finds no room
+    torch.jit.save(traced, buffer)
+    out.write_bytes(buffer.getvalue())
     loaded = torch.jit.load(str(out))  # type: ignore[no-untyped-call]
     return lambda samples: np.asarray(loaded(*map(torch.from_numpy, samples.values())))
 

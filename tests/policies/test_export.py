@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import subprocess
 import sys
 
@@ -114,3 +115,17 @@ def test_operations_are_plain_only_while_it_is_written(run, tmp_path):
     export(load_policy(run), "torchscript", tmp_path / "policy.pt")
     assert may_be_fast()
     assert torch.jit.load(str(tmp_path / "policy.pt"))(torch.zeros(2, 4)).shape == (2,)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_without_room_an_export_is_one_line_and_leaves_nothing(form, tmp_path):
+    """PyTorch would end the process once a write of its own fails."""
+    policy = untrained(find("DR3-TD3BC", "continuous"), BOX, WIDE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"policy cannot be written \(.*\): give another --out"):
+            export(policy, form, tmp_path / "policy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

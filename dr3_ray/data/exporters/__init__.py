@@ -7,8 +7,11 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, cast
+
+import numpy as np
 
 from dr3_ray.data.exporters.job import Job
 from dr3_ray.data.exporters.played import played
@@ -16,9 +19,17 @@ from dr3_ray.data.importers.source import Episode
 from dr3_ray.data.importers.writing import Told
 from dr3_ray.data.loading import opened
 from dr3_ray.data.reader import Dataset
+from dr3_ray.data.spaces import named_parts
 from dr3_ray.data.targets import FileTarget, Target
 from dr3_ray.errors import UserError, check_known, first_line
-from dr3_ray.stores import synchronize
+from dr3_ray.stores import check_room, synchronize
+
+
+class Room(NamedTuple):
+    """The room that a format takes, of a library that ends the process where a write finds none."""
+
+    copies: int  # of observations, actions and rewards
+    episode: int  # bytes of an episode beside its values
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class Exporter:
     reads: str  # what reads it, where {out} is the target in quotes
     folder: bool = True  # whether it is a folder; else a file
     dicts: bool = False  # whether it has observations of named parts
+    room: Room | None = None  # that is looked for beforehand
     named: str | None = None  # the function that makes a path of what names the target; without it, that is a path
 
     def write(self, job: Job) -> None:
@@ -47,9 +59,15 @@ class Exporter:
 
 EXPORTERS = {
     "minari": Exporter(
-        "a Minari data set", "minari", "write_minari", "minari.load_dataset({out})", dicts=True, named="minari_path"
-    ),
-    "d4rl": Exporter("a D4RL HDF5 file", "d4rl", "write_d4rl", "h5py.File({out})", folder=False),
+        "a Minari data set",
+        "minari",
+        "write_minari",
+        "minari.load_dataset({out})",
+        dicts=True,
+        named="minari_path",
+        room=Room(1, 16_384),
+    ),  # fmt: skip
+    "d4rl": Exporter("a D4RL HDF5 file", "d4rl", "write_d4rl", "h5py.File({out})", folder=False, room=Room(2, 0)),
     "rllib": Exporter("recordings of RLlib", "rllib", "write_rllib", "BCConfig().offline_data(input_={out})"),
     "parquet": Exporter(
         "a Parquet table", "parquet", "write_parquet", "pandas.read_parquet({out})", folder=False, dicts=True
@@ -97,7 +115,10 @@ def export_dataset(
     try:
         target.open()
         place = target.partial if exporter.folder else target.partial / target.path.name
-        exporter.write(Job(dataset, _telling(played(dataset), told), place, os.fspath(out)))
+        episodes = played(dataset)
+        first = next(episodes)
+        check_room(target.partial, _size(exporter.room, dataset, first))
+        exporter.write(Job(dataset, _telling(chain([first], episodes), told), place, os.fspath(out)))
         files = [file for file in target.partial.rglob("*") if file.is_file()]
         for file in files:
             synchronize(file)
@@ -125,6 +146,15 @@ def _check(dataset: Dataset, exporter: Exporter) -> None:
             f"{exporter.what} has one array of observations, and these have parts: export to {' or '.join(able)}, or "
             "import the source with --flatten"
         )
+
+
+def _size(room: Room | None, dataset: Dataset, first: Episode) -> int:
+    """Return about how many bytes a data set takes whose first episode this is; 0 where that need not be known."""
+    if room is None:
+        return 0
+    arrays = (*named_parts(first.observations).values(), first.actions, first.rewards)
+    step = sum(np.asarray(array).nbytes for array in arrays) // len(first.rewards) + 2
+    return room.copies * step * len(dataset) + room.episode * dataset.manifest.counts.episodes + 2**16
 
 
 def _telling(episodes: Iterator[Episode], told: Told) -> Iterator[Episode]:

@@ -1,6 +1,7 @@
 """What is exported, read by the library that it is for, and imported again."""
 
 import ast
+import resource
 import warnings
 
 import h5py
@@ -305,3 +306,19 @@ def test_frames_of_many_rows_come_in_groups(make_played, monkeypatch):
     assert pq.ParquetFile("out.parquet").num_row_groups == 4
     done = export_dataset(dataset, "rllib", "out")
     assert len(list(done.path.rglob("*.parquet"))) == 4
+
+
+@pytest.mark.parametrize("to", EXPORTERS)
+@pytest.mark.parametrize("room", [0, 300, 8_000])
+def test_without_room_an_export_is_one_line_and_leaves_nothing(to, room, make_played, tmp_path):
+    """HDF5 would end the process by a segmentation fault once a write fails."""
+    dataset, _ = make_played("image", "box", lengths=(3, 1, 5, 2))
+    before, limits = sorted(tmp_path.rglob("*")), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(UserError, match=f"^cannot write {NAMES[to]}: .*[Ff]ile too large"):
+            export_dataset(dataset, to, NAMES[to])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == [x for x in before if x.is_file()]
+    assert export_dataset(dataset, to, NAMES[to]).rows == len(dataset)
