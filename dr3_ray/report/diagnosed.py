@@ -1,16 +1,16 @@
 """Diagnoses that lie beside a run: the spectra of its critics, and how far Q is above the returns of the data."""
 
-import json
 import math
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from dr3_ray.diagnostics.diagnosis import TRAIN
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, first_line
 from dr3_ray.quantities import quantity
 from dr3_ray.report.tables import number
-from dr3_ray.stores import inside
+from dr3_ray.stores import content_of, inside
+from dr3_ray.trust.text import printable_json
 
 FOLDER = "diagnoses"  # of a run: what `dr3-ray diagnose RUN --json` prints, a file a member
 SHOWN = (
@@ -54,16 +54,18 @@ def read_diagnoses(run: Path, members: Collection[str]) -> list[Diagnosed]:
     found = []
     for path in sorted(inside(run, FOLDER).glob("*.json")):
         try:
-            told = json.loads(path.read_text("utf-8"))
+            told = printable_json(content_of(path))
             about, probe = told["about"], told["probes"].get(TRAIN, {"numbers": {}, "spectrum": []})
             wrong = ", ".join(str(each["name"]) for each in told["verdict"] if each["wrong"])
             if about["member"] in members:
                 numbers, spectrum = probe["numbers"], [float(value) for value in probe["spectrum"]]
+                if not all(map(math.isfinite, spectrum)):
+                    raise ValueError("a singular value is not finite")
                 known = (str(about["member"]), float(about["dr3_coeff"]), int(about["seed"]))
                 found.append(Diagnosed(*known, wrong, _cells(numbers), spectrum))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise UserError(
-                f"{path} is not what `dr3-ray diagnose RUN --json` prints ({error!r}): remove it"
+                f"{path} is not what `dr3-ray diagnose RUN --json` prints ({first_line(error)}): remove it"
             ) from error
     return sorted(found, key=lambda each: (each.coefficient, each.seed))
 
