@@ -9,14 +9,17 @@ from typing import Annotated
 import typer
 
 import dr3_ray
+from dr3_ray.cli.commands import refuse_idle
 from dr3_ray.cli.paths import PATH
-from dr3_ray.errors import UserError, check_known
+from dr3_ray.errors import UserError, check_known, first_line
+from dr3_ray.trust.text import printable
 
 FOLDER = "studies"
 BEGINNING = 'if __name__ == "__main__":'  # which what they share does not have
 
 
 def reproduce(
+    context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="Of the study; without it, all are listed.")] = None,
     scale: Annotated[str, typer.Option(help="How much of it: smoke (seconds), desk or full.")] = "desk",
     out: Annotated[Path | None, typer.Option(help="Where to.", show_default="runs/NAME", **PATH)] = None,
@@ -29,14 +32,23 @@ def reproduce(
     """
     studies = _studies()
     if name is None:
+        refuse_idle(context, ("scale", "out"), "without the name of a study")
         for each, path in studies.items():
-            document = ast.get_docstring(ast.parse(path.read_text())) or ""
-            print(f"{each}: {document.splitlines()[0]}")
+            print(f"{each}: {_question(path)}")
         return
     check_known("study", [name], studies)
     words = [str(studies[name]), "--scale", scale, "--out", str(out or Path("runs") / name)]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *words])
+
+
+def _question(study: Path) -> str:
+    """Return the first line of a study's document."""
+    try:
+        document = ast.get_docstring(ast.parse(study.read_bytes())) or ""
+    except (SyntaxError, ValueError) as error:
+        return f"it cannot be read ({first_line(error)})"
+    return str(printable((document.splitlines() or ["it does not say what it asks"])[0]))
 
 
 def _studies() -> dict[str, Path]:
@@ -45,9 +57,9 @@ def _studies() -> dict[str, Path]:
     Raises:
         UserError: the repository is not here.
     """
-    for place in (Path.cwd(), Path(dr3_ray.__file__).parents[1]):
-        files = sorted((place / FOLDER).glob("*.py"))
-        if found := {path.stem: path for path in files if BEGINNING in path.read_text()}:
+    for place in (Path(dr3_ray.__file__).parents[1], Path.cwd()):
+        files = sorted(path for path in (place / FOLDER).glob("*.py") if path.is_file())
+        if found := {path.stem: path for path in files if BEGINNING in path.read_text("utf-8", "replace")}:
             return found
     raise UserError(
         "studies are in the repository, and not in the installed package: run this in a checkout, where studies/ is"
