@@ -97,21 +97,27 @@ def sweep(
 
     Example: dr3-ray sweep --dataset embedded:breakout-replay --steps 10000 --out runs/breakout
 
+    Example: dr3-ray sweep --resume runs/breakout --steps 20000
+
     Example: dr3-ray sweep pong.yaml --dry-run
     """
     from dr3_ray.cli.spec_options import spec_from
     from dr3_ray.runs.directory import read_run
     from dr3_ray.runs.keys import MARK
-    from dr3_ray.sweep.directory import taken_up
+    from dr3_ray.sweep.directory import lengthened, taken_up
     from dr3_ray.sweep.spec.environment import check_resumed
 
     sources = {name: str(context.get_parameter_source(name)) for name in context.params}
     given = {name: context.params[name] for name, source in sources.items() if source.endswith("COMMANDLINE")}
-    how = {"spec", "resume", "force", "trust", "dry_run", "calibration"}
-    if resume and (more := sorted(given.keys() - (how - {"spec"}))):
+    how, length = {"spec", "resume", "force", "trust", "dry_run", "calibration"}, {"steps", "evaluations"}
+    if resume and (more := sorted(given.keys() - (how - {"spec"}) - (length if "steps" in given else set()))):
         option = more[0].strip("_").replace("_", "-")
-        raise UserError(f"--resume goes on with what was asked for: leave out --{option}, or give no --resume")
+        raise UserError(
+            f"--resume goes on with what was asked for, or with more --steps: leave out --{option}, or give no --resume"
+        )
     asked = taken_up(resume) if resume else spec_from(spec, {name: given[name] for name in given.keys() - how})
+    if resume and "steps" in given:
+        asked = lengthened(asked, steps, given.get("evaluations"))
     if resume:
         check_resumed(asked.environment, asked.out, read_run(asked.out).get(MARK), trust)
     if dry_run:

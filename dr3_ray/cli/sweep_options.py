@@ -97,7 +97,8 @@ Log = Annotated[list[str], _field("log", STORAGE, add=" tensorboard, mlflow, wan
 Resume = Annotated[
     str | None,
     typer.Option(
-        help="Go on with this run directory, or with what is in the --storage of a lost one.", rich_help_panel=STORAGE
+        help="Go on with this run directory, or with what is in the --storage of a lost one; with more --steps, longer.",
+        rich_help_panel=STORAGE,
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Go on although the code or the data have changed.")]

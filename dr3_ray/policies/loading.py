@@ -11,7 +11,7 @@ from dr3_ray.policies.ranking import check_comparable, check_scored, criterion_o
 from dr3_ray.process.stopping import resuming
 from dr3_ray.runs.checkpoints import packs_kept
 from dr3_ray.runs.directory import RUN
-from dr3_ray.runs.index import Record, read_index
+from dr3_ray.runs.index import Record, current, read_index
 from dr3_ray.sweep.directory import spec_of
 from dr3_ray.sweep.trained import kept_networks, trained_networks
 from dr3_ray.training.saved import PLACE, Trained, read_networks
@@ -128,7 +128,7 @@ def _chosen(run: Path, member: Which, objective: str | None) -> tuple[Record, st
             )
         return found[0], f"named by its hash {found[0]['member']}"
     values = {} if isinstance(member, str) else dict(member)
-    found = [record for record in records if all(has(record["config"], *each) for each in values.items())]
+    found = [record for record in current(records) if all(has(record["config"], *each) for each in values.items())]
     if not found:
         raise UserError(f"no member of {run} has {_told(values)}: see `dr3-ray report {run}`")
     if len(found) == 1:

@@ -13,7 +13,7 @@ from dr3_ray.quantities import REPORTED
 from dr3_ray.runs.directory import RUN, is_run, read_run
 from dr3_ray.runs.health import NEEDED, Coadaptation, Flag, Health, health_of
 from dr3_ray.runs.histories import histories_of, lacks_rows
-from dr3_ray.runs.index import FINAL, read_index
+from dr3_ray.runs.index import FINAL, current, read_index
 
 COEFFICIENT = "dr3_coeff"
 SEEM = "seem_eigenvalue"
@@ -72,11 +72,13 @@ def read_tables(run_dir: str | Path, columns: Collection[str] | None = MEASURED)
     """
     path = Path(run_dir)
     info = _read_info(path)
-    records = read_index(path)
+    records = current(read_index(path))
     if not records:
         raise UserError(f"{path} has no member in its index.jsonl: no sweep got as far as starting there, run it again")
     facets = list(dict.fromkeys(["algorithm", "dataset", *info.get("axes", [])]))
     facets = [axis for axis in facets if axis not in (COEFFICIENT, "seed")]
+    if "steps" not in facets and len({record["config"].get("steps") for record in records}) > 1:
+        facets.append("steps")  # while longer members take up shorter ones
     try:
         members = pd.DataFrame([_member(record, facets) for record in records]).set_index("member")
     except (KeyError, TypeError, ValueError) as error:

@@ -23,7 +23,7 @@ from dr3_ray.report.lines import palette
 from dr3_ray.report.reader import COEFFICIENT, as_label, as_numbers, read_tables
 from dr3_ray.report.selection import Selection, select
 from dr3_ray.runs.health import Flag
-from dr3_ray.runs.index import Record, read_index
+from dr3_ray.runs.index import Record, current, read_index
 from dr3_ray.uris import path_here
 
 
@@ -213,7 +213,7 @@ class Sweep:
         return 130 if self.interrupted else 1 if self.statuses.get("failed") else 0
 
     def _records(self, values: dict[str, Any]) -> list[Record]:
-        found = read_index(self.path)
+        found = current(read_index(self.path))
         for name, value in values.items():
             known = dict.fromkeys(as_label(record["config"].get(name)) for record in found)
             found = [record for record in found if has(record["config"], name, value)]

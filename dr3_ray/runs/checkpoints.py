@@ -9,11 +9,13 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -111,6 +113,17 @@ class Checkpoints:
     def updates(self) -> list[int]:
         """Return after how many updates there are checkpoints, whole or not, the first one first."""
         return sorted(map(_updates_of, self._all()))
+
+    def adopt(self, other: "Checkpoints", stay: Collection[int]) -> None:
+        """Copy the last checkpoint of another pack, and those after so many updates as `stay` names, as our own."""
+        found = False
+        for path in other._all():
+            if found and _updates_of(path) not in stay:
+                continue
+            with other._copy_of(path) as directory:
+                if is_whole(Path(directory)):
+                    self.save(_updates_of(path), partial(shutil.copytree, directory, dirs_exist_ok=True), stay=stay)
+                    found = True
 
     def load_at(self, updates: int, read: Callable[[str], None]) -> None:
         """Have `read` read the checkpoint after so many updates; without a whole one nothing happens."""

@@ -15,6 +15,7 @@ LATER = {  # options that came later, and change nothing at these values: no par
     "critic_actions": "heads",
     "td_actions": "expected",
 }
+LENGTH = ("steps", "evaluations", "dataset")  # by which members of one kind may differ; data count by their fingerprint
 CONFIG_FORMAT = 1  # enters every hash: another number redoes every run
 
 
@@ -40,6 +41,29 @@ def configurations(members: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     for place, member in enumerate(members):
         found.setdefault(configuration(member), []).append(place)
     return list(found.values())
+
+
+def but_for_length(config: Mapping[str, Any]) -> str:
+    """Return a text that is the same for members that differ only in how long they train and how often they play."""
+    return json.dumps({name: value for name, value in config.items() if name not in LENGTH}, sort_keys=True)
+
+
+def every(config: Mapping[str, Any]) -> int:
+    """Return the updates between two evaluations of a member; 0 where its configuration does not say."""
+    steps, evaluations = config.get("steps"), config.get("evaluations")
+    return steps // evaluations if type(steps) is type(evaluations) is int and evaluations > 0 else 0
+
+
+def goes_on(shorter: Mapping[str, Any], longer: Mapping[str, Any]) -> bool:
+    """Return whether what a shorter member measured is, to the bit, the beginning of what a longer one does.
+
+    Both have to be the same `but_for_length`. Training does not depend on when it is measured, so that the longer
+    one's evaluations may be some of the shorter one's. What is compiled is equal up to rounding.
+    """
+    near, far = every(shorter), every(longer)
+    if not (near and far) or shorter["steps"] >= longer["steps"] or shorter.get("compile"):
+        return False
+    return far == near or not (far % near or shorter["steps"] % far or "halving" in shorter)
 
 
 def canonical(value: Any) -> str:

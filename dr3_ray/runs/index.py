@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from dr3_ray.errors import UserError
 from dr3_ray.process.stopping import resuming
+from dr3_ray.runs.identity import but_for_length, goes_on
 from dr3_ray.runs.lock import lock
 from dr3_ray.runs.records import Status, check_line
 from dr3_ray.stores import append, aside, content_of, read_bytes, replace_file, replacing, synchronize
@@ -45,6 +46,38 @@ def read_index(run: str | os.PathLike[str]) -> list[Record]:
     if damaged:
         raise UserError(f"{path} is damaged at {_lines(damaged)}: {repair(run, 'mends it')}")
     return list(records.values())
+
+
+def longer_twins(records: Iterable[Record]) -> dict[str, str]:
+    """Return, of each member that a longer one takes up, the longest such; see `identity.goes_on`."""
+    records = list(records)
+    if len({record["config"].get("steps") for record in records}) < 2:
+        return {}
+    kinds: dict[str, list[Record]] = {}
+    for record in records:
+        kinds.setdefault(but_for_length(record["config"]), []).append(record)
+    found: dict[str, str] = {}
+    for twins in kinds.values():
+        twins.sort(key=lambda record: record["config"].get("steps", 0))
+        for place, shorter in enumerate(twins):
+            for longer in twins[place + 1 :]:
+                if goes_on(shorter["config"], longer["config"]):
+                    found[shorter["member"]] = longer["member"]
+    return found
+
+
+def current(records: Iterable[Record]) -> list[Record]:
+    """Return the records without those of members that a longer one has taken up, whose rows hold theirs.
+
+    A member that has ended stays until the longer one has, too.
+    """
+    known = {record["member"]: record for record in records}
+    gone = set()
+    for shorter, longer in longer_twins(known.values()).items():
+        over, status = known[shorter]["status"] in FINAL, known[longer]["status"]
+        if status in FINAL or (not over and status == "running"):
+            gone.add(shorter)
+    return [record for member, record in known.items() if member not in gone]
 
 
 def is_lost(index: Path) -> bool:

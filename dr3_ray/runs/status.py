@@ -18,7 +18,7 @@ from dr3_ray.process.stopping import resuming
 from dr3_ray.runs.directory import is_run, read_run
 from dr3_ray.runs.health import NEEDED, Flag, flag_sentences, health_of
 from dr3_ray.runs.histories import WRITTEN, histories_of, lacks_rows, rows_are_lost
-from dr3_ray.runs.index import FINAL, Record, read_index
+from dr3_ray.runs.index import FINAL, Record, current, longer_twins, read_index
 from dr3_ray.runs.records import Status
 
 SHOWN: tuple[Status, ...] = ("finished", "running", "pending", "cut", "diverged", "failed")
@@ -69,9 +69,10 @@ def read_status(run: Path) -> RunStatus:
     """
     if not is_run(run):
         raise UserError(f"{run} is not a run directory: give the --out of a sweep")
-    info, records = read_run(run), read_index(run)
+    info, known = read_run(run), read_index(run)
+    records = current(known)
     columns = ("member", "step", "time_s")
-    table = histories_of(run, (*columns, *NEEDED), any(record["status"] in FINAL for record in records))
+    table = histories_of(run, (*columns, *NEEDED), any(record["status"] in FINAL for record in known))
     histories = table.select([name for name in columns if name in table.column_names]).to_pydict()
     written = json.loads((table.schema.metadata or {}).get(WRITTEN, b"0"))
     reached: dict[str, int] = {}
@@ -91,10 +92,15 @@ def read_status(run: Path) -> RunStatus:
         usual = max([usual, *(after - before for before, after in zip([0.0, *each], each, strict=False))])
     healths = health_of(table, [each for each in records if each["status"] != "diverged"], info.get("rewards", {}))
     counts = Counter(record["status"] for record in records)
-    ahead = max(0, info.get("foreseen", 0) - len(records))
+    ahead = max(0, info.get("foreseen", 0) - len(known))
+    twins = longer_twins(known)
+    begun = dict(reached)  # a longer member has made what the shorter one has
+    for shorter, longer in twins.items():
+        begun[longer] = max(begun.get(longer, 0), reached.get(shorter, 0))
     steps = [
-        (record["config"].get("steps", 0), reached.get(record["member"], 0), record["status"] in ("running", "pending"))
+        (record["config"].get("steps", 0), begun.get(record["member"], 0), record["status"] in ("running", "pending"))
         for record in records
+        if record["member"] not in twins
     ]
     return RunStatus(
         name=info.get("name", run.resolve().name),
@@ -102,7 +108,7 @@ def read_status(run: Path) -> RunStatus:
         made=sum(made if going else planned for planned, made, going in steps),
         planned=sum(planned for planned, _, _ in steps) + ahead * (steps[0][0] if steps else 0),
         speed=speed,
-        written=max([written, *(record["time"] for record in records)]),
+        written=max([written, *(record["time"] for record in known)]),
         usual=usual,
         ahead=ahead,
         errors=dict(

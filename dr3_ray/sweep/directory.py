@@ -15,7 +15,7 @@ from dr3_ray.errors import UserError, first_line
 from dr3_ray.runs.directory import FORMAT, RENEW, RUN, DamagedRunError, asked_of, is_run, read_run
 from dr3_ray.runs.fetch import fetch, home_of
 from dr3_ray.runs.identity import LATER
-from dr3_ray.runs.index import FETCHED, INDEX, Index
+from dr3_ray.runs.index import FETCHED, INDEX, Index, longer_twins
 from dr3_ray.runs.keys import MARK, mark
 from dr3_ray.runs.mirror import described, kept_index
 from dr3_ray.runs.places import PLACE, placed
@@ -134,6 +134,30 @@ def taken_up(run: str) -> SweepSpec:
     return spec_of(out)
 
 
+def lengthened(spec: SweepSpec, steps: int, evaluations: int | None = None) -> SweepSpec:
+    """Return the specification of a run that goes on with more steps; without `evaluations` they stay as far apart.
+
+    Raises:
+        UserError: it has as many steps, or they are no multiple of what lies between two evaluations, or it searches.
+    """
+    if steps < spec.steps:
+        raise UserError(f"{spec.out} has {spec.steps:,} steps, and trains for more of them, not for {steps:,}")
+    if spec.search and steps > spec.steps:
+        raise UserError(
+            f"{spec.out} was searched by what members are worth after {spec.steps:,} steps, and with {steps:,} it is "
+            f"another search: give another --out, or train what it found longer by --from {spec.out} --steps N"
+        )
+    every = spec.steps // spec.evaluations
+    if evaluations is None and steps % every:
+        near = " or ".join(f"{each:,}" for each in (steps // every * every, (steps // every + 1) * every))
+        raise UserError(
+            f"{spec.out} is evaluated every {every:,} steps, of which {steps:,} is no multiple: ask for {near}, or for "
+            "--evaluations, too"
+        )
+    asked = spec.model_dump(include=spec.model_fields_set)
+    return SweepSpec(**asked | {"steps": steps, "evaluations": evaluations or steps // every})
+
+
 def _is_copy(folder: Path) -> bool:
     """Return whether a folder is the storage in which a run keeps a copy of itself."""
     asked = (read_run(folder) if (folder / RUN).is_file() else {}).get("spec") or {}
@@ -157,7 +181,7 @@ def axes(configs: Iterable[Config]) -> list[str]:
     one algorithm on one data set.
     """
     groups: dict[tuple[str, str], list[Config]] = {}
-    for config in configs:
+    for config in _not_outgrown(configs):
         groups.setdefault((config["algorithm"], config["dataset"]), []).append(config)
     several = [name for part, name in enumerate(("algorithm", "dataset")) if len({key[part] for key in groups}) > 1]
     differing = {
@@ -168,6 +192,13 @@ def axes(configs: Iterable[Config]) -> list[str]:
         if config[name] != group[0].get(name, LATER.get(name))
     }
     return [*several, "dr3_coeff", *sorted(differing - {"seed", "dr3_coeff"})]
+
+
+def _not_outgrown(configs: Iterable[Config]) -> list[Config]:
+    """Return the configurations without those of members that longer ones take up."""
+    records = [{"member": str(place), "config": config} for place, config in enumerate(configs)]
+    outgrown = longer_twins(records)
+    return [record["config"] for record in records if record["member"] not in outgrown]
 
 
 def _document(

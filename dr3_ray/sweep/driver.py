@@ -1,6 +1,7 @@
 """The driver of a sweep: it brings together who writes, who proposes, who trains and who shows."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
 
@@ -8,11 +9,11 @@ from dr3_ray.errors import UserError
 from dr3_ray.process import stopping
 from dr3_ray.runs.directory import read_run
 from dr3_ray.runs.histories import Histories
-from dr3_ray.runs.index import FINAL, Index
+from dr3_ray.runs.index import FINAL, Index, longer_twins
 from dr3_ray.sweep.packs.limit import sweep_limit
-from dr3_ray.sweep.packs.longer import shorter_before
 from dr3_ray.sweep.packs.packing import Pack
 from dr3_ray.sweep.plan import Plan
+from dr3_ray.sweep.resume import packs_in
 from dr3_ray.sweep.search.pack_searcher import PackSearcher
 from dr3_ray.sweep.search.proposals import Searches
 from dr3_ray.sweep.spec.names import option_types
@@ -52,12 +53,13 @@ class Driver:
         self._histories = Histories(spec.out, self._configs, columns, option_types())
         self._histories.load(again=missing)
         index.write([member for member in missing if index.status(member) == "failed"], "pending")
+        outgrown = longer_twins(index.records.values()).keys()
         self.progress = SweepProgress(
             console,
-            {member: record["status"] for member, record in index.records.items()},
+            {member: record["status"] for member, record in index.records.items() if member not in outgrown},
             {member: config["steps"] for member, config in missing.items()},
             self._ahead,
-            sum(config["steps"] for member, config in self._configs.items() if member not in missing),
+            sum(config["steps"] for member, config in self._configs.items() if member not in {*missing, *outgrown}),
             self._histories.reached,
         )
         self._loggers = Loggers(spec.log, spec.out, self._configs, self.progress.say)
@@ -94,7 +96,9 @@ class Driver:
                 check_begun(spec.checkpoints, read_run(spec.out)["id"], packs, trust)
             return sweep_limit(spec, self._asked, sources, slots, say)
 
-        plan = Plan.of(self._asked, self._missing, self._index.records, slots, limit)
+        plan = Plan.of(
+            self._asked, self._missing, self._index.records, slots, limit, partial(packs_in, spec.checkpoints)
+        )
         self._tell_of(plan)
         room = spec.concurrent or slots
         known = len(plan.packs)
@@ -107,10 +111,12 @@ class Driver:
     def _tell_of(self, plan: Plan) -> None:
         """Say how many members go on from shorter ones, or what keeps them from it."""
         if longer := sum(len(pack.members) for pack in plan.longer):
-            self.progress.say(f"{longer} members go on from where shorter ones have ended")
-        fresh = {member: config for pack in plan.fresh for member, config in pack.members.items()}
-        if reason := shorter_before(fresh, self._index.records):
+            self.progress.say(f"{longer} members go on from where shorter ones were left")
+        for reason in plan.anew:
             self.progress.say(reason)
+        for pack in plan.longer:
+            self.progress.skip(pack.members, pack.made)
+            self.progress.advance(pack.members, pack.made)
 
     def _share(self) -> dict[str, str]:
         """Return where trials find each data set, by its fingerprint."""

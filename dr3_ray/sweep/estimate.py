@@ -3,6 +3,7 @@
 import heapq
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import ray
@@ -24,6 +25,7 @@ from dr3_ray.sweep.packs.calibration import Cost, measure
 from dr3_ray.sweep.packs.limit import planned_limit
 from dr3_ray.sweep.packs.packing import Pack, structure
 from dr3_ray.sweep.plan import Plan, planned_members, unfinished
+from dr3_ray.sweep.resume import packs_in
 from dr3_ray.sweep.search.study_files import check_study
 from dr3_ray.sweep.spec.halving import Race
 from dr3_ray.sweep.spec.problems import problems
@@ -55,13 +57,14 @@ class Kind(NamedTuple):
     def seconds(self, pack: Pack) -> float:
         """Return the seconds in which a pack trains and evaluates."""
         assert self.cost is not None
-        updates = self._of(pack, self.first["steps"] * self.cost.update)
+        updates = self._of(pack, (self.first["steps"] - pack.made) * self.cost.update)
         return updates + self.evaluating(pack)
 
     def evaluating(self, pack: Pack) -> float:
         """Return the seconds in which a pack evaluates."""
         assert self.cost is not None
-        return self._of(pack, self.first["evaluations"] * self.cost.evaluation)
+        left = 1.0 - pack.made / self.first["steps"]
+        return self._of(pack, left * self.first["evaluations"] * self.cost.evaluation)
 
     def _of(self, pack: Pack, seconds: float) -> float:
         """Compute the seconds of this pack from those of the largest one."""
@@ -143,7 +146,10 @@ def estimate_sweep(
         say("there is no GPU here: times are those of a CPU")
     slots = fits or 1
     missing = unfinished(planned, records.values())
-    plan = Plan.of(planned, missing, records, slots, lambda begun: planned_limit(spec, planned, slots, calibrate, say))
+    plan = Plan.of(
+        planned, missing, records, slots, lambda begun: planned_limit(spec, planned, slots, calibrate, say),
+        partial(packs_in, spec.checkpoints),
+    )  # fmt: skip
     groups: dict[str, list[Pack]] = {}
     for pack in plan.packs:
         groups.setdefault(structure(next(iter(pack.members.values()))), []).append(pack)
@@ -246,10 +252,13 @@ def _sentences(estimate: SweepEstimate, calibrated: bool) -> list[str]:
     )
     if spec.search:
         said.append(f"What {spec.search.method} has still to propose was drawn here by chance: an estimate.")
-    if going_on := len(plan.begun + plan.longer):
+    if longer := sum(len(pack.members) for pack in plan.longer):
+        said.append(f"{longer} members go on from where shorter ones were left.")
+    said += [f"{reason}." for reason in plan.anew]
+    if going_on := len(plan.begun) + sum(not pack.made for pack in plan.longer):
         said.append(f"{going_on} packs go on from their checkpoints: less is left of them than is counted here.")
     left = [
-        (made(pack), plan.missing[member]["steps"])
+        (made(pack), plan.missing[member]["steps"] - pack.made)
         for pack in plan.packs
         for member in pack.members
         if member in plan.missing

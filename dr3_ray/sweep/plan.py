@@ -1,6 +1,6 @@
 """What a sweep trains from here on: which members, in which packs, how many at a time; run and estimate share it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -26,6 +26,8 @@ class Plan:
     """Packs that go on from their checkpoints, composed as they were."""
     longer: tuple[Pack, ...]
     """Packs that go on from the last checkpoints of shorter ones."""
+    anew: tuple[str, ...]
+    """Why others do not, a sentence each."""
     fresh: tuple[Pack, ...]
     """Packs of the other members that are missing."""
     limit: int
@@ -41,20 +43,25 @@ class Plan:
         records: dict[str, Record],
         slots: int,
         limit: Callable[[Sequence[Pack]], int],
+        kept: Callable[[], Collection[str]],
     ) -> Self:
         """Resolve a plan; `records` are what the index knows, and `limit` is told which packs go on before it answers.
+
+        `kept` tells which packs have a checkpoint.
 
         Raises:
             UserError: by `limit`.
         """
         begun, rest = begun_packs(missing, records)
-        found = longer_packs({member: record["config"] for member, record in records.items()} | missing, records)
-        begun = [found.get(pack.name, pack) for pack in begun]
-        longer = [pack for pack in found.values() if pack.members.keys() <= rest.keys()]
+        found = longer_packs(missing, records, kept)
+        begun = [found.packs.get(pack.name, pack) for pack in begun]
+        taken = {member for pack in begun for member in pack.members}
+        longer = [pack for pack in found.packs.values() if pack.members.keys().isdisjoint(taken)]
         for member in {member for pack in longer for member in pack.members}:
-            del rest[member]
+            rest.pop(member, None)
         most = limit([*begun, *longer])
-        return cls(members, missing, tuple(begun), tuple(longer), tuple(pack_members(rest, most, slots)), most, slots)
+        fresh = pack_members(rest, most, slots)
+        return cls(members, missing, tuple(begun), tuple(longer), tuple(found.reasons), tuple(fresh), most, slots)
 
     @property
     def packs(self) -> tuple[Pack, ...]:

@@ -92,10 +92,19 @@ def unseen_packs(spec: SweepSpec, records: Iterable[Record]) -> list[str]:
     begun = {str(record["pack"]) for record in records if record["pack"] and record["status"] not in FINAL}
     if not begun or spec.checkpoint_every == 0:
         return []
+    return sorted(begun - packs_in(spec.checkpoints))
+
+
+def packs_in(storage: str) -> set[str]:
+    """Return the packs that have a checkpoint in a storage.
+
+    Raises:
+        UserError: it cannot be used.
+    """
     try:
-        return sorted(begun - packs_kept(spec.checkpoints))
+        return packs_kept(storage)
     except (OSError, ValueError) as error:
-        raise UserError(f"storage {spec.checkpoints} cannot be used: {first_line(error)}") from error
+        raise UserError(f"storage {storage} cannot be used: {first_line(error)}") from error
 
 
 def _by_dataset(configs: Iterable[Config], field: str) -> dict[str, set[str]]:

@@ -92,10 +92,13 @@ class UntrainedPack(PackTrainable):
 
 
 class InTurn:
-    """Two trials at a time take their steps in turn, in this process. `fails` are the steps, of all, that raise."""
+    """Two trials at a time take their steps in turn, in this process. `fails` are the steps, of all, that raise.
 
-    def __init__(self, fails: Collection[int] = ()) -> None:
-        self._fails, self._steps = fails, 0
+    They train nothing, unless `pack` is the trial that does.
+    """
+
+    def __init__(self, fails: Collection[int] = (), pack: type[PackTrainable] = UntrainedPack) -> None:
+        self._fails, self._steps, self._pack = fails, 0, pack
 
     def connect(self, spec: SweepSpec) -> None:
         """Nothing has to be reached."""
@@ -122,7 +125,7 @@ class InTurn:
                     over = config == Searcher.FINISHED
                     break
                 number += 1
-                going.append(_Trial(name, config | self._common(spec), spec.retries))
+                going.append(_Trial(name, config | self._common(spec), spec.retries, self._pack))
                 log.on_trial_start(0, [], going[-1])  # type: ignore[arg-type]
             for trial in list(going):
                 if self._step(trial, spec, log):
@@ -132,7 +135,8 @@ class InTurn:
 
     def _common(self, spec: SweepSpec) -> dict[str, Any]:
         places = {"storage": spec.checkpoints, "run": read_run(spec.out)["id"]}
-        return {"cpus": 1, "gpus": 0, "checkpoint_every": spec.checkpoint_every, **places}
+        how = {"checkpoint_every": spec.checkpoint_every, "keep_checkpoints": spec.keep_checkpoints}
+        return {"cpus": 1, "gpus": 0, **how, **places}
 
     def _step(self, trial: "_Trial", spec: SweepSpec, log: MemberLog) -> bool:
         """Take one step; whether it was the last."""
@@ -165,9 +169,9 @@ class InTurn:
 class _Trial(SimpleNamespace):
     """What a sweep's callbacks look at of a trial of Tune."""
 
-    def __init__(self, name: str, config: dict[str, Any], attempts: int) -> None:
+    def __init__(self, name: str, config: dict[str, Any], attempts: int, made: type[PackTrainable]) -> None:
         super().__init__(name=name, config=config, attempts=attempts, last_result=None, failed=False, error_file=None)
-        self.pack: UntrainedPack | None = None
+        self.made, self.pack = made, None
         self.error: Exception | None = None
 
     def get_pickled_error(self) -> Exception | None:
@@ -177,7 +181,7 @@ class _Trial(SimpleNamespace):
     def step(self) -> dict[str, Any]:
         """Set up where that is still to be done, and go on."""
         if self.pack is None:
-            self.pack = object.__new__(UntrainedPack)  # Tune's constructor makes folders in the home directory
+            self.pack = object.__new__(self.made)  # Tune's constructor makes folders in the home directory
             self.pack.setup(self.config)
         self.last_result = self.pack.step()
         return self.last_result

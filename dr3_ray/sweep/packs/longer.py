@@ -1,87 +1,118 @@
-"""Members that are trained longer: their pack goes on from the checkpoint of one that has ended."""
+"""Members that are trained longer: their pack goes on from the last checkpoint of the shorter ones."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
 
-from dr3_ray.runs.identity import canonical
+from dr3_ray.runs.identity import but_for_length, every, goes_on
 from dr3_ray.runs.index import FINAL, Record
 from dr3_ray.sweep.packs.packing import Pack, pack_name
 from dr3_ray.sweep.spec.spec import Config
 
-APART = ("steps", "evaluations", "dataset")  # what may differ; data count by their fingerprint
+
+class Longer(NamedTuple):
+    """Packs that go on from shorter ones, by name, and what keeps other members from it."""
+
+    packs: dict[str, Pack]
+    reasons: list[str]
+    """A sentence each."""
 
 
-def longer_packs(members: Mapping[str, Config], records: Mapping[str, Record]) -> dict[str, Pack]:
-    """Return packs that go on from packs that have ended, by name: the same members in the same order, with more steps.
+def longer_packs(
+    missing: Mapping[str, Config], records: Mapping[str, Record], kept: Callable[[], Collection[str]]
+) -> Longer:
+    """Return packs that go on from shorter ones: the same members in the same order, with more steps.
 
-    What comes of them is, to the bit, what training them in one go would have given. So the evaluations have to be as
-    many updates apart as they were, no member may be cut by halving, and none compiled, which is equal up to rounding.
+    What comes of them is, to the bit, what training them in one go would have given. `missing` are the members to be
+    trained, beside those in `records` that have ended; `kept` tells which packs have a checkpoint.
     """
-    ended = [configs for name, configs in _ended(records).items() if name == pack_name(configs)]
-    if not ended:
-        return {}
-    wanted: dict[tuple[str, int], dict[int, str]] = {}  # the members of a kind, by their steps
+    members = {member: record["config"] for member, record in records.items()} | dict(missing)
+    begun = {name: configs for name, configs in _begun(records).items() if name == pack_name(configs)}
+    wanted: dict[str, dict[tuple[int, int], str]] = {}  # the members of a kind, by their length
     for member, config in members.items():
-        wanted.setdefault(_kind(config), {})[config["steps"]] = member
-    found: dict[str, Pack] = {}
-    for configs in sorted(ended, key=_steps):  # the longest one counts
-        longer = [wanted.get(_kind(old), {}) if _may_go_on(old) else {} for old in configs.values()]
-        for steps in set(longer[0]).intersection(*longer):
-            if steps > _steps(configs):
-                pack = {each[steps]: members[each[steps]] for each in longer}
-                found[pack_name(pack)] = Pack(pack_name(pack), pack, pack_name(configs))
-    return found
+        wanted.setdefault(but_for_length(config), {})[_length(config)] = member
+    packs: dict[str, Pack] = {}
+    going: set[str] = set()
+    refused: dict[str, list[str]] = {}  # members by what keeps them
+    there: Collection[str] | None = None
+    for origin, configs in sorted(begun.items(), key=lambda item: -_steps(item[1])):  # the longest one counts
+        twins = [wanted[but_for_length(old)] for old in configs.values()]
+        for length in sorted({length for each in twins for length in each if length[0] > _steps(configs)}):
+            longer = {each[length]: members[each[length]] for each in twins if length in each}
+            if longer.keys().isdisjoint(missing) or not going.isdisjoint(longer):
+                continue
+            there = kept() if there is None else there
+            if reason := _reason(origin, configs, longer, records, there):
+                refused.setdefault(reason, []).extend(longer)
+            else:
+                packs[pack_name(longer)] = Pack(pack_name(longer), longer, origin, _made(configs, records))
+                going |= longer.keys()
+    return Longer(packs, list(_sentences(refused, missing.keys() - going)))
 
 
-def shorter_before(missing: Mapping[str, Config], records: Mapping[str, Record]) -> str:
-    """Say what keeps missing members from going on where shorter ones have ended; empty where nothing is to be said."""
-    ended = {
-        canonical(_apart(record["config"])): record["config"]
-        for record in records.values()
-        if record["status"] == "finished" and _may_go_on(record["config"])
-    }
-    if not ended:
-        return ""
-    for config in missing.values():
-        before = ended.get(canonical(_apart(config)))
-        if before and before["steps"] < config["steps"] and _every(before) != _every(config):
-            with_them = config["steps"] // _every(before)
-            fits = config["steps"] % _every(before) == 0
-            return (
-                f"members that were trained for {before['steps']:,} updates are not gone on with, because evaluations "
-                f"came every {_every(before):,} updates and are to come every {_every(config):,} now"
-                + (f": {with_them} evaluations would let them go on" if fits else "")
-            )
-    return ""
-
-
-def _ended(records: Mapping[str, Record]) -> dict[str, dict[str, Config]]:
-    """Return the members of each pack whose members have all ended, none of them cut."""
+def _begun(records: Mapping[str, Record]) -> dict[str, dict[str, Config]]:
+    """Return the members of each pack that was begun."""
     packs: dict[str, dict[str, Config]] = {}
-    going = {record["pack"] for record in records.values() if record["status"] not in FINAL}
-    cut = {record["pack"] for record in records.values() if record["status"] == "cut"}
     for member, record in records.items():
-        if record["pack"] and record["pack"] not in going | cut:
+        if record["pack"]:
             packs.setdefault(record["pack"], {})[member] = record["config"]
     return packs
 
 
-def _may_go_on(config: Config) -> bool:
-    return not (config.get("halving") or config.get("compile"))
+def _reason(
+    origin: str,
+    configs: Mapping[str, Config],
+    longer: Mapping[str, Config],
+    records: Mapping[str, Record],
+    kept: Collection[str],
+) -> str:
+    """Say what keeps longer members from going on where a pack was left; empty: nothing does."""
+    statuses = {records[member]["status"] for member in configs}
+    old, new = next(iter(configs.values())), next(iter(longer.values()))
+    if old.get("compile"):
+        return "compiled steps are equal up to rounding only"
+    if "halving" in old and len(configs) == 1:
+        return "who was cut depended on who came first"
+    if not all(goes_on(config, new) for config in configs.values()):
+        return _apart(old, new)
+    if every(old) != every(new) and (statuses - set(FINAL) or "diverged" in statuses):
+        left = "diverged" if "diverged" in statuses else "had not ended"
+        return f"{_spacing(old, new)}, and members {left}"
+    if len(longer) < len(configs):
+        return "other members of their packs are not trained longer; give the whole sweep more steps"
+    if origin not in kept:
+        return "the checkpoints of the shorter ones are not there"
+    return ""
 
 
-def _kind(config: Config) -> tuple[str, int]:
-    """Return what a member and a longer one have in common."""
-    return canonical(_apart(config)), _every(config)
+def _apart(old: Config, new: Config) -> str:
+    """Say that evaluations do not fit, and how many would."""
+    fits = new["steps"] % every(old) == 0
+    would = f"; {new['steps'] // every(old)} evaluations would let them go on" if fits else ""
+    return f"{_spacing(old, new)}{would}"
 
 
-def _apart(config: Config) -> Config:
-    return {name: value for name, value in config.items() if name not in APART}
+def _spacing(old: Config, new: Config) -> str:
+    return (
+        f"evaluations came every {every(old):,} of {old['steps']:,} updates and are to come every {every(new):,} now"
+    )
 
 
-def _every(config: Config) -> int:
-    """Return the updates between two evaluations."""
-    return int(config["steps"] // config["evaluations"])
+def _sentences(refused: Mapping[str, list[str]], anew: set[str]) -> Iterator[str]:
+    """Say how many of the members that begin anew each reason keeps from going on; of several the first counts."""
+    for reason, members in refused.items():
+        if here := anew.intersection(members):
+            yield f"{len(here)} members begin anew, and not where shorter ones were left: {reason}"
+            anew = anew - here
+
+
+def _length(config: Config) -> tuple[int, int]:
+    return int(config["steps"]), int(config["evaluations"])
 
 
 def _steps(configs: Mapping[str, Config]) -> int:
     return max(int(config["steps"]) for config in configs.values())
+
+
+def _made(configs: Mapping[str, Config], records: Mapping[str, Record]) -> int:
+    """Return the updates after which a longer pack goes on, where that is known."""
+    return _steps(configs) if all(records[member]["status"] in FINAL for member in configs) else 0

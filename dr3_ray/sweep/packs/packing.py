@@ -19,6 +19,8 @@ class Pack(NamedTuple):
     members: dict[str, Config]
     origin: str = ""
     """The pack of shorter members from whose last checkpoint this one begins; empty: it begins anew."""
+    made: int = 0
+    """The updates that the origin has made, where it has ended."""
 
 
 def structure(config: Config) -> str:

@@ -56,6 +56,7 @@ class PackTrainable(tune.Trainable):
         self.trust = config.get("trust", False)  # checkpoints that are pickles
         self.hashes = [member_id(member) for member in members]
         self.every, self.steps = config["checkpoint_every"], members[0]["steps"]
+        self.updates = self.steps // members[0]["evaluations"]  # between two evaluations
         self.stay = kept_at(members[0]["steps"], members[0]["evaluations"], config.get("keep_checkpoints", 1))
         self.places, self.configurations = range(len(members)), configurations(members)
         self.race = Race.of(members[0])
@@ -67,11 +68,18 @@ class PackTrainable(tune.Trainable):
         for source in filter(is_uri, names_in(members[0]["dataset"])):
             patiently(partial(cached, source))
         self.algorithm = self.build_algorithm(members, config["cpus"], config["gpus"])
+        self._take_up(config)
+        self.earlier = list(self.results)  # which the driver may not have seen
+
+    def _take_up(self, config: dict[str, Any]) -> None:
+        """Go on from the pack's last checkpoint, or where the pack of shorter members was left."""
         if self.checkpoints:
             self.checkpoints.load(self.load_checkpoint)
-            if (origin := config["pack"].get("origin")) and not self.results:
-                Checkpoints(config["storage"], origin, config["run"]).load(self.load_checkpoint, mend=False)
-        self.earlier = list(self.results)  # which the driver may not have seen
+        if (origin := config["pack"].get("origin")) and not self.results:
+            shorter = Checkpoints(config["storage"], origin, config["run"])
+            if self.checkpoints:
+                self.checkpoints.adopt(shorter, self.stay)
+            (self.checkpoints or shorter).load(self.load_checkpoint, mend=False)
 
     def build_algorithm(self, members: list[Config], cpus: float, gpus: float) -> OfflineAlgorithm:
         """Build the algorithm that trains these members."""
@@ -141,11 +149,17 @@ class PackTrainable(tune.Trainable):
         (Path(directory) / MEMBERS).write_text(json.dumps(self.hashes))
 
     def load_checkpoint(self, directory: str) -> None:
-        """Go on from a checkpoint, with the members that were left."""
-        self.results = json.loads((Path(directory) / RESULTS).read_text())
+        """Go on from a checkpoint, with the members that were left.
+
+        That of shorter members may have evaluations between ours, and may have ended where we cut.
+        """
+        found = json.loads((Path(directory) / RESULTS).read_text())
+        self.results = [each for each in found if each["num_updates"] % self.updates == 0]
         if any(each["cut"] for each in self.results):
             self.algorithm = self.algorithm.keep(self.left)
         self.algorithm.restore_from_path(directory, trust=self.trust)
+        if len(self.results) in self.rungs and not self.results[-1]["cut"] and not self.done:
+            self._cut()
 
     def reset_config(self, config: dict[str, Any]) -> bool:
         """Take another pack."""

@@ -1,20 +1,32 @@
 """Finished members train longer: to the bit what training them in one go gives, or a line that says what keeps them."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dr3_ray.algorithms.registry import ALGORITHMS
+from dr3_ray.report.reader import read_tables
 from dr3_ray.runs.identity import member_id
-from dr3_ray.sweep.packs.longer import longer_packs, shorter_before
+from dr3_ray.runs.index import current, read_index
+from dr3_ray.runs.plain import read_plain
+from dr3_ray.runs.status import read_status
+from dr3_ray.sweep.packs.longer import longer_packs
 from dr3_ray.sweep.packs.packing import pack_name
 from dr3_ray.sweep.run import train_sweep
 from dr3_ray.sweep.spec.spec import SweepSpec
+from dr3_ray.sweep.trials.trainable import PackTrainable
+from dr3_ray.training.saved import NAME, PLACE
+from tests.crash.untrained import InTurn
 
-TIMES = ["member", "time_s", "updates_per_second", "steps", "evaluations"]
+TIMES = ["time_s", "updates_per_second", "steps", "evaluations"]
+TINY = {"hidden_sizes": [4], "batch_size": 4}
 
 
 def records(configs: list[dict[str, Any]], size: int, status: str = "finished") -> dict[str, Any]:
@@ -34,15 +46,23 @@ def configs(steps: int, evaluations: int, seeds: int = 4, **more: Any) -> list[d
     return [about | {"steps": steps, "evaluations": evaluations, "seed": seed} for seed in range(seeds)]
 
 
-@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2]))
-def test_packs_are_those_that_ended_and_evaluations_as_far_apart(
+def by_hash(configs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {member_id(each): each for each in configs}
+
+
+def all_of(old: dict[str, Any]) -> Callable[[], set[str]]:
+    """Every pack has a checkpoint."""
+    return lambda: {record["pack"] for record in old.values()}
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2, 3]))
+def test_packs_are_those_that_were_begun_and_evaluations_some_of_theirs(
     size: int, before: int, more: int, seeds: int, apart: int
 ) -> None:
     old = records(configs(10 * before, before), size)
-    new = {member_id(each): each for each in configs(10 * (before + more) * apart, before + more, seeds)}
-    found = longer_packs(new, old)
-    packs = {record["pack"] for record in old.values()}
-    if apart == 1:  # a pack goes on if all its members are wanted
+    new = by_hash(configs(10 * (before + more) * apart, before + more, seeds))
+    found, reasons = longer_packs(new, old, all_of(old))
+    if before % apart == 0:  # a pack goes on if all its members are wanted
         whole = [start for start in range(0, 4, size) if min(start + size, 4) <= seeds]
         assert sorted(pack.origin for pack in found.values()) == sorted(
             {list(old.values())[start]["pack"] for start in whole}
@@ -50,50 +70,203 @@ def test_packs_are_those_that_ended_and_evaluations_as_far_apart(
         for name, pack in found.items():
             olds = [record["config"]["seed"] for record in old.values() if record["pack"] == pack.origin]
             assert [config["seed"] for config in pack.members.values()] == olds and name == pack_name(pack.members)
-            assert pack.origin in packs and all(new[member] == config for member, config in pack.members.items())
-        assert not shorter_before(new, old)
+            assert all(new[member] == config for member, config in pack.members.items()) and pack.made == 10 * before
+        anew = seeds - sum(len(pack.members) for pack in found.values())
+        told = f"{anew} members begin anew, and not where shorter ones were left: other members of their packs"
+        assert [reason.startswith(told) for reason in reasons] == [True] * bool(anew)
     else:
         assert not found
-        assert f"every 10 updates and are to come every {10 * apart} now" in shorter_before(new, old)
+        assert f"every 10 of {10 * before} updates and are to come every {10 * apart} now" in reasons[0]
+        assert f"; {(before + more) * apart} evaluations would let them go on" in reasons[0]
 
 
 @pytest.mark.parametrize(
-    ("status", "more"), [("running", {}), ("failed", {}), ("cut", {}), ("finished", {"compile": True})]
+    ("status", "more", "size", "reason"),
+    [
+        ("finished", {"compile": True}, 2, "compiled steps are equal up to rounding only"),
+        ("cut", {"halving": {"factor": 2}}, 1, "who was cut depended on who came first"),
+    ],
 )
-def test_what_did_not_end_or_is_not_equal_to_the_bit_begins_anew(status: str, more: dict[str, Any]) -> None:
-    old = records(configs(20, 2, **more), 2, status)
-    new = {member_id(each): each for each in configs(40, 4, **more)}
-    assert not longer_packs(new, old) and not shorter_before(new, old)
+def test_what_is_not_equal_to_the_bit_begins_anew(status: str, more: dict[str, Any], size: int, reason: str) -> None:
+    old = records(configs(20, 2, **more), size, status)
+    found = longer_packs(by_hash(configs(40, 4, **more)), old, all_of(old))
+    assert not found.packs and [each.partition(": ")[2] for each in found.reasons] == [reason]
 
 
-def test_of_several_lengths_the_longest_counts() -> None:
-    old = records(configs(20, 2), 2) | records(configs(30, 3), 2)
-    new = {member_id(each): each for each in configs(40, 4)}
-    assert {old[member]["config"]["steps"] for member in old if old[member]["pack"] in {
-        pack.origin for pack in longer_packs(new, old).values()
-    }} == {30}  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "why"), [("failed", "members had not ended"), ("pending", "members had not ended"), ("diverged", "mem")]
+)
+def test_other_evaluations_need_members_that_finished(status: str, why: str) -> None:
+    old = records(configs(20, 2), 2, status)
+    assert longer_packs(by_hash(configs(40, 4)), old, all_of(old)).reasons == []
+    found = longer_packs(by_hash(configs(40, 2)), old, all_of(old))
+    assert not found.packs and why in found.reasons[0]
+
+
+def test_members_without_checkpoints_begin_anew_and_it_is_said() -> None:
+    old = records(configs(20, 2), 2)
+    found = longer_packs(by_hash(configs(40, 4)), old, set)
+    assert not found.packs
+    assert found.reasons == [
+        "4 members begin anew, and not where shorter ones were left: the checkpoints of the shorter ones are not there"
+    ]
+
+
+def test_members_that_were_never_begun_are_nothing_to_speak_of() -> None:
+    old = records(configs(20, 2), 2, "pending")
+    never = {member: record | {"pack": None} for member, record in old.items()}
+    assert longer_packs(by_hash(configs(40, 4)), never, set) == ({}, [])
+
+
+def test_of_several_lengths_the_longest_counts_however_packs_were_composed() -> None:
+    old = records(configs(20, 2), 4) | records(configs(30, 3), 2)
+    found = longer_packs(by_hash(configs(40, 4)), old, all_of(old)).packs
+    assert len(found) == 2 and {pack.made for pack in found.values()} == {30}
+
+
+def test_shorter_members_are_shown_until_the_longer_ones_have_ended() -> None:
+    short, long = records(configs(20, 2), 2), records(configs(40, 4), 2, "running")
+    assert len(current([*short.values(), *long.values()])) == 8
+    begun = [record | {"status": "pending"} for record in short.values()]
+    for shorter, status in ((begun, "running"), (list(short.values()), "finished"), (list(short.values()), "diverged")):
+        longer = [record | {"status": status} for record in long.values()]
+        assert current([*shorter, *longer]) == longer
+    other = records(configs(40, 3), 2)  # which holds none of their rows
+    assert len(current([*short.values(), *other.values()])) == 8
+
+
+def spec(out: Path, steps: int, evaluations: int, **more: Any) -> SweepSpec:
+    about = {"coefficients": [0, 0.1], "seeds": 2, "options": TINY} | more
+    return SweepSpec(steps=steps, evaluations=evaluations, environment="none", out=out, **about)
+
+
+def train(spec: SweepSpec, fails: set[int] = frozenset()) -> dict[str, int]:
+    return train_sweep(spec, trials=InTurn(fails, pack=PackTrainable)).statuses
+
+
+def rows(run: Path, members: set[str]) -> pd.DataFrame:
+    table = pd.read_parquet(run / "histories.parquet")
+    table = table[table["member"].isin(members)].sort_values(["member", "step"])
+    return table.drop(columns=[each for each in TIMES if each in table]).reset_index(drop=True).sort_index(axis=1)
+
+
+def tensors(run: Path, members: set[str]) -> dict[str, Any]:
+    """Everything that training goes on from, by pack: networks, optimisers, targets, generators, counters."""
+    found = {}
+    for pack in sorted({record["pack"] for record in read_index(run) if record["member"] in members}):
+        last = max((run / "checkpoints" / pack).glob("0*"))
+        learner = read_plain(last, "algorithm_state")["learner_group"]["learner"]
+        found[pack] = (last.name, read_plain(last / PLACE, NAME)["state"], learner["optimizer"])
+    return found
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(same(ours[name], theirs[name]) for name in ours)
+    if isinstance(ours, list | tuple):
+        return len(ours) == len(theirs) and all(map(same, ours, theirs))
+    ours, theirs = (torch.as_tensor(each) if hasattr(each, "dtype") else each for each in (ours, theirs))
+    if isinstance(ours, torch.Tensor):
+        return torch.equal(ours.nan_to_num(7.5), theirs.nan_to_num(7.5))
+    return bool(ours == theirs)
+
+
+def assert_as_in_one_go(run: Path, whole: Path) -> None:
+    members = {record["member"] for record in read_index(whole)}
+    pd.testing.assert_frame_equal(rows(run, members), rows(whole, members))
+    assert same(tensors(run, members), tensors(whole, members))
+    shown, alone = read_tables(run), read_tables(whole)
+    assert shown.facets == alone.facets and set(shown.members.index) == members
+    assert read_status(run).counts == read_status(whole).counts
+
+
+BREAKOUT, PENDULUM = "embedded:breakout-replay", "embedded:pendulum-replay"
+CASES: dict[str, dict[str, Any]] = {
+    "discrete, two algorithms, packs of two": {"datasets": BREAKOUT, "algorithms": ["DR3-REM", "BC"], "pack": 2},
+    "actor and critic, normalised, dropout": {
+        "datasets": PENDULUM, "algorithms": ["DR3-CQL"],
+        "options": TINY | {"normalize_observations": True, "critic_dropout": 0.1, "reward_scaling": "return_range"},
+    },
+    "members alone": {"datasets": PENDULUM, "algorithms": ["DR3-TD3BC"], "pack": 1, "seeds": 1},
+    "a window": {"datasets": PENDULUM, "algorithms": ["DR3-IQL"], "options": TINY | {"shuffle_window": 1000}},
+    "a mixture that changes": {
+        "algorithms": ["DR3-IQL"],
+        "datasets": {"mixture": [
+            {"data": f"{PENDULUM}?take=first:0.5", "weight": 0.75, "then": 0.25},
+            {"data": f"{PENDULUM}?take=best:0.1", "weight": 0.25, "then": 0.75},
+        ], "since": 5},
+    },
+    "one that diverges": {
+        "datasets": BREAKOUT, "coefficients": [0], "axes": {"critic_lr": [1e-4, 1e30]}, "options": TINY,
+    },
+    "halving, which cuts where the shorter ones ended": {
+        "datasets": BREAKOUT, "coefficients": [0, 0.1, 1.0, 3.0], "seeds": 1, "objective": "td_error",
+        "halving": {"factor": 2, "first": 1},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize("case", CASES)
+def test_trained_longer_is_trained_in_one_go(case: str, tmp_path: Path, capsys: Any) -> None:
+    asked = CASES[case]
+    train(spec(tmp_path / "run", 4, 2, **asked))
+    train(spec(tmp_path / "run", 8, 4, **asked))
+    assert "members go on from where shorter ones were left" in capsys.readouterr().err
+    train(spec(tmp_path / "whole", 8, 4, **asked))
+    assert "go on from" not in capsys.readouterr().err
+    assert_as_in_one_go(tmp_path / "run", tmp_path / "whole")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pack", [16, 1])
-def test_trained_longer_is_trained_in_one_go(cartpole: str, tmp_path: Path, pack: int, capsys: Any) -> None:
-    def spec(out: str, steps: int, evaluations: int) -> SweepSpec:
-        return SweepSpec(
-            datasets=[cartpole], algorithms=["DR3-CQL", "BC"], coefficients=[0, 0.1], seeds=2, steps=steps,
-            evaluations=evaluations, evaluation_episodes=2, pack=pack, out=tmp_path / out,
-            options={"hidden_sizes": [8], "batch_size": 8},
-        )  # fmt: skip
+@pytest.mark.parametrize(("kind", "data"), [("discrete", BREAKOUT), ("continuous", PENDULUM)])
+def test_so_is_every_algorithm(kind: str, data: str, tmp_path: Path) -> None:
+    algorithms = [name for name, kinds in ALGORITHMS.items() if kind in kinds]
+    asked = {"datasets": data, "algorithms": algorithms, "seeds": 1}
+    for out, steps in (("run", 4), ("run", 8), ("whole", 8)):
+        train(spec(tmp_path / out, steps, steps // 2, **asked))
+    assert_as_in_one_go(tmp_path / "run", tmp_path / "whole")
 
-    assert train_sweep(spec("longer", 20, 2)).exit_code == 0
-    assert train_sweep(spec("longer", 40, 4)).exit_code == 0
-    assert "6 members go on from where shorter ones have ended" in capsys.readouterr().err
-    assert train_sweep(spec("whole", 40, 4)).exit_code == 0
-    assert "go on from" not in capsys.readouterr().err
 
-    def rows(out: str) -> pd.DataFrame:
-        table = pd.read_parquet(tmp_path / out / "histories.parquet")
-        table = table[table["member"].isin(whole)]
-        return table.sort_values(["member", "step"]).drop(columns=[each for each in TIMES[1:] if each in table])
+def test_evaluations_may_be_rarer_and_checkpoints_that_stay_are_taken_along(tmp_path: Path) -> None:
+    asked = {"datasets": BREAKOUT, "coefficients": [0.1], "keep_checkpoints": 2}
+    for out, steps, evaluations in (("run", 4, 4), ("run", 8, 4), ("whole", 8, 4)):
+        train(spec(tmp_path / out, steps, evaluations, **asked))
+    assert_as_in_one_go(tmp_path / "run", tmp_path / "whole")
+    for pack in {record["pack"] for record in read_index(tmp_path / "whole")}:
+        for out in ("run", "whole"):
+            assert sorted(int(path.name) for path in (tmp_path / out / "checkpoints" / pack).glob("0*")) == [4, 8]
 
-    whole = set(pd.read_parquet(tmp_path / "whole" / "histories.parquet")["member"])
-    pd.testing.assert_frame_equal(rows("longer").reset_index(drop=True), rows("whole").reset_index(drop=True))
+
+@pytest.mark.parametrize(("before", "after"), [({2}, set()), (set(), {1}), ({2}, {2})])
+def test_it_does_not_matter_what_stops_it(before: set[int], after: set[int], tmp_path: Path) -> None:
+    """The shorter ones fail after their first evaluation, or the longer ones after their first, or both."""
+    asked = {"datasets": BREAKOUT, "coefficients": [0.1], "checkpoint_every": 1, "retries": 0}
+    assert train(spec(tmp_path / "run", 4, 2, **asked), before) == {"failed" if before else "finished": 2}
+    assert train(spec(tmp_path / "run", 8, 4, **asked), after) == {"failed" if after else "finished": 2}
+    assert train(spec(tmp_path / "run", 8, 4, **asked)) == {"finished": 2}
+    train(spec(tmp_path / "whole", 8, 4, **asked))
+    assert_as_in_one_go(tmp_path / "run", tmp_path / "whole")
+
+
+def test_without_checkpoints_it_begins_anew_and_ends_the_same(tmp_path: Path, capsys: Any) -> None:
+    asked = {"datasets": BREAKOUT, "coefficients": [0.1], "checkpoint_every": 0}
+    train(spec(tmp_path / "run", 4, 2, **asked))
+    capsys.readouterr()
+    train(spec(tmp_path / "run", 8, 4, **asked | {"checkpoint_every": None}))
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "begin anew" in line] == [
+        "2 members begin anew, and not where shorter ones were left: the checkpoints of the shorter ones are not there"
+    ]
+    train(spec(tmp_path / "whole", 8, 4, **asked | {"checkpoint_every": None}))
+    assert_as_in_one_go(tmp_path / "run", tmp_path / "whole")
+
+
+def test_the_history_of_a_run_has_both_commands_and_a_status_knows_what_was_made(tmp_path: Path) -> None:
+    asked = {"datasets": BREAKOUT, "coefficients": [0.1], "retries": 0}
+    train(spec(tmp_path, 4, 2, **asked))
+    assert train(spec(tmp_path, 8, 4, **asked), {1}) == {"failed": 2}
+    assert len(json.loads((tmp_path / "run.json").read_text())["history"]) == 2
+    status = read_status(tmp_path)
+    assert status.counts["finished"] == status.counts["failed"] == 2 and status.planned == 16
+    assert "steps" in read_tables(tmp_path).facets
