@@ -42,6 +42,7 @@ from dr3_ray.rllib.reuse import Reusable
 from dr3_ray.rllib.room import check_room, lack_is_told
 from dr3_ray.rllib.trials import resolve_data
 from dr3_ray.runs.plain import is_plain, read_plain
+from dr3_ray.training.inheriting import Beginning, begin_from
 from dr3_ray.training.population import state_of
 
 
@@ -184,6 +185,10 @@ class OfflineAlgorithm(Evaluating, Restoring, Reusable):
             del logged[COMPONENT_METRICS_LOGGER]  # by places in the pack
         kept.set_state(state | {"structure": kept.structure})
         return kept
+
+    def begin_from(self, beginnings: Sequence[Beginning], anew: Sequence[bool] = ()) -> None:
+        """Have the members, which have not begun, go on from others; see `training.inheriting.begin_from`."""
+        self._ask(lambda learner: begin_from(learner.population, beginnings, anew))
 
     @classmethod
     def from_checkpoint(

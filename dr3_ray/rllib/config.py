@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -36,7 +37,7 @@ OPTION_METHODS: tuple[Method, ...] = ("training", "regularization")
 PLAIN = (
     "input_", "env", "seed", "members", "updates_per_iteration", "planned_updates", "execution", "evaluation_interval",
     "evaluation_duration", "evaluation_num_env_runners", "num_learners", "num_gpus_per_learner",
-    "num_cpus_for_main_process", "log_sys_usage",
+    "num_cpus_for_main_process", "log_sys_usage", "inherited",
 )  # fmt: skip
 DERIVED = ("observation_space", "action_space", "policies", "simple_optimizer", "_is_frozen", "class")  # of the others
 
@@ -92,6 +93,7 @@ class OfflineConfig(CheckedConfig):
         self.updates_per_iteration = 1000
         self.planned_updates = USUAL_UPDATES
         self.execution: Execution = "auto"
+        self.inherited: dict[str, Any] = {}
         self.members: list[dict[str, Any]] = [{}]
         self._is_checked = True
 
@@ -141,6 +143,7 @@ class OfflineConfig(CheckedConfig):
         updates_per_iteration: int = NotProvided,
         planned_updates: int = NotProvided,
         execution: Execution = NotProvided,
+        inherited: dict[str, Any] = NotProvided,
     ) -> Self:
         """Train K members in one process.
 
@@ -151,6 +154,8 @@ class OfflineConfig(CheckedConfig):
             planned_updates: Gradient steps of the whole run, by which `compile=True` knows whether it pays. Default:
                 100,000.
             execution: `in_turn`, `stacked`, or `auto`: stacked on a GPU and, on a CPU, where that is faster.
+            inherited: Of the data that networks are used to which others have trained, in place of those of the data:
+                `observation_statistics` (mean and standard deviation, as lists) and `return_range`. Default: none.
         """
         if members is not NotProvided:
             self.members = members
@@ -160,6 +165,8 @@ class OfflineConfig(CheckedConfig):
             self.planned_updates = planned_updates
         if execution is not NotProvided:
             self.execution = execution
+        if inherited is not NotProvided:
+            self.inherited = inherited
         return self
 
     @classmethod
@@ -279,11 +286,14 @@ class OfflineConfig(CheckedConfig):
             "algorithm": self.algorithm_name,
             "members": members,
             "recorded": Recorded.of(data).to_dict(),
-            "return_range": return_range(options[0], data) if options else 1.0,
+            "return_range": self._inherited("return_range", lambda: return_range(options[0], data)) if options else 1.0,
             "task": None if data.task is None else data.task.tolist(),
             "observation_statistics": (
-                statistics_of(self.input_, data.fingerprint)
+                self._inherited("observation_statistics", lambda: statistics_of(self.input_, data.fingerprint))
                 if members and members[0]["normalize_observations"]
                 else None
             ),
         }
+
+    def _inherited(self, name: str, of_data: Callable[[], Any]) -> Any:
+        return self.inherited[name] if name in self.inherited else of_data()

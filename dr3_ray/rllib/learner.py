@@ -13,6 +13,7 @@ from ray.rllib.utils.typing import StateDict
 
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
+from dr3_ray.training.execution.choice import Execution
 from dr3_ray.training.member import Member
 from dr3_ray.training.population import Population
 from dr3_ray.training.process import prepare_training
@@ -53,8 +54,10 @@ class PopulationLearner(TorchLearner):
         share = ALONE
         if config.num_learners > 1:
             share = Share(torch.distributed.get_rank(), config.num_learners, average_over_learners)
+        how = {"planned": config.planned_updates, "divisor": module.model_config["return_range"]}
+        execution: Execution = config.execution
         self.population = Population(
-            module.spec, module.networks, members, data, module.spaces, config.execution, share, config.planned_updates
+            module.spec, module.networks, members, data, module.spaces, execution, share, **how
         )
 
     def _make_modules_ddp_if_necessary(self) -> None:

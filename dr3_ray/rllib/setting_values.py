@@ -187,4 +187,5 @@ VALUES = {
     "gym_env_vectorize_mode": Values("one of Gymnasium's VectorizeMode, or its name", gym.VectorizeMode | MODES),
     "members": Values("a list of dicts whose keys are texts", list[dict[str, Any]] | tuple[dict[str, Any], ...]),
     "execution": one_of(*get_args(Execution)),
+    "inherited": NAMED,
 }  # fmt: skip

@@ -7,12 +7,13 @@ from typing import Any
 import pyarrow as pa
 
 from dr3_ray.quantities import CATALOGUE, quantity
+from dr3_ray.runs.identity import OF_PARENT
 
 Row = dict[str, Any]
 
 FIXED = {
     **dict.fromkeys(("algorithm", "dataset", "data_fingerprint", "environment"), pa.string()),
-    **dict.fromkeys(("seed", "steps", "evaluations", "evaluation_episodes"), pa.int64()),
+    **dict.fromkeys(("seed", "steps", "evaluations", "evaluation_episodes", "updates"), pa.int64()),
 }  # of every configuration
 FORMS: dict[str, tuple[pa.DataType, type]] = {"real": (pa.float64(), float), "count": (pa.int64(), int)}
 FORMER = {"divergence": "policy_divergence"}  # names that were also those of options
@@ -23,7 +24,7 @@ def config_column(name: str, configs: list[dict[str, Any]], types: Mapping[str, 
 
     Options have the `types` of their declaration. An undeclared one, such as a mapping of encoders, is JSON text.
     """
-    type_ = {**types, **FIXED}.get(name, pa.string())
+    type_ = {**types, **FIXED}.get(name.rpartition(OF_PARENT)[2], pa.string())
     values = [config.get(name) for config in configs]
     if pa.types.is_string(type_):
         values = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]

@@ -17,7 +17,7 @@ RUN = "run.json"
 STUDIES = "studies.db"  # of a search, unless it names another place
 FIELDS = {
     **dict.fromkeys(("name", "id", "created", PLACE), str),
-    **dict.fromkeys(("versions", "spec", "pack", "rewards"), dict),
+    **dict.fromkeys(("versions", "spec", "pack", "rewards", "parents"), dict),
     **dict.fromkeys(("axes", "command", "history"), list),
     "foreseen": int,
 }

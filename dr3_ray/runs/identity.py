@@ -15,7 +15,10 @@ LATER = {  # options that came later, and change nothing at these values: no par
     "critic_actions": "heads",
     "td_actions": "expected",
 }
-LENGTH = ("steps", "evaluations", "dataset")  # by which members of one kind may differ; data count by their fingerprint
+LENGTH = ("steps", "evaluations")  # by which members of one kind may differ
+PARENT = "parent"  # the member that a configuration goes on from, as `HASH@UPDATES`; the options of both tell which
+OF_PARENT = f"{PARENT}_"  # before what that member had, where the configuration has another value
+PLACES = ("dataset", f"{OF_PARENT}dataset")  # where data lie, which count by their contents
 CONFIG_FORMAT = 1  # enters every hash: another number redoes every run
 
 
@@ -24,15 +27,15 @@ def member_id(config: Mapping[str, Any]) -> str:
 
     The data count by their contents, not by where they lie.
     """
-    identity = {name: value for name, value in config.items() if name != "dataset"}
+    identity = {name: value for name, value in config.items() if name not in PLACES}
     identity = {name: value for name, value in identity.items() if name not in LATER or value != LATER[name]}
     identity |= {"config_format": CONFIG_FORMAT}
     return hashlib.sha256(canonical(identity).encode()).hexdigest()[:16]
 
 
 def configuration(config: Mapping[str, Any]) -> str:
-    """Return a text that is the same for members that differ in their seed alone."""
-    return member_id({**config, "seed": None})
+    """Return a text that is the same for members that differ in their seed alone, and in their parent's."""
+    return member_id({**{name: value for name, value in config.items() if name != PARENT}, "seed": None})
 
 
 def configurations(members: Sequence[Mapping[str, Any]]) -> list[list[int]]:
@@ -45,7 +48,9 @@ def configurations(members: Sequence[Mapping[str, Any]]) -> list[list[int]]:
 
 def but_for_length(config: Mapping[str, Any]) -> str:
     """Return a text that is the same for members that differ only in how long they train and how often they play."""
-    return json.dumps({name: value for name, value in config.items() if name not in LENGTH}, sort_keys=True)
+    return json.dumps(
+        {name: value for name, value in config.items() if name not in (*LENGTH, *PLACES)}, sort_keys=True
+    )
 
 
 def every(config: Mapping[str, Any]) -> int:

@@ -44,6 +44,15 @@ def read_plain(folder: Path, name: str) -> Any:
         raise UserError(f"{folder / name} is damaged ({first_line(error)}): take another checkpoint") from None
 
 
+def read_part(content: bytes, name: str) -> Any:
+    """Return a value of the mapping that `write_plain` wrote, from the content of `NAME.json`; None without it.
+
+    Raises:
+        Any of DAMAGES: it is damaged, or holds tensors.
+    """
+    return _decode(json.loads(content)["dict"].get(name), {})
+
+
 def is_plain(folder: Path, name: str) -> bool:
     """Return whether `write_plain` wrote something of this name there."""
     return (folder / f"{name}.json").is_file()

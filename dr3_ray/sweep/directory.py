@@ -14,7 +14,7 @@ from dr3_ray.data.loading import largest_reward
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.runs.directory import FORMAT, RENEW, RUN, DamagedRunError, asked_of, is_run, read_run
 from dr3_ray.runs.fetch import fetch, home_of
-from dr3_ray.runs.identity import LATER
+from dr3_ray.runs.identity import LATER, OF_PARENT, PARENT
 from dr3_ray.runs.index import FETCHED, INDEX, Index, longer_twins
 from dr3_ray.runs.keys import MARK, mark
 from dr3_ray.runs.mirror import described, kept_index
@@ -26,6 +26,9 @@ from dr3_ray.sweep.resume import refuse_changes, refuse_elsewhere, versions
 from dr3_ray.sweep.spec.spec import FILES, Config, SweepSpec
 from dr3_ray.trust.secrets import keep_keys, masked
 from dr3_ray.uris import absolute, is_local, is_uri, local_path
+
+PARENTS = "parents"  # in run.json: what is known of the members that others go on from
+NOT_AXES = (PARENT, f"{OF_PARENT}data_fingerprint", "statistics")  # which follow from others
 
 
 @contextmanager
@@ -178,7 +181,7 @@ def axes(configs: Iterable[Config]) -> list[str]:
     """Return the options in which members differ, apart from the seed.
 
     `algorithm` and `dataset` if there are several, always `dr3_coeff`, then whatever else differs between members of
-    one algorithm on one data set.
+    one algorithm on one data set. Parents are told by what they had.
     """
     groups: dict[tuple[str, str], list[Config]] = {}
     for config in _not_outgrown(configs):
@@ -191,7 +194,7 @@ def axes(configs: Iterable[Config]) -> list[str]:
         for name in config
         if config[name] != group[0].get(name, LATER.get(name))
     }
-    return [*several, "dr3_coeff", *sorted(differing - {"seed", "dr3_coeff"})]
+    return [*several, "dr3_coeff", *sorted(differing - {"seed", "dr3_coeff", *NOT_AXES})]
 
 
 def _not_outgrown(configs: Iterable[Config]) -> list[Config]:
@@ -206,10 +209,12 @@ def _document(
 ) -> dict[str, Any]:
     now, command = datetime.now(UTC).isoformat(timespec="seconds"), [masked(word) for word in command]
     before = [each | {"command": [masked(word) for word in each["command"]]} for each in earlier.get("history", [])]
-    chosen = {name: earlier[name] for name in ("pack", MARK) if name in earlier}
+    chosen = {name: earlier[name] for name in ("pack", PARENTS, MARK) if name in earlier}
     configs = list(configs)
     rewards = {
-        config["data_fingerprint"]: config["dataset"] for config in configs if config["dataset"] in spec.datasets
+        config["data_fingerprint"]: config["dataset"]
+        for config in configs
+        if config["dataset"] in spec.datasets or spec.inherits("datasets")
     }
     return chosen | {
         "format": FORMAT,
@@ -219,7 +224,7 @@ def _document(
         "created": earlier.get("created", now),
         "versions": versions(),
         PLACE: str(spec.out.resolve()),
-        "spec": spec.model_dump(mode="json") | {"out": str(spec.out.resolve())},
+        "spec": spec.written() | {"out": str(spec.out.resolve())},
         "axes": axes(configs),
         "rewards": earlier.get("rewards", {}) | {each: largest_reward(source) for each, source in rewards.items()},
         "history": [*before, {"command": command, "time": now, "versions": versions()}],

@@ -8,8 +8,10 @@ from typing import Self
 from dr3_ray.runs.directory import DamagedRunError, is_run, read_run
 from dr3_ray.runs.index import FINAL, Record, readable
 from dr3_ray.sweep.adoption import adopted
+from dr3_ray.sweep.children import children
 from dr3_ray.sweep.packs.longer import longer_packs
 from dr3_ray.sweep.packs.packing import Pack, begun_packs, pack_members
+from dr3_ray.sweep.parents import Parent, find_parents
 from dr3_ray.sweep.spec.problems import members, problems
 from dr3_ray.sweep.spec.spec import Config, SweepSpec
 
@@ -69,8 +71,12 @@ class Plan:
         return self.begun + self.longer + self.fresh
 
 
-def planned_members(spec: SweepSpec, say: Callable[[str], None], force: bool = False) -> dict[str, Config]:
+def planned_members(
+    spec: SweepSpec, say: Callable[[str], None], force: bool = False, parents: Sequence[Parent] = ()
+) -> dict[str, Config]:
     """Return all members of a sweep; those of a search as far as they are known, and examples of others.
+
+    `parents` are those of the specification, where they have been found before.
 
     Raises:
         UserError: the sweep cannot be done as asked.
@@ -80,7 +86,8 @@ def planned_members(spec: SweepSpec, say: Callable[[str], None], force: bool = F
         created = None
         with suppress(DamagedRunError):
             created = read_run(spec.out).get("created") if records else None
-        return adopted(members(spec, say), records, created, force)
+        found = children(spec, parents or find_parents(spec, say), say) if spec.parents else members(spec, say)
+        return adopted(found, records, created, force)
     from dr3_ray.sweep.search.studies import foreseen  # Optuna takes a second to import
 
     return foreseen(spec, problems(spec, say), records)

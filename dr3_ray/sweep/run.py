@@ -18,8 +18,9 @@ from dr3_ray.runs.mirror import check_storage, mirrored
 from dr3_ray.runs.status import SHOWN
 from dr3_ray.runs.storage import claim
 from dr3_ray.stores import NO_ROOM, write_json
-from dr3_ray.sweep.directory import open_run
+from dr3_ray.sweep.directory import PARENTS, open_run
 from dr3_ray.sweep.driver import Driver
+from dr3_ray.sweep.parents import adopt, document_of, find_parents, known_parents, with_names
 from dr3_ray.sweep.plan import planned_members, unfinished
 from dr3_ray.sweep.resume import unseen_packs
 from dr3_ray.sweep.search.proposals import Proposals, Searches
@@ -83,7 +84,9 @@ def train_sweep(
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    planned = asked = planned_members(spec, say, force)
+    parents = find_parents(spec, say)
+    spec = with_names(spec, parents)
+    planned = asked = planned_members(spec, say, force, parents)
     with open_run(spec, planned, command or sys.argv, force, say) as index:
         searches = Searches([], MemberScores(spec.objective))
         if spec.search:
@@ -93,7 +96,12 @@ def train_sweep(
         missing = unfinished(planned, index.records.values())
         if finished := len(planned) - len(missing):
             console.print(f"{finished} of {len(planned)} runs were done before", highlight=False)
-        claim(spec.checkpoints, read_run(spec.out)["id"], str(spec.out.resolve()))
+        run = read_run(spec.out)["id"]
+        claim(spec.checkpoints, run, str(spec.out.resolve()))
+        if parents:
+            known = {parent.name: parent for parent in (*known_parents(spec).values(), *parents)}
+            write_json(spec.out / RUN, read_run(spec.out) | {PARENTS: document_of(known.values())})
+            adopt(spec, run, parents, missing.values())
         if lost := unseen_packs(spec, index.records.values()):
             say(f"{spec.checkpoints} has no checkpoint of {len(lost)} packs that were begun: they begin again")
         try:

@@ -103,12 +103,13 @@ def _trained(checkpoint: Path, trust: bool) -> Trained:
 
 def _member(trained: dict[str, object], records: list[Record]) -> str | None:
     """Return the hash of a member by its configuration, whatever became of the others of its pack."""
-    wanted = canonical(_plain(trained))
+    wanted = canonical(plain_values(trained))
     for record in records:
         if canonical({name: record["config"].get(name) for name in trained}) == wanted:
             return str(record["member"])
     return None
 
 
-def _plain(values: dict[str, object]) -> dict[str, object]:
+def plain_values(values: dict[str, object]) -> dict[str, object]:
+    """Return options as the index has them: lists in place of tuples."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

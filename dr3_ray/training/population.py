@@ -40,7 +40,8 @@ from dr3_ray.types import Spaces, Terms, Transition
 class Population:
     """Networks of K members with their optimisers, targets, samplers and objectives.
 
-    `networks` is bound in place: its parameters become views of flat storage and are what training changes.
+    `networks` is bound in place: its parameters become views of flat storage and are what training changes. `divisor`
+    is what rewards are divided by; None: what the members' options make of the data.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Population:
         execution: Execution = "auto",
         share: Share = ALONE,
         planned: int = USUAL_UPDATES,
+        divisor: float | None = None,
     ):
         first = next(networks.parameters())
         self.device, self.dtype, self.data, self.spaces = first.device, first.dtype, data, spaces
@@ -70,7 +72,8 @@ class Population:
         if self.switch and on_gpu:
             hide_from_compiler()
             chosen = {"update": self.switch.choosing(adam), "draw": self.switch.choosing(counted)}
-        self.steps = Steps(spec, networks, members, data, options, noise, execution == "in_turn", share, **chosen)
+        in_turn = execution == "in_turn"
+        self.steps = Steps(spec, networks, members, data, options, noise, in_turn, share, divisor=divisor, **chosen)
         warn_of_regularizers(networks, members)
         self.step = 0
         self.diverged = torch.zeros(len(members), dtype=torch.bool, device=self.device)
@@ -124,8 +127,8 @@ class Population:
         Walked in turn they are equal to the bit, stacked up to rounding.
         """
         networks, members = member_view(self.networks, list(rows)), [self.members[row] for row in rows]
-        data, share = self.steps.batches.data, self.steps.batches.share
-        kept = type(self)(self.spec, networks, members, data, self.spaces, self.execution, share, self.planned)
+        data, share, how = self.steps.batches.data, self.steps.batches.share, (self.planned, self.steps.divisor)
+        kept = type(self)(self.spec, networks, members, data, self.spaces, self.execution, share, *how)
         kept.load_state_dict(state_of(self.state_dict(), rows))
         return kept
 

@@ -18,6 +18,7 @@ from dr3_ray.types import Spaces
 
 PLACE = "learner_group/learner/rl_module/default_policy"  # in an algorithm's checkpoint, where RLlib has it
 NAME = "module_state"
+STATE, METADATA = "algorithm_state", "rllib_checkpoint.json"  # and the state of all else, and what is told of both
 PREFIX = "networks."  # of parameters in RLlib's module
 
 

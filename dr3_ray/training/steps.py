@@ -139,7 +139,7 @@ class Steps:
             for kind in kinds
             for stream in (kind, f"next_{kind}")
         }
-        divisor = return_range(options, data) if divisor is None else divisor
+        divisor = self.divisor = return_range(options, data) if divisor is None else divisor
         self.views = [View(spec, networks, pack, options, regularizers, self.layer_noise, divisor) for pack in packs]
 
     def run(self, find: Find, view: View, first: int, n: int) -> Found:

@@ -49,7 +49,7 @@ ATTRIBUTES = vars(AlgorithmConfig())
 ATTRIBUTE_OF = {parameter_of(attribute): attribute for attribute in ATTRIBUTES}
 BUILDERS = [method for name, method in inspect.getmembers(AlgorithmConfig, inspect.isfunction) if name[0] != "_"]
 REFUSED = [name for name, setting in SETTINGS.items() if setting.use is Use.REFUSED and name != "gamma"]
-OWN = ("members", "updates_per_iteration", "planned_updates", "execution")
+OWN = ("members", "updates_per_iteration", "planned_updates", "execution", "inherited")
 OTHERS = {
     "env_to_module_connector": max,
     "module_to_env_connector": max,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from dr3_ray.algorithms.registry import kinds_of
 from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS
-from dr3_ray.runs.identity import canonical, configuration
+from dr3_ray.runs.identity import PARENT, canonical, configuration
 from dr3_ray.runs.index import FINAL, Record
 from dr3_ray.sweep.spec.halving import Race
 from dr3_ray.sweep.spec.spec import Config
@@ -24,9 +24,12 @@ class Pack(NamedTuple):
 
 
 def structure(config: Config) -> str:
-    """Return what members of a pack share: everything that is neither a number of the options nor the seed."""
+    """Return what members of a pack share: everything that is neither a number of the options, the seed nor a parent.
+
+    What tells a parent from a member is a part of it, so that a member of a pack is known by its options.
+    """
     forms = [form.options for form in kinds_of(config["algorithm"]).values()]
-    apart = {"seed", *(name for options in (*forms, *REGULARIZER_OPTIONS) for name in options.numbers())}
+    apart = {"seed", PARENT, *(name for options in (*forms, *REGULARIZER_OPTIONS) for name in options.numbers())}
     return canonical({name: value for name, value in config.items() if name not in apart})
 
 

@@ -131,6 +131,20 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
         UserError: an algorithm, data set, option, seed or environment is unknown, unusable or does not fit another;
             or nothing is left.
     """
+    found, idle = members_of(spec, say)
+    for number in idle:
+        say(f"exclude.{number} leaves nothing out: no member meets it")
+    if not found:
+        raise UserError("the sweep has no members: exclude leaves out all of them")
+    return found
+
+
+def members_of(spec: SweepSpec, say: Callable[[str], None]) -> tuple[dict[str, Config], list[int]]:
+    """Return what `members` does, where that may be nothing, and the conditions of `exclude` that nothing meets.
+
+    Raises:
+        UserError: as `members`.
+    """
     _tell_repeated(spec, say)
     found: dict[str, Config] = {}
     idle = set(range(len(spec.exclude)))  # conditions that have left nothing out yet
@@ -145,11 +159,7 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
                 idle -= set(met)
         for key in here if spec.budget is None else sorted(here)[: spec.budget]:
             found |= {member_id(config): config for config in here[key]}
-    for number in sorted(idle):
-        say(f"exclude.{number} leaves nothing out: no member meets it")
-    if not found:
-        raise UserError("the sweep has no members: exclude leaves out all of them")
-    return found
+    return found, sorted(idle)
 
 
 def _tell_repeated(spec: SweepSpec, say: Callable[[str], None]) -> None:

@@ -48,7 +48,9 @@ ALSO = {  # other names of fields, in the singular as on the command line
     "episodes": "evaluation_episodes",
     "set": "options",
     "axis": "axes",
+    "from": "parents",
 }
+INHERITED = ("algorithms", "datasets", "coefficients", "seeds")  # fields that a parent stands for
 MOST_SEEDS = 100_000
 NOT_OPTIONS = {"seed": "seeds", "dr3_coeff": "coefficients"}
 
@@ -141,8 +143,10 @@ class SweepSpec(BaseModel):
 
     algorithms: Annotated[NonEmpty[str], BeforeValidator(_listed)] = ("DR3-CQL",)
     """Names, as in the registry."""
-    datasets: Annotated[NonEmpty[DataPlace], BeforeValidator(_listed)]
+    datasets: Annotated[NonEmpty[DataPlace], BeforeValidator(_listed)] = ()
     """Directories, `embedded:NAME`, URIs, copied once to every machine, `?take=…` for some rows, `mix:A=0.9,B=0.1`."""
+    parents: Annotated[tuple[Place, ...], BeforeValidator(_listed)] = ()
+    """Trained members that new ones go on from, with all that is not given: RUN, RUN:HASH or CHECKPOINT. None: no one."""
     coefficients: Numbers = (0.0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Values of `dr3_coeff`; 0 is the base algorithm."""
     seeds: Annotated[
@@ -242,7 +246,18 @@ class SweepSpec(BaseModel):
         if self.halving:
             if self.search:
                 raise UserError("a search learns from whole runs, and halving cuts them: leave out one of the two")
-            self.halving.check_fits(self.evaluations, len(self.seeds), None if self.pack == 1 else MAX_PACK)
+            seeds = 1 if self.inherits("seeds") else len(self.seeds)
+            self.halving.check_fits(self.evaluations, seeds, None if self.pack == 1 else MAX_PACK)
+        return self
+
+    @model_validator(mode="after")
+    def _check_parents(self) -> Self:
+        """Check that there are data, and that what parents bring is not asked for beside them."""
+        if not self.datasets and not self.parents:
+            raise UserError("datasets: it is missing")
+        given = {"algorithms", "search", "budget"} & self.model_fields_set if self.parents else ()
+        if vain := [name for name in sorted(given) if getattr(self, name) != type(self).model_fields[name].default]:
+            raise UserError(f"{vain[0]}: members that go on from others have their configurations: leave it out")
         return self
 
     @model_validator(mode="after")
@@ -257,6 +272,14 @@ class SweepSpec(BaseModel):
         if any("seed" in space_of(axis).when for axis in self.axes.values()):
             raise UserError("when: seeds are not looked at, so that every configuration has all of them")
         return self
+
+    def inherits(self, field: str) -> bool:
+        """Return whether members have what their parents had in place of this field, which is not given."""
+        return bool(self.parents) and field in INHERITED and field not in self.model_fields_set
+
+    def written(self) -> dict[str, Any]:
+        """Return the fields as `run.json` has them; those that are inherited are left out, as they were."""
+        return self.model_dump(mode="json", exclude={field for field in INHERITED if self.inherits(field)})
 
     @property
     def checkpoints(self) -> str:

@@ -82,7 +82,7 @@ class RayTrials:
         """Put data into the storage that some machine does not see, and tell Ray what this script has registered."""
         for environment in environments:
             publish(environment)
-        return share(spec.checkpoints, spec.checkpoint_every != 0, datasets, say)
+        return share(spec.checkpoints, spec.checkpoint_every != 0 or bool(spec.parents), datasets, say)
 
     def train(self, spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Say) -> None:
         """Have Tune run one trial for each pack."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +18,11 @@ from dr3_ray.data.cache import cached
 from dr3_ray.data.mixture_names import names_in
 from dr3_ray.remote import patiently
 from dr3_ray.runs.checkpoints import Checkpoints
-from dr3_ray.runs.identity import configurations, member_id
+from dr3_ray.runs.identity import OF_PARENT, PARENT, configurations, member_id
 from dr3_ray.runs.results import MEMBERS, RESULTS
+from dr3_ray.sweep.parents import read_beginning
 from dr3_ray.sweep.spec.halving import Race
+from dr3_ray.sweep.spec.names import REGULAR
 from dr3_ray.sweep.spec.spec import Config
 from dr3_ray.uris import is_uri
 
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from dr3_ray.rllib import OfflineConfig
     from dr3_ray.rllib.algorithm import OfflineAlgorithm
 
+USED_TO = {"observation_statistics": "normalize_observations", "return_range": "reward_scaling"}
+"""What networks are used to of their parents' data, and the option by which they are."""
 SHARE = 0.05  # of the time may go into checkpoints,
 FIRST_COST = 1.0  # and the first one is thought to take so many seconds
 
@@ -67,12 +73,13 @@ class PackTrainable(tune.Trainable):
             self.checkpoints = Checkpoints(config["storage"], config["pack"]["name"], config["run"])
         for source in filter(is_uri, names_in(members[0]["dataset"])):
             patiently(partial(cached, source))
+        self.parents = [read_beginning(config["storage"], config["run"], each[PARENT]) for each in members if PARENT in each]
         self.algorithm = self.build_algorithm(members, config["cpus"], config["gpus"])
         self._take_up(config)
         self.earlier = list(self.results)  # which the driver may not have seen
 
     def _take_up(self, config: dict[str, Any]) -> None:
-        """Go on from the pack's last checkpoint, or where the pack of shorter members was left."""
+        """Go on from the pack's last checkpoint, where the pack of shorter members was left, or where parents ended."""
         if self.checkpoints:
             self.checkpoints.load(self.load_checkpoint)
         if (origin := config["pack"].get("origin")) and not self.results:
@@ -80,10 +87,14 @@ class PackTrainable(tune.Trainable):
             if self.checkpoints:
                 self.checkpoints.adopt(shorter, self.stay)
             (self.checkpoints or shorter).load(self.load_checkpoint, mend=False)
+        if self.parents and not self.results:
+            anew = [any(f"{OF_PARENT}{name}" in member for name in REGULAR) for member in config["pack"]["members"]]
+            self.algorithm.begin_from([beginning for beginning, _ in self.parents], anew)
 
     def build_algorithm(self, members: list[Config], cpus: float, gpus: float) -> OfflineAlgorithm:
         """Build the algorithm that trains these members."""
-        return algorithm_config(members, cpus, gpus).build_algo()
+        kind = self.parents[0][1] if self.parents else {}
+        return algorithm_config(members, cpus, gpus, kind).build_algo()
 
     def step(self) -> dict[str, Any]:
         """Train up to the next evaluation.
@@ -193,8 +204,10 @@ def kept_at(steps: int, evaluations: int, keep: int) -> frozenset[int]:
     return frozenset(every * -(-evaluations * number // keep) for number in range(1, keep + 1))
 
 
-def algorithm_config(members: list[Config], cpus: float, gpus: float) -> OfflineConfig:
-    """Return the RLlib config that trains these members together."""
+def algorithm_config(
+    members: list[Config], cpus: float, gpus: float, kind: Mapping[str, Any] = MappingProxyType({})
+) -> OfflineConfig:
+    """Return the RLlib config that trains these members together; `kind` is that of their parents, where they have some."""
     from dr3_ray.rllib import config_for  # RLlib takes a second to import, and the driver of a sweep needs none of it
 
     first = members[0]
@@ -205,6 +218,11 @@ def algorithm_config(members: list[Config], cpus: float, gpus: float) -> Offline
         members=[{name: value for name, value in member.items() if name in names} for member in members],
         updates_per_iteration=first["steps"] // first["evaluations"],
         planned_updates=first["steps"],
+        inherited={
+            name: kind[name]
+            for name, option in USED_TO.items()
+            if kind.get(name) is not None and f"{OF_PARENT}{option}" not in first
+        },
     )
     config.learners(num_gpus_per_learner=gpus).resources(num_cpus_for_main_process=cpus)
     config.debugging(log_sys_usage=False)  # whose thread would have every pack wait 0.7 s for its end

@@ -1,0 +1,305 @@
+"""Members that new ones go on from: which they are, what is known of them, and their ends in the sweep's own storage.
+
+What is read of them is plain, whoever made it: nothing is unpickled. A sweep copies the ends of its parents once, so
+that its trials find them wherever they run, and it goes on when the parents' run is gone.
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from dr3_ray.data import load_dataset
+from dr3_ray.errors import UserError, first_line
+from dr3_ray.runs.checkpoints import Checkpoints
+from dr3_ray.runs.digests import MANIFEST, is_whole
+from dr3_ray.runs.directory import RUN, is_run, read_run
+from dr3_ray.runs.fetch import fetch
+from dr3_ray.runs.identity import PARENT, canonical
+from dr3_ray.runs.index import Record, current, read_index
+from dr3_ray.runs.plain import DAMAGES, read_part, read_plain, write_plain
+from dr3_ray.runs.results import MEMBERS
+from dr3_ray.stores import same_place
+from dr3_ray.sweep.directory import PARENTS, spec_of
+from dr3_ray.sweep.resume import packs_in
+from dr3_ray.sweep.spec.spec import Config, SweepSpec
+from dr3_ray.sweep.trained import plain_values
+from dr3_ray.training.inheriting import Beginning
+from dr3_ray.training.saved import METADATA, NAME, PLACE, PREFIX, STATE
+from dr3_ray.uris import is_local, local_path
+
+Say = Callable[[str], None]
+Opened = tuple[list[Record], str, str]
+WHICH = re.compile(r"(?P<member>[0-9a-f]{1,16})(?:@(?P<updates>\d{1,12}))?")  # after the last colon of a parent
+DESCRIPTION, MODULE = "description", f"{PLACE}/{NAME}.json"
+
+
+class Parent(NamedTuple):
+    """A trained member that others go on from."""
+
+    name: str
+    """Its hash, and after how many updates it is meant: `1a2b3c4d5e6f7a8b@10000`."""
+    config: Config
+    """Its full configuration; of a bare checkpoint its options, algorithm and data set."""
+    kind: dict[str, Any]
+    """What members of its pack have in common: `spaces`, `recorded`, `tensors`, and what their networks are used to."""
+    place: str = ""
+    """The run directory or checkpoint that it was asked for by."""
+    pack: str = ""
+
+    @property
+    def updates(self) -> int:
+        """The gradient updates that it has made."""
+        return int(self.name.rpartition("@")[2])
+
+
+def find_parents(spec: SweepSpec, say: Say = lambda text: None) -> list[Parent]:
+    """Return the parents that a sweep asks for; those that its run directory knows are taken from there.
+
+    Raises:
+        UserError: there is no such run, member or checkpoint, or it cannot be gone on from.
+    """
+    known = known_parents(spec)
+    found: dict[str, Parent] = {}
+    opened = cache(_opened)
+    for asked in spec.parents:
+        place, which, updates = _split(asked)
+        name = f"{which}@{updates}"
+        if name in known:
+            found[name] = known[name]._replace(place=place)
+            continue
+        if same_place(place, str(spec.out)):
+            raise UserError(f"members of {place} go on in another run: give another --out, or --resume for more steps")
+        path = local_path(place) if is_local(place) else None
+        is_checkpoint = path is not None and (path / PLACE).is_dir()
+        of = _of_checkpoint(path, which) if is_checkpoint and path else _of_run(place, which, updates, opened, say)
+        found |= {parent.name: parent for parent in of}
+    return list(found.values())
+
+
+def with_names(spec: SweepSpec, parents: Iterable[Parent]) -> SweepSpec:
+    """Return the specification that names each of its parents, whatever their run will hold later."""
+    return spec.model_copy(update={"parents": tuple(f"{parent.place}:{parent.name}" for parent in parents)})
+
+
+def known_parents(spec: SweepSpec) -> dict[str, Parent]:
+    """Return the parents that the run directory of a sweep knows, by name."""
+    document = read_run(spec.out).get(PARENTS, {}) if is_run(spec.out) and (spec.out / RUN).is_file() else {}
+    kinds = {digest: json.loads(text) for digest, text in document.get("kinds", {}).items()}
+    return {
+        name: Parent(name, each["config"], kinds[each["kind"]], pack=each["pack"])
+        for name, each in document.get("members", {}).items()
+    }
+
+
+def document_of(parents: Iterable[Parent]) -> dict[str, Any]:
+    """Return what `run.json` keeps of parents."""
+    kinds = {parent.name: json.dumps(parent.kind, sort_keys=True) for parent in parents}
+    digests = {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in kinds.items()}
+    members = {
+        parent.name: {"config": parent.config, "kind": digests[parent.name], "pack": parent.pack} for parent in parents
+    }
+    return {"members": members, "kinds": {digests[name]: text for name, text in kinds.items()}}
+
+
+def adopt(spec: SweepSpec, run: str, parents: Sequence[Parent], children: Collection[Config]) -> None:
+    """Copy the ends of parents into the storage of the sweep with the id `run`, for children that have still to train.
+
+    Raises:
+        UserError: a checkpoint is damaged, of version 0.1, or of a member that diverged; or there is none any more.
+    """
+    wanted = {config[PARENT] for config in children}
+    packs: dict[tuple[str, str, int], list[Parent]] = {}
+    for parent in parents:
+        if parent.name in wanted and not _kept(spec.checkpoints, run, parent.name).updates():
+            packs.setdefault((parent.place, parent.pack, parent.updates), []).append(parent)
+    for (place, pack, updates), members in packs.items():
+        with_folder(place, pack, updates, partial(_adopt_from, spec.checkpoints, run, members))
+    for parent in parents:
+        if parent.name in wanted and not _kept(spec.checkpoints, run, parent.name).updates():
+            raise UserError(f"parent {parent.name} has no checkpoint in {parent.place} that is whole: leave it out")
+
+
+def read_beginning(storage: str, run: str, name: str) -> tuple[Beginning, dict[str, Any]]:
+    """Read the end of a parent from the storage of a sweep, and its kind.
+
+    Raises:
+        UserError: it is not there.
+    """
+    found: list[dict[str, Any]] = []
+    _kept(storage, run, name).load(lambda at: found.append(read_plain(Path(at), PARENT)), mend=False)
+    if not found:
+        raise UserError(f"the end of parent {name} is not in {storage} any more: begin in another --out")
+    return Beginning(name, found[0]["networks"], found[0]["adam"]), json.loads(found[0]["kind"])
+
+
+def with_folder(place: str, pack: str, updates: int, read: Callable[[Path], None]) -> None:
+    """Have `read` read the checkpoint of a pack after so many updates; of a bare checkpoint that itself."""
+    if not pack:
+        return read(local_path(place))
+    records, storage, run = _opened(place)
+    Checkpoints(storage, pack, run).load_at(updates, lambda at: read(Path(at)))
+
+
+def _kept(storage: str, run: str, name: str) -> Checkpoints:
+    return Checkpoints(storage, f"{PARENT}-{name.replace('@', '-')}", run)
+
+
+def _adopt_from(storage: str, run: str, members: Sequence[Parent], folder: Path) -> None:
+    """Write the rows of these members of a checkpoint as checkpoints of their own."""
+    module, state = read_plain(folder / PLACE, NAME), read_plain(folder, STATE)
+    there = [canonical(plain_values(each)) for each in module[DESCRIPTION]["members"]]
+    names = module[DESCRIPTION]["members"][0]
+    networks = {name.removeprefix(PREFIX): torch.as_tensor(values) for name, values in module["state"].items()}
+    population = state["learner_group"]["learner"]["optimizer"]["population"]
+    for parent in members:
+        row = there.index(canonical({name: parent.config.get(name) for name in names}))
+        own = Beginning.of(parent.name, networks, population, row)
+        if not all(bool(values.isfinite().all()) for values in own.networks.values() if values.is_floating_point()):
+            raise UserError(f"parent {parent.name} has diverged, its parameters are not finite: leave it out")
+        end = {"networks": dict(own.networks), "adam": dict(own.adam), "kind": json.dumps(parent.kind)}
+        _kept(storage, run, parent.name).save(parent.updates, partial(_write, end))
+
+
+def _write(end: dict[str, Any], directory: str) -> None:
+    write_plain(Path(directory), PARENT, end)
+
+
+def _split(asked: str) -> tuple[str, str, str]:
+    """Return the place of parents, the hash or place of one (empty: all), and after how many updates (empty: its end)."""
+    place, _, which = asked.rpartition(":")
+    found = WHICH.fullmatch(which)
+    if not place or not found or (is_local(asked) and local_path(asked).exists()):
+        return asked, "", ""
+    return place, found["member"], found["updates"] or ""
+
+
+def _opened(place: str) -> Opened:
+    """Return the records of a run, where its checkpoints are, and its id; of a storage those of the copy there."""
+    if not is_local(place):
+        with tempfile.TemporaryDirectory() as folder:
+            fetch(place, home := Path(folder) / "run")
+            return read_index(home), place, str(read_run(home)["id"])
+    path = local_path(place)
+    if not (path / RUN).is_file():
+        raise UserError(f"{place} is neither a run directory nor a checkpoint: give what a sweep wrote, or RUN:HASH")
+    return read_index(path), spec_of(path).checkpoints, str(read_run(path)["id"])
+
+
+def _of_run(place: str, which: str, updates: str, opened: Callable[[str], Opened], say: Say) -> list[Parent]:
+    """Return one member of a run, or all that have finished."""
+    records, storage, run = opened(place)
+    chosen = [_named(place, records, which, updates)] if which else _finished(place, current(records), say)
+    there = packs_in(storage)
+    if lost := [record for record in chosen if record["pack"] not in there]:
+        raise UserError(
+            f"{place} has no checkpoint of {len(lost)} of the {len(chosen)} members to go on from, in {storage}: bring "
+            "them by `dr3-ray fetch --checkpoints`, or name others by RUN:HASH"
+        )
+    found, kinds = [], {}
+    for record in chosen:
+        pack, made = record["pack"], int(updates or record["config"]["steps"])
+        if (pack, made) not in kinds:
+            kinds[pack, made] = _kind_in(Checkpoints(storage, pack, run), place, pack, made)
+        found.append(Parent(f"{record['member']}@{made}", record["config"], kinds[pack, made], place, pack))
+    return found
+
+
+def _named(place: str, records: Sequence[Record], which: str, updates: str) -> Record:
+    found = [record for record in records if record["member"].startswith(which)]
+    if len(found) != 1:
+        raise UserError(f"{len(found)} members of {place} have a hash that begins with {which!r}: see `dr3-ray report`")
+    if found[0]["status"] != "finished" and not updates:
+        raise UserError(
+            f"member {found[0]['member']} of {place} is {found[0]['status']}, and only what has finished can be gone on "
+            "from, or a checkpoint that stayed: RUN:HASH@UPDATES"
+        )
+    return found[0]
+
+
+def _finished(place: str, records: Sequence[Record], say: Say) -> list[Record]:
+    found = [record for record in records if record["status"] == "finished"]
+    if not found:
+        raise UserError(f"no member of {place} has finished: there is nothing to go on from yet")
+    if len(found) < len(records):
+        say(f"{len(records) - len(found)} of {len(records)} members of {place} have not finished, and are left out")
+    return found
+
+
+def _kind_in(checkpoints: Checkpoints, place: str, pack: str, made: int) -> dict[str, Any]:
+    """Return the kind of a pack's members, from its checkpoint after so many updates."""
+    there = checkpoints.updates()
+    if made not in there:
+        kept = ", ".join(map(str, there))
+        raise UserError(
+            f"{pack} of {place} has no checkpoint after {made} updates: there are {kept}; `--checkpoints keep=N` of a "
+            "sweep keeps more"
+        )
+    files: dict[str, bytes] = {}
+    if made == there[-1]:
+        files = checkpoints.read(METADATA, MODULE) or {}
+    else:
+        checkpoints.load_at(made, lambda at: files.update(_files_in(Path(at))))
+    return _kind_of(files, f"the checkpoint of {pack} in {place}")
+
+
+def _files_in(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in (METADATA, MODULE) if (folder / name).is_file()}
+
+
+def _kind_of(files: Mapping[str, bytes], where: str) -> dict[str, Any]:
+    """Return the kind of members that the files of a checkpoint describe."""
+    if MODULE not in files:
+        raise UserError(
+            f"{where} is damaged, or of version 0.1, which is a pickle and is not opened here: go on from another one"
+        )
+    try:
+        structure = json.loads(files[METADATA])["structure"]
+        described = read_part(files[MODULE], DESCRIPTION)
+        own = {name: described.get(name) for name in ("observation_statistics", "task")}
+        told = {name: structure[name] for name in ("spaces", "recorded", "tensors")}
+        return json.loads(json.dumps(told | own | {"return_range": described.get("return_range", 1.0)}))  # type: ignore[no-any-return]
+    except DAMAGES as error:
+        raise UserError(f"{where} is damaged ({first_line(error)}): go on from another one") from None
+
+
+def _of_checkpoint(path: Path, which: str) -> list[Parent]:
+    """Return the members of a checkpoint directory, or the one at a place from 0 on."""
+    if (path / MANIFEST).exists() and not is_whole(path):
+        raise UserError(f"the checkpoint {path} is damaged: go on from another one")
+    files = _files_in(path)
+    kind = _kind_of(files, f"the checkpoint {path}")
+    try:
+        described, made = read_part(files[MODULE], DESCRIPTION), json.loads(files[METADATA])["num_updates"]
+        data = (read_part((path / f"{STATE}.json").read_bytes(), "settings") or {}).get("input_", "")
+        members = described["members"]
+    except DAMAGES as error:
+        raise UserError(f"the checkpoint {path} is damaged ({first_line(error)}): go on from another one") from None
+    digest = hashlib.sha256(files[MODULE] + (path / PLACE / f"{NAME}.safetensors").read_bytes()).hexdigest()
+    hashes = json.loads((path / MEMBERS).read_text()) if (path / MEMBERS).is_file() else []
+    if len(hashes) != len(members):  # some were cut
+        hashes = [f"{digest[:12]}{place:04x}" for place in range(len(members))]
+    if which and not (which.isdecimal() and int(which) < len(members)) and which not in hashes:
+        raise UserError(f"{path} has {len(members)} members: give a place from 0 to {len(members) - 1} after the colon")
+    about = {"algorithm": described["algorithm"], "dataset": data, "data_fingerprint": _fingerprint(data)}
+    parents = [
+        Parent(f"{name}@{made}", about | plain_values(config), kind, str(path))
+        for name, config in zip(hashes, members, strict=True)
+    ]
+    if not which:
+        return parents
+    return [parents[hashes.index(which) if which in hashes else int(which)]]
+
+
+def _fingerprint(source: str) -> str:
+    """Return the fingerprint of the data in a place; empty where nothing is any more."""
+    try:
+        return str(load_dataset(source).fingerprint) if source else ""
+    except UserError:
+        return ""
