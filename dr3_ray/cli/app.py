@@ -57,6 +57,7 @@ def sweep(
     context: typer.Context,
     spec: options.SpecFile = None,
     dataset: options.Dataset = [],  # noqa: B006
+    from_: options.From = [],  # noqa: B006
     algorithm: options.Algorithm = ["DR3-CQL"],  # noqa: B006
     coefficients: options.Coefficients = ["0,0.001,0.01,0.03,0.1,0.3"],  # noqa: B006
     seeds: options.Seeds = ["3"],  # noqa: B006
@@ -99,13 +100,12 @@ def sweep(
 
     Example: dr3-ray sweep --resume runs/breakout --steps 20000
 
+    Example: dr3-ray sweep --from runs/breakout --steps 5000 --dataset mine --out runs/finetuned
+
     Example: dr3-ray sweep pong.yaml --dry-run
     """
     from dr3_ray.cli.spec_options import spec_from
-    from dr3_ray.runs.directory import read_run
-    from dr3_ray.runs.keys import MARK
-    from dr3_ray.sweep.directory import lengthened, taken_up
-    from dr3_ray.sweep.spec.environment import check_resumed
+    from dr3_ray.sweep.directory import resumed
 
     sources = {name: str(context.get_parameter_source(name)) for name in context.params}
     given = {name: context.params[name] for name, source in sources.items() if source.endswith("COMMANDLINE")}
@@ -115,11 +115,10 @@ def sweep(
         raise UserError(
             f"--resume goes on with what was asked for, or with more --steps: leave out --{option}, or give no --resume"
         )
-    asked = taken_up(resume) if resume else spec_from(spec, {name: given[name] for name in given.keys() - how})
-    if resume and "steps" in given:
-        asked = lengthened(asked, steps, given.get("evaluations"))
     if resume:
-        check_resumed(asked.environment, asked.out, read_run(asked.out).get(MARK), trust)
+        asked = resumed(resume, given.get("steps"), given.get("evaluations"), trust)
+    else:
+        asked = spec_from(spec, {name: given[name] for name in given.keys() - how})
     if dry_run:
         return foresee(asked, calibration)
     return _run(asked, force, trust)

@@ -49,10 +49,10 @@ def spec_above(values: dict[str, Any], given: Mapping[str, Any]) -> SweepSpec:
         values["search"] = (before if isinstance(before, dict) else {}) | search
     for name, value in given.items():
         if name not in dict(SETTINGS) and name not in SEARCH:
-            values[ALSO.get(name, name)] = READERS[name](value) if name in READERS else value
+            values[ALSO.get(name.rstrip("_"), name)] = READERS[name](value) if name in READERS else value
     if "episodes" in given:
         _check_played(values, "--episodes")
-    if "datasets" not in values:
+    if "datasets" not in values and not values.get("parents"):
         raise UserError("Missing option '--dataset': name the data, a SPEC file, or a run directory after --resume")
     return SweepSpec(**values)
 

@@ -49,7 +49,8 @@ SpecFile = Annotated[
     typer.Argument(metavar="SPEC", help="A YAML file; options stand above it. See docs/sweeps.md.", **PATH),
 ]
 MANY = " Several: by commas, or one after another."
-Dataset = Annotated[list[str], _field("datasets", WHAT, "--dataset", "--datasets", add=MANY)]
+Dataset = Annotated[list[str], _field("datasets", WHAT, "--dataset", "--datasets", "--data", add=MANY)]
+From = Annotated[list[str], _field("parents", WHAT, "--from", metavar="RUN", show_default="nobody")]
 Algorithm = Annotated[list[str], _field("algorithms", WHAT, "--algorithm", "--algorithms", add=MANY)]
 Coefficients = Annotated[list[str], _field("coefficients", WHAT)]
 Seeds = Annotated[list[str], _field("seeds", WHAT, add=" As in 5, or 3,5,8.")]
@@ -97,7 +98,7 @@ Log = Annotated[list[str], _field("log", STORAGE, add=" tensorboard, mlflow, wan
 Resume = Annotated[
     str | None,
     typer.Option(
-        help="Go on with this run directory, or with what is in the --storage of a lost one; with more --steps, longer.",
+        help="Go on with this run directory, or with what is in the --storage of a lost one; with more --steps longer.",
         rich_help_panel=STORAGE,
     ),
 ]

@@ -56,7 +56,7 @@ class Evolution(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the request as JSON has it, without the fields that may differ when it goes on."""
-        apart = {"out", "nodes", "patience", "retries"}
+        apart = {"out", "nodes", "patience", "retries", "parents"}
         document = {"bounds": self.bounds, "seed": self.seed, "scheduler": self.scheduler}
         return json.loads(json.dumps(document | {"spec": self.spec.model_dump(mode="json", exclude=apart)}))
 
@@ -167,6 +167,8 @@ def evolve(asked: Evolution, trust: bool = False) -> tune.ResultGrid:
         UserError: it cannot be done as asked.
     """
     spec, out = asked.spec, asked.spec.out.resolve()
+    if spec.parents:
+        raise UserError("a population begins with members of its own: leave out parents")
     configs = list(members(spec).values())
     if not configs[0]["environment"]:
         raise UserError("members are compared by their returns: install the data's environment, or name --environment")

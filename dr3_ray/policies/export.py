@@ -9,7 +9,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dr3_ray.data.labels import dataset_label
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.networks.precision import plain_operations
 from dr3_ray.policies.policy import Policy
+from dr3_ray.runs.identity import OF_PARENT, PARENT
 from dr3_ray.stores import make_folder, replace_file, replacing
 from dr3_ray.training.normalization import as_trained
 
@@ -136,10 +138,25 @@ def card_of(policy: Policy, form: str, given: dict[str, np.ndarray], wanted: Any
         policy.chosen or "By its place in a checkpoint.",
         f"Checked: by its own runtime the file gives this policy's actions at {CHECKED} observations drawn from their "
         "space.",
+        *_lineage(policy.config),
         "## Configuration",
         f"```json\n{json.dumps(policy.config, indent=1)}\n```",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _lineage(config: Mapping[str, Any]) -> list[str]:
+    """Say which member a policy goes on from, where there is one."""
+    if PARENT not in config:
+        return []
+    member, _, updates = str(config[PARENT]).partition("@")
+    there = config.get(f"{OF_PARENT}dataset", config.get("dataset", ""))
+    return [
+        "## Trained on from",
+        f"Member {member} after {int(updates):,} updates on {dataset_label(str(there))}; then "
+        f"{config.get('steps', 0):,} updates of its own, which began with that member's networks, moments of Adam and "
+        "statistics of observations.",
+    ]
 
 
 def _input(name: str) -> str:

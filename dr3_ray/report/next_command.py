@@ -30,7 +30,7 @@ def command(info: Mapping[str, Any], verdict: Verdict, about: Mapping[str, str] 
     their algorithm and data set.
     """
     words, asked = list(info.get("command", [])), info.get("spec") or {}
-    if not verdict.rivals or any(asked.get(name) for name in ("search", "budget", "halving")):
+    if not verdict.rivals or any(asked.get(name) for name in ("search", "budget", "halving", "parents")):
         return ""
     coefficients = ",".join(dict.fromkeys(f"{c:g}" for c in verdict.open))
     new = ["--coefficients", coefficients, "--seeds", str(verdict.seeds)]

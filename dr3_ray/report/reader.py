@@ -13,6 +13,7 @@ from dr3_ray.quantities import REPORTED
 from dr3_ray.runs.directory import RUN, is_run, read_run
 from dr3_ray.runs.health import NEEDED, Coadaptation, Flag, Health, health_of
 from dr3_ray.runs.histories import histories_of, lacks_rows
+from dr3_ray.runs.identity import PARENT
 from dr3_ray.runs.index import FINAL, current, read_index
 
 COEFFICIENT = "dr3_coeff"
@@ -27,7 +28,8 @@ class Run:
 
     `info` is `run.json`. `facets` are the axes that separate one set of curves from another: algorithm, data set, and
     every other axis but the coefficient. `members` has one row per member (index: its hash) with the facets,
-    `dr3_coeff`, `seed`, `status`, `error`, `fingerprint` of its data, `last_step` (gradient updates, 0 without a
+    `dr3_coeff`, `seed`, `status`, `error`, `fingerprint` of its data, `parent` (which it goes on from, as
+    `HASH@UPDATES`, or empty), `last_step` (gradient updates, 0 without a
     history), `health` (its flags as text, empty without one) and the fields of its `Coadaptation`: `coadapting`,
     `settled_at`, `growth`, `q_change`. `histories` has one row per member and evaluation with what there is of
     `MEASURED`, in order of `member`
@@ -125,7 +127,8 @@ def _member(record: dict[str, Any], facets: list[str]) -> dict[str, Any]:
     coefficient, seed = float(config[COEFFICIENT]), int(config["seed"])
     error = " ".join((record.get("error") or "").split())
     about = {"member": record["member"], "status": record["status"], "error": error}
-    return {**about, **axes, COEFFICIENT: coefficient, "seed": seed, "fingerprint": config.get("data_fingerprint", "")}
+    found = {**about, **axes, COEFFICIENT: coefficient, "seed": seed, "fingerprint": config.get("data_fingerprint", "")}
+    return found | {PARENT: str(config.get(PARENT, ""))}
 
 
 def as_label(value: Any) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from dr3_ray.errors import UserError
 
 if TYPE_CHECKING:
     from ray.tune.search import Searcher
@@ -14,10 +17,12 @@ if TYPE_CHECKING:
 
 
 def run_sweep(
-    spec: SweepSpec,
+    spec: SweepSpec | str | os.PathLike[str],
     force: bool = False,
     searcher: Callable[[Problem], Searcher] | None = None,
     trust: bool = False,
+    steps: int | None = None,
+    evaluations: int | None = None,
 ) -> Sweep:
     """Train all members of a sweep that are not finished yet; packs that were begun go on from their checkpoints.
 
@@ -25,16 +30,26 @@ def run_sweep(
     here. Ctrl-C and SIGTERM stop it cleanly: the same call goes on with what is missing.
 
     Args:
-        spec: What to train, and where to write it.
+        spec: What to train, and where to write it; or the run directory, or storage, of a sweep to go on with.
         force: Go on by other code or on other data than before.
         searcher: Makes a Tune `Searcher` for a problem, which proposes configurations instead of a study. It suggests
             values of options and is told the metrics of the objective. After an interruption it starts anew.
         trust: Go on from checkpoints of version 0.1 too, which are pickles: whoever made them can run code here.
+        steps: Of a run that is gone on with: train its members longer, from where they were left, to so many updates.
+        evaluations: With `steps`; by default as far apart as they were.
 
     Raises:
         UserError: the sweep cannot be done as asked.
     """
+    from dr3_ray.sweep.directory import resumed
     from dr3_ray.sweep.run import train_sweep  # and Ray with it, without which reports are read
+
+    if isinstance(spec, str | os.PathLike):
+        spec = resumed(os.fspath(spec), steps, evaluations, trust)
+    elif steps is not None or evaluations is not None:
+        raise UserError(
+            "steps and evaluations belong to a run that is gone on with: give its directory, or a SweepSpec"
+        )
 
     done = train_sweep(spec, force=force, searcher=searcher, trust=trust)
     from dr3_ray.report.sweep import Sweep  # training does not wait for pandas and matplotlib

@@ -15,6 +15,7 @@ from dr3_ray.data.labels import dataset_labels
 from dr3_ray.quantities import RETURN, quantity
 from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run
 from dr3_ray.runs.histories import rows_are_lost
+from dr3_ray.runs.identity import PARENT
 from dr3_ray.stats import Estimate, bootstrap_band, mean, median, probability_of_improvement, training_average
 
 MEASURES = {
@@ -25,6 +26,7 @@ MEASURES = {
     "td_error": "td_error",
 }
 """What the summary holds, and the column of the histories it is made from."""
+NAMED = 3  # parents of runs that a note names
 SHOWN = 10  # settings of a table for the terminal that is not of all of them
 _OUTCOMES = [f"{measure}_{when}" for measure in MEASURES for when in ("final", "average")]
 _NOTHING = {
@@ -175,6 +177,7 @@ def notes(run: Run, summary: pd.DataFrame) -> list[str]:
             "Up to three runs the interval is no more than their range and promises too much; one run has no interval."
         )
     said += _without_returns(run, summary)
+    said += _of_parents(run)
     if run.lacking:
         said.append(f"{rows_are_lost(run.lacking, run.path)}. Their numbers here are not those of their ends.")
     if lost := {status: int(summary[status].sum()) for status in ("diverged", "failed") if summary[status].any()}:
@@ -193,6 +196,18 @@ def notes(run: Run, summary: pd.DataFrame) -> list[str]:
         interim = " Settings marked * show unfinished runs at their latest evaluation."
         said.append(still + (interim if summary["interim"].any() else ""))
     return said
+
+
+def _of_parents(run: Run) -> Iterator[str]:
+    """Say from which members others go on."""
+    parents = dict.fromkeys(filter(None, run.members[PARENT]))
+    if parents:
+        named = ", ".join(list(parents)[:NAMED]) + (f" and {len(parents) - NAMED} more" * (len(parents) > NAMED))
+        children = int((run.members[PARENT] != "").sum())
+        yield (
+            f"{children} of {len(run.members)} runs go on from {len(parents)} trained ones ({named}), from whose ends "
+            "their updates are counted."
+        )
 
 
 def _without_returns(run: Run, summary: pd.DataFrame) -> Iterator[str]:

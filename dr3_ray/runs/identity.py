@@ -48,9 +48,7 @@ def configurations(members: Sequence[Mapping[str, Any]]) -> list[list[int]]:
 
 def but_for_length(config: Mapping[str, Any]) -> str:
     """Return a text that is the same for members that differ only in how long they train and how often they play."""
-    return json.dumps(
-        {name: value for name, value in config.items() if name not in (*LENGTH, *PLACES)}, sort_keys=True
-    )
+    return json.dumps({name: value for name, value in config.items() if name not in (*LENGTH, *PLACES)}, sort_keys=True)
 
 
 def every(config: Mapping[str, Any]) -> int:

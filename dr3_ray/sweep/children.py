@@ -4,12 +4,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import Dataset, load_dataset
 from dr3_ray.data.mixture_names import MixtureName, is_mixture
 from dr3_ray.errors import UserError
-from dr3_ray.evaluation.contract import Recorded, check_same
+from dr3_ray.evaluation.contract import Recorded, check_same, shown
 from dr3_ray.runs.identity import LENGTH, OF_PARENT, PARENT, canonical, member_id
 from dr3_ray.sweep.packs.packing import structure
 from dr3_ray.sweep.parents import Parent
@@ -22,6 +21,7 @@ from dr3_ray.training.member import Member, build_networks
 from dr3_ray.training.saved import PREFIX
 
 STATISTICS = "statistics"  # the fingerprint of the data whose statistics networks are used to, where they are others
+REGULARIZED = ("dr3_multiplier.",)  # networks of regularisers, which a member may lack
 OWN = {*LENGTH, "environment", "evaluation_episodes", "algorithm", "halving", "dataset", "data_fingerprint"}
 Say = Callable[[str], None]
 
@@ -72,7 +72,8 @@ def about_parent(parent: Parent, config: Mapping[str, Any]) -> dict[str, Any]:
     if there["data_fingerprint"] != config["data_fingerprint"]:
         told |= {f"{OF_PARENT}{name}": there[name] for name in ("dataset", "data_fingerprint")}
     used_to = there.get(STATISTICS) or there["data_fingerprint"] or parent.name
-    return told | ({STATISTICS: used_to} if used_to != config["data_fingerprint"] else {})
+    uses = config["normalize_observations"] or config.get("reward_scaling", "none") != "none"
+    return told | ({STATISTICS: used_to} if uses and used_to != config["data_fingerprint"] else {})
 
 
 def _data_of(parent: Parent) -> str:
@@ -119,7 +120,14 @@ def _over(parent: Parent, options: Mapping[str, Any]) -> list[str]:
 
 def _check_spaces(parent: Parent, data: Dataset) -> None:
     """Check that data have the spaces that a parent was trained on."""
-    check_same(Recorded.from_dict(parent.kind["recorded"]), Recorded.of(data), f"parent {parent.name}")
+    trained, given = Recorded.from_dict(parent.kind["recorded"]), Recorded.of(data)
+    try:
+        check_same(trained, given, parent.name)
+    except UserError:
+        theirs, ours = (" and ".join(map(shown, each.to_gymnasium())) for each in (trained, given))
+        raise UserError(
+            f"parent {parent.name} was trained on {theirs}, and {given.name} has {ours}: go on with data of such spaces"
+        ) from None
     if (here := json.loads(json.dumps(data.spaces._asdict()))) != parent.kind["spaces"]:
         raise UserError(f"parent {parent.name} has the tasks of other mixtures: {parent.kind['spaces']}, not {here}")
 
@@ -130,26 +138,22 @@ def _check_networks(parent: Parent, data: Dataset, config: Config) -> None:
     Raises:
         UserError: they have another one.
     """
+    if bool(config["normalize_observations"]) != bool(parent.config["normalize_observations"]):
+        raise UserError(
+            f"parent {parent.name} was trained with normalize_observations "
+            f"{str(parent.config['normalize_observations']).lower()}, and its networks know nothing else: leave it out"
+        )
     form = find(config["algorithm"], data.spaces.action_kind)
     names = {*options_of(form), "seed"}
     plain = {name: value for name, value in config.items() if name in names} | {"normalize_observations": False}
     networks = build_networks(form, data.spaces, [Member.from_dict(form, plain)])
     here = {name: list(values.shape[1:]) for name, values in networks.state_dict().items() if is_of_members(name)}
     there = {name.removeprefix(PREFIX): list(shape[1:]) for name, shape in parent.kind["tensors"].items()}
-    parts = {name.partition(".")[0] for name in there}
-    apart = [
-        name for name in here if here[name] != there.get(name) and (name in there or name.partition(".")[0] in parts)
-    ]
-    changed = {
-        name: value for name, value in parent.config.items() if name in names and canonical(value) != canonical(config[name])
-    }
-    if bool(config["normalize_observations"]) != bool(parent.config["normalize_observations"]):
-        raise UserError(
-            f"parent {parent.name} was trained with normalize_observations "
-            f"{str(parent.config['normalize_observations']).lower()}, and its networks know nothing else: leave it out"
-        )
-    if apart or any(name.partition(".")[0] in ("critic", "actor") and name not in here for name in there if "." in name):
-        differ = ", ".join(name for name in changed if name not in ("seed", "dr3_coeff")) or "its algorithm's code"
+    parts = {name.partition(".")[0] for name in there}  # a regulariser's network that only we have begins anew
+    ours = {name for name in here if name in there or name.partition(".")[0] in parts}
+    theirs = {name for name in there if is_of_members(name) and not name.startswith(tuple(REGULARIZED))}
+    if any(here[name] != there.get(name) for name in ours) or not theirs <= here.keys():
+        shared = json.loads(structure(config)).keys() & parent.config.keys() - OWN
+        apart = sorted(name for name in shared if canonical(config[name]) != canonical(parent.config[name]))
+        differ = ", ".join(apart) or "which the code of another version made"
         raise UserError(f"the networks of parent {parent.name} have another form ({differ}): leave that as it was")
-
-

@@ -23,6 +23,7 @@ from dr3_ray.runs.storage import owner_of
 from dr3_ray.stores import NO_ROOM, make_folder, rename_folder, same_place, set_aside, write_json
 from dr3_ray.sweep.recovery import restore_rows
 from dr3_ray.sweep.resume import refuse_changes, refuse_elsewhere, versions
+from dr3_ray.sweep.spec.environment import check_resumed
 from dr3_ray.sweep.spec.spec import FILES, Config, SweepSpec
 from dr3_ray.trust.secrets import keep_keys, masked
 from dr3_ray.uris import absolute, is_local, is_uri, local_path
@@ -137,6 +138,21 @@ def taken_up(run: str) -> SweepSpec:
     return spec_of(out)
 
 
+def resumed(run: str, steps: int | None = None, evaluations: int | None = None, trust: bool = False) -> SweepSpec:
+    """Return the specification to go on with, as `taken_up`; with more `steps` as `lengthened`.
+
+    Raises:
+        UserError: as these two; or an environment would be imported that somebody else named, without `trust`.
+    """
+    asked = taken_up(run)
+    if steps is not None:
+        asked = lengthened(asked, steps, evaluations)
+    elif evaluations is not None:
+        raise UserError("evaluations of a run change with its steps alone: give more steps, too")
+    check_resumed(asked.environment, asked.out, read_run(asked.out).get(MARK), trust)
+    return asked
+
+
 def lengthened(spec: SweepSpec, steps: int, evaluations: int | None = None) -> SweepSpec:
     """Return the specification of a run that goes on with more steps; without `evaluations` they stay as far apart.
 
@@ -199,9 +215,9 @@ def axes(configs: Iterable[Config]) -> list[str]:
 
 def _not_outgrown(configs: Iterable[Config]) -> list[Config]:
     """Return the configurations without those of members that longer ones take up."""
-    records = [{"member": str(place), "config": config} for place, config in enumerate(configs)]
-    outgrown = longer_twins(records)
-    return [record["config"] for record in records if record["member"] not in outgrown]
+    named = {str(place): config for place, config in enumerate(configs)}
+    outgrown = longer_twins({"member": name, "config": config} for name, config in named.items())
+    return [config for name, config in named.items() if name not in outgrown]
 
 
 def _document(

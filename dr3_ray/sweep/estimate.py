@@ -2,6 +2,7 @@
 
 import heapq
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
@@ -238,6 +239,11 @@ def _much_evaluation(estimate: SweepEstimate) -> list[str]:
     return [f"Evaluation is {estimate.evaluation:.0%} of that. To have less of it: {less}."]
 
 
+def _seeds(plan: Plan) -> int:
+    """Return the largest number of seeds of a configuration."""
+    return max(Counter(map(configuration, plan.members.values())).values())
+
+
 def _sentences(estimate: SweepEstimate, calibrated: bool) -> list[str]:
     spec, plan, done = estimate.spec, estimate.plan, estimate.done
     said = [f"{done} of {len(plan.members)} members were done before, {len(plan.missing)} are left."] if done else []
@@ -246,7 +252,7 @@ def _sentences(estimate: SweepEstimate, calibrated: bool) -> list[str]:
     configurations = len(set(map(configuration, plan.members.values())))
     kinds = len(estimate.kinds)
     said.append(
-        f"{configurations} configurations with up to {len(spec.seeds)} seeds; "
+        f"{configurations} configurations with up to {_seeds(plan)} seeds; "
         f"{kinds} structure{'s' * (kinds > 1)}; {len(plan.packs)} packs, each a trial of {spec.cpus:g} CPUs and "
         f"{spec.gpus:g} GPUs; {min(plan.slots, len(plan.packs))} trials at a time on {estimate.where}."
     )

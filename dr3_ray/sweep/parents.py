@@ -1,19 +1,17 @@
-"""Members that new ones go on from: which they are, what is known of them, and their ends in the sweep's own storage.
+"""Members that new ones go on from: which they are, and what is known of them.
 
-What is read of them is plain, whoever made it: nothing is unpickled. A sweep copies the ends of its parents once, so
-that its trials find them wherever they run, and it goes on when the parents' run is gone.
+What is read of them is plain, whoever made it: nothing is unpickled. `run.json` keeps what is known, so that a sweep
+goes on when the run of its parents is gone.
 """
 
 import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError, first_line
@@ -21,17 +19,15 @@ from dr3_ray.runs.checkpoints import Checkpoints
 from dr3_ray.runs.digests import MANIFEST, is_whole
 from dr3_ray.runs.directory import RUN, is_run, read_run
 from dr3_ray.runs.fetch import fetch
-from dr3_ray.runs.identity import PARENT, canonical
 from dr3_ray.runs.index import Record, current, read_index
-from dr3_ray.runs.plain import DAMAGES, read_part, read_plain, write_plain
+from dr3_ray.runs.plain import DAMAGES, read_part
 from dr3_ray.runs.results import MEMBERS
 from dr3_ray.stores import same_place
 from dr3_ray.sweep.directory import PARENTS, spec_of
 from dr3_ray.sweep.resume import packs_in
 from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.sweep.trained import plain_values
-from dr3_ray.training.inheriting import Beginning
-from dr3_ray.training.saved import METADATA, NAME, PLACE, PREFIX, STATE
+from dr3_ray.training.saved import METADATA, NAME, PLACE, STATE
 from dr3_ray.uris import is_local, local_path
 
 Say = Callable[[str], None]
@@ -67,7 +63,7 @@ def find_parents(spec: SweepSpec, say: Say = lambda text: None) -> list[Parent]:
     """
     known = known_parents(spec)
     found: dict[str, Parent] = {}
-    opened = cache(_opened)
+    opened = cache(opened_run)
     for asked in spec.parents:
         place, which, updates = _split(asked)
         name = f"{which}@{updates}"
@@ -108,71 +104,8 @@ def document_of(parents: Iterable[Parent]) -> dict[str, Any]:
     return {"members": members, "kinds": {digests[name]: text for name, text in kinds.items()}}
 
 
-def adopt(spec: SweepSpec, run: str, parents: Sequence[Parent], children: Collection[Config]) -> None:
-    """Copy the ends of parents into the storage of the sweep with the id `run`, for children that have still to train.
-
-    Raises:
-        UserError: a checkpoint is damaged, of version 0.1, or of a member that diverged; or there is none any more.
-    """
-    wanted = {config[PARENT] for config in children}
-    packs: dict[tuple[str, str, int], list[Parent]] = {}
-    for parent in parents:
-        if parent.name in wanted and not _kept(spec.checkpoints, run, parent.name).updates():
-            packs.setdefault((parent.place, parent.pack, parent.updates), []).append(parent)
-    for (place, pack, updates), members in packs.items():
-        with_folder(place, pack, updates, partial(_adopt_from, spec.checkpoints, run, members))
-    for parent in parents:
-        if parent.name in wanted and not _kept(spec.checkpoints, run, parent.name).updates():
-            raise UserError(f"parent {parent.name} has no checkpoint in {parent.place} that is whole: leave it out")
-
-
-def read_beginning(storage: str, run: str, name: str) -> tuple[Beginning, dict[str, Any]]:
-    """Read the end of a parent from the storage of a sweep, and its kind.
-
-    Raises:
-        UserError: it is not there.
-    """
-    found: list[dict[str, Any]] = []
-    _kept(storage, run, name).load(lambda at: found.append(read_plain(Path(at), PARENT)), mend=False)
-    if not found:
-        raise UserError(f"the end of parent {name} is not in {storage} any more: begin in another --out")
-    return Beginning(name, found[0]["networks"], found[0]["adam"]), json.loads(found[0]["kind"])
-
-
-def with_folder(place: str, pack: str, updates: int, read: Callable[[Path], None]) -> None:
-    """Have `read` read the checkpoint of a pack after so many updates; of a bare checkpoint that itself."""
-    if not pack:
-        return read(local_path(place))
-    records, storage, run = _opened(place)
-    Checkpoints(storage, pack, run).load_at(updates, lambda at: read(Path(at)))
-
-
-def _kept(storage: str, run: str, name: str) -> Checkpoints:
-    return Checkpoints(storage, f"{PARENT}-{name.replace('@', '-')}", run)
-
-
-def _adopt_from(storage: str, run: str, members: Sequence[Parent], folder: Path) -> None:
-    """Write the rows of these members of a checkpoint as checkpoints of their own."""
-    module, state = read_plain(folder / PLACE, NAME), read_plain(folder, STATE)
-    there = [canonical(plain_values(each)) for each in module[DESCRIPTION]["members"]]
-    names = module[DESCRIPTION]["members"][0]
-    networks = {name.removeprefix(PREFIX): torch.as_tensor(values) for name, values in module["state"].items()}
-    population = state["learner_group"]["learner"]["optimizer"]["population"]
-    for parent in members:
-        row = there.index(canonical({name: parent.config.get(name) for name in names}))
-        own = Beginning.of(parent.name, networks, population, row)
-        if not all(bool(values.isfinite().all()) for values in own.networks.values() if values.is_floating_point()):
-            raise UserError(f"parent {parent.name} has diverged, its parameters are not finite: leave it out")
-        end = {"networks": dict(own.networks), "adam": dict(own.adam), "kind": json.dumps(parent.kind)}
-        _kept(storage, run, parent.name).save(parent.updates, partial(_write, end))
-
-
-def _write(end: dict[str, Any], directory: str) -> None:
-    write_plain(Path(directory), PARENT, end)
-
-
 def _split(asked: str) -> tuple[str, str, str]:
-    """Return the place of parents, the hash or place of one (empty: all), and after how many updates (empty: its end)."""
+    """Return where parents are, the hash or place of one of them, and after how many updates; empty: all, its end."""
     place, _, which = asked.rpartition(":")
     found = WHICH.fullmatch(which)
     if not place or not found or (is_local(asked) and local_path(asked).exists()):
@@ -180,8 +113,12 @@ def _split(asked: str) -> tuple[str, str, str]:
     return place, found["member"], found["updates"] or ""
 
 
-def _opened(place: str) -> Opened:
-    """Return the records of a run, where its checkpoints are, and its id; of a storage those of the copy there."""
+def opened_run(place: str) -> Opened:
+    """Return the records of a run, where its checkpoints are, and its id; of a storage those of the copy there.
+
+    Raises:
+        UserError: there is no run.
+    """
     if not is_local(place):
         with tempfile.TemporaryDirectory() as folder:
             fetch(place, home := Path(folder) / "run")
@@ -217,8 +154,8 @@ def _named(place: str, records: Sequence[Record], which: str, updates: str) -> R
         raise UserError(f"{len(found)} members of {place} have a hash that begins with {which!r}: see `dr3-ray report`")
     if found[0]["status"] != "finished" and not updates:
         raise UserError(
-            f"member {found[0]['member']} of {place} is {found[0]['status']}, and only what has finished can be gone on "
-            "from, or a checkpoint that stayed: RUN:HASH@UPDATES"
+            f"member {found[0]['member']} of {place} is {found[0]['status']}: go on from one that has finished, or "
+            "from a checkpoint that stayed, RUN:HASH@UPDATES"
         )
     return found[0]
 
@@ -246,25 +183,28 @@ def _kind_in(checkpoints: Checkpoints, place: str, pack: str, made: int) -> dict
         files = checkpoints.read(METADATA, MODULE) or {}
     else:
         checkpoints.load_at(made, lambda at: files.update(_files_in(Path(at))))
-    return _kind_of(files, f"the checkpoint of {pack} in {place}")
+    return _kind_of(files, f"the checkpoint of {pack} in {place}", made)
 
 
 def _files_in(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in (METADATA, MODULE) if (folder / name).is_file()}
 
 
-def _kind_of(files: Mapping[str, bytes], where: str) -> dict[str, Any]:
-    """Return the kind of members that the files of a checkpoint describe."""
+def _kind_of(files: Mapping[str, bytes], where: str, made: int | None = None) -> dict[str, Any]:
+    """Return the kind of members that the files of a checkpoint describe, which is that after so many updates."""
     if MODULE not in files:
         raise UserError(
             f"{where} is damaged, or of version 0.1, which is a pickle and is not opened here: go on from another one"
         )
     try:
-        structure = json.loads(files[METADATA])["structure"]
+        told = json.loads(files[METADATA])
+        if made not in (None, told["num_updates"]):
+            raise ValueError(f"whole is only that after {told['num_updates']} updates")
+        structure = told["structure"]
         described = read_part(files[MODULE], DESCRIPTION)
         own = {name: described.get(name) for name in ("observation_statistics", "task")}
-        told = {name: structure[name] for name in ("spaces", "recorded", "tensors")}
-        return json.loads(json.dumps(told | own | {"return_range": described.get("return_range", 1.0)}))  # type: ignore[no-any-return]
+        both = {name: structure[name] for name in ("spaces", "recorded", "tensors")}
+        return json.loads(json.dumps(both | own | {"return_range": described.get("return_range", 1.0)}))
     except DAMAGES as error:
         raise UserError(f"{where} is damaged ({first_line(error)}): go on from another one") from None
 

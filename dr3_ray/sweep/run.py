@@ -20,7 +20,8 @@ from dr3_ray.runs.storage import claim
 from dr3_ray.stores import NO_ROOM, write_json
 from dr3_ray.sweep.directory import PARENTS, open_run
 from dr3_ray.sweep.driver import Driver
-from dr3_ray.sweep.parents import adopt, document_of, find_parents, known_parents, with_names
+from dr3_ray.sweep.ends import adopt
+from dr3_ray.sweep.parents import document_of, find_parents, known_parents, with_names
 from dr3_ray.sweep.plan import planned_members, unfinished
 from dr3_ray.sweep.resume import unseen_packs
 from dr3_ray.sweep.search.proposals import Proposals, Searches

@@ -92,9 +92,7 @@ def _apart(old: Config, new: Config) -> str:
 
 
 def _spacing(old: Config, new: Config) -> str:
-    return (
-        f"evaluations came every {every(old):,} of {old['steps']:,} updates and are to come every {every(new):,} now"
-    )
+    return f"evaluations came every {every(old):,} of {old['steps']:,} updates and are to come every {every(new):,} now"
 
 
 def _sentences(refused: Mapping[str, list[str]], anew: set[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What a sweep is asked for, and which members that means."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,7 @@ PARTS = MODELS | {"objective": Criterion, "search": Search, "halving": Halving}
 ALSO = {  # other names of fields, in the singular as on the command line
     "algorithm": "algorithms",
     "dataset": "datasets",
+    "data": "datasets",
     "episodes": "evaluation_episodes",
     "set": "options",
     "axis": "axes",
@@ -61,14 +63,25 @@ def by_field(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: a field is there under both of its names.
     """
-    if twice := next((name for name, field in ALSO.items() if name in values and field in values), None):
-        raise UserError(f"{twice} and {ALSO[twice]} are the same: leave out one of them")
+    names: dict[str, str] = {}
+    for name in values:
+        if (other := names.setdefault(ALSO.get(name, name), name)) != name:
+            first, second = sorted((other, name), key=lambda each: each not in ALSO)
+            raise UserError(f"{first} and {second} are the same: leave out one of them")
     return {ALSO.get(name, name): value for name, value in values.items()}
 
 
 def _listed(value: Any) -> Any:
     """Return one name as a list of it."""
     return (value,) if isinstance(value, str | Mapping) else value
+
+
+def _places(value: Any) -> Any:
+    """Return one place as a list of it, and paths as text."""
+    listed = (value,) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(listed, list | tuple):
+        return listed
+    return [os.fspath(each) if isinstance(each, os.PathLike) else each for each in listed]
 
 
 def _as_seeds(seeds: Any) -> Any:
@@ -145,8 +158,8 @@ class SweepSpec(BaseModel):
     """Names, as in the registry."""
     datasets: Annotated[NonEmpty[DataPlace], BeforeValidator(_listed)] = ()
     """Directories, `embedded:NAME`, URIs, copied once to every machine, `?take=…` for some rows, `mix:A=0.9,B=0.1`."""
-    parents: Annotated[tuple[Place, ...], BeforeValidator(_listed)] = ()
-    """Trained members that new ones go on from, with all that is not given: RUN, RUN:HASH or CHECKPOINT. None: no one."""
+    parents: Annotated[tuple[Place, ...], BeforeValidator(_places, json_schema_input_type=str | tuple[str, ...])] = ()
+    """Trained members that new ones go on from: RUN, RUN:HASH, CHECKPOINT. What is not given of options is theirs."""
     coefficients: Numbers = (0.0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
     """Values of `dr3_coeff`; 0 is the base algorithm."""
     seeds: Annotated[

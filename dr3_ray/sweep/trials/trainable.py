@@ -20,7 +20,7 @@ from dr3_ray.remote import patiently
 from dr3_ray.runs.checkpoints import Checkpoints
 from dr3_ray.runs.identity import OF_PARENT, PARENT, configurations, member_id
 from dr3_ray.runs.results import MEMBERS, RESULTS
-from dr3_ray.sweep.parents import read_beginning
+from dr3_ray.sweep.ends import read_beginning
 from dr3_ray.sweep.spec.halving import Race
 from dr3_ray.sweep.spec.names import REGULAR
 from dr3_ray.sweep.spec.spec import Config
@@ -73,7 +73,9 @@ class PackTrainable(tune.Trainable):
             self.checkpoints = Checkpoints(config["storage"], config["pack"]["name"], config["run"])
         for source in filter(is_uri, names_in(members[0]["dataset"])):
             patiently(partial(cached, source))
-        self.parents = [read_beginning(config["storage"], config["run"], each[PARENT]) for each in members if PARENT in each]
+        self.parents = [
+            read_beginning(config["storage"], config["run"], each[PARENT]) for each in members if PARENT in each
+        ]
         self.algorithm = self.build_algorithm(members, config["cpus"], config["gpus"])
         self._take_up(config)
         self.earlier = list(self.results)  # which the driver may not have seen
@@ -207,7 +209,7 @@ def kept_at(steps: int, evaluations: int, keep: int) -> frozenset[int]:
 def algorithm_config(
     members: list[Config], cpus: float, gpus: float, kind: Mapping[str, Any] = MappingProxyType({})
 ) -> OfflineConfig:
-    """Return the RLlib config that trains these members together; `kind` is that of their parents, where they have some."""
+    """Return the RLlib config that trains these members together, where they have parents, as these of a `kind`."""
     from dr3_ray.rllib import config_for  # RLlib takes a second to import, and the driver of a sweep needs none of it
 
     first = members[0]
