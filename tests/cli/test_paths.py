@@ -86,7 +86,9 @@ def test_nor_are_data_a_storage_and_a_study_elsewhere(words, capsys, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [("data", "info"), ("data", "verify"), ("fetch",), ("sweep", "--resume")])
+@pytest.mark.parametrize(
+    "words", [("data", "info"), ("data", "verify"), ("fetch",), ("sweep", "--resume"), ("sweep", "--from")]
+)
 def test_nor_is_what_is_read(words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(*words, f"file://elsewhere{tmp_path}/x") == 2

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from dr3_ray import load_dataset, load_policy, load_run
-from dr3_ray.algorithms.registry import find
 from dr3_ray.errors import UserError
 from dr3_ray.policies.export import export
 from dr3_ray.report.tables import notes
@@ -110,8 +109,7 @@ def test_seeds_that_are_given_go_on_from_every_parent(run: Path, tmp_path: Path)
 
 def test_children_begin_where_their_parents_ended_with_statistics_of_their_data(run: Path, tmp_path: Path) -> None:
     other = f"{PENDULUM}?take=best:0.3"
-    form = find("DR3-CQL", "continuous").options
-    still = {name: 0.0 for name in form.names() if name.endswith("_lr") or name == "tau"}
+    still = dict.fromkeys(("critic_lr", "actor_lr", "temperature_lr", "tau"), 0.0)
     out = train(parents=[run], datasets=other, options=still, out=tmp_path / "still")
     ours, theirs = weights(out), weights(run)
     for record in read_index(out):
@@ -272,7 +270,7 @@ def test_places_without_parents_are_told(run: Path, images: Path, tmp_path: Path
     with pytest.raises(UserError, match="go on in another run: give another --out, or --resume for more steps"):
         train(parents=[images], out=images)
     (last / PLACE / f"{NAME}.json").rename(last / PLACE / f"{NAME}.pkl")  # as version 0.1 wrote it
-    with pytest.raises(UserError, match=r"is damaged \(whole is only that after 2 updates\): go on from another one"):
+    with pytest.raises(UserError, match=r"is damaged \(.*whole is only that after 2 updates\): go on from another one"):
         planned(tmp_path, parents=[copy])
     (last / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"is damaged, or of version 0\.1, which is a pickle and is not opened here"):

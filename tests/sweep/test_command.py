@@ -32,7 +32,7 @@ def run(*arguments: str) -> int:
 
 def test_every_option_arrives(asked):
     arguments = (
-        "sweep --algorithm DR3-CQL --algorithm BC --dataset a,b --dataset c --coefficients 0,1e-3 --seeds 4,7 "
+        "sweep --algorithm DR3-CQL --algorithm BC --dataset a,b --data c --coefficients 0,1e-3 --seeds 4,7 "
         "--steps 60 --evaluations 6 --environment CartPole-v1 --episodes 3 --set hidden_sizes=[8,8] --set loss=squared "
         "--axis cql_alpha=0.1,1 --axis batch_size=32 --axis dr3_form=dot,abs --axis hidden=[8],[8,8] "
         '--search gp --trials 9 --study x.journal --point {"dr3_coeff":0} --objective dot_product '
@@ -44,6 +44,7 @@ def test_every_option_arrives(asked):
     assert asked[0].model_dump() == {
         "algorithms": ("DR3-CQL", "BC"),
         "datasets": tuple(map(os.path.abspath, "abc")),
+        "parents": (),
         "coefficients": (0.0, 1e-3),
         "seeds": (4, 7),
         "steps": 60,
@@ -77,6 +78,18 @@ def test_what_is_not_given_has_the_defaults_of_the_spec(asked):
     assert run("sweep", "--dataset", "d") == 0
     assert run("sweep", "--dataset", "d", "--budget", "7", "--halving", "4") == 0
     assert asked == [SweepSpec(datasets=["d"]), SweepSpec(datasets=["d"], budget=7, halving=4)]
+
+
+def test_parents_arrive_and_what_they_stand_for_is_not_given(asked, tmp_path):
+    assert run("sweep", "--from", "runs/a", "--from", "s3://bucket/run:3f2a@20", "--steps", "60", "--seeds", "2") == 0
+    (tmp_path / "spec.yaml").write_text("from: runs/a\nsteps: 60\ndata: d\n")
+    assert run("sweep", str(tmp_path / "spec.yaml")) == 0
+    assert asked[0].parents == (os.path.abspath("runs/a"), "s3://bucket/run:3f2a@20")
+    assert [name for name in ("algorithms", "datasets", "coefficients", "seeds") if asked[0].inherits(name)] == [
+        "algorithms", "datasets", "coefficients",
+    ]  # fmt: skip
+    assert asked[1] == SweepSpec(parents=["runs/a"], steps=60, datasets=["d"]) and not asked[1].inherits("datasets")
+    assert set(asked[1].written()) >= {"parents", "datasets", "steps"} and "seeds" not in asked[1].written()
 
 
 def test_ranges_can_be_typed(asked):

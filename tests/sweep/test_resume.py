@@ -14,12 +14,13 @@ from dr3_ray.runs.histories import Histories
 from dr3_ray.runs.index import Index
 from dr3_ray.runs.storage import claim
 from dr3_ray.sweep import resume
-from dr3_ray.sweep.directory import open_run, spec_of
+from dr3_ray.sweep.directory import lengthened, open_run, resumed, spec_of
 from dr3_ray.sweep.packs.packing import begun_packs, pack_members
 from dr3_ray.sweep.resume import versions
 from dr3_ray.sweep.run import train_sweep
 from dr3_ray.sweep.spec.names import option_types
 from dr3_ray.sweep.spec.problems import members
+from dr3_ray.sweep.spec.search import Search
 from dr3_ray.sweep.spec.spec import SweepSpec
 
 
@@ -151,12 +152,37 @@ def test_a_run_says_what_it_was_asked_for(tiny, data, tmp_path, monkeypatch):
     assert spec_of(moved) == SweepSpec(**dict(tiny) | {"out": moved})
 
 
+def test_a_run_goes_on_with_more_steps_and_evaluations_as_far_apart(tiny, tmp_path):
+    begin(tiny)
+    longer = resumed(str(tiny.out), 150_000)
+    assert longer == SweepSpec(**dict(tiny) | {"steps": 150_000, "evaluations": 30})
+    assert resumed(str(tiny.out), 150_000, 3).evaluations == 3
+    assert resumed(str(tiny.out), 100_000) == resumed(str(tiny.out)) == tiny  # as after an interruption
+    with pytest.raises(UserError, match="evaluations of a run change with its steps alone"):
+        resumed(str(tiny.out), evaluations=40)
+    search = tiny.model_copy(update={"search": Search(method="random", trials=2), "out": tmp_path / "searched"})
+    with pytest.raises(UserError, match=r"with 200,000 it is another search: give another --out, or .* longer by --fr"):
+        lengthened(search, 200_000)
+
+
+def test_two_sweeps_do_not_write_one_run(tiny):
+    with open_run(tiny, members(tiny), ["x"]), pytest.raises(UserError, match="a sweep is running in .*/run: wait"):
+        train_sweep(resumed(str(tiny.out), 150_000))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("--resume nowhere", "nowhere is not a run directory: there is nothing to resume"),
         ("--resume .", "is not a run directory"),
-        ("--resume run --steps 5", "leave out --steps"),
+        ("--resume run --steps 5", "run has 100,000 steps, and trains for more of them, not for 5"),
+        (
+            "--resume run --steps 102k",
+            "every 5,000 steps, of which 102,000 is no multiple: ask for 100,000 or 105,000, or",
+        ),
+        ("--resume run --steps 200k --evaluations 7", "200000 steps cannot be cut into 7 equal parts"),
+        ("--resume run --evaluations 40", "or with more --steps: leave out --evaluations, or give no --resume"),
+        ("--resume run --steps 200k --seeds 2", "leave out --seeds"),
         ("--resume run --set tau=1 --dataset x", "leave out --dataset"),
         ("--resume changed", "changed was begun with other versions (numpy 1.0 then, "),
         ("--resume cut", "cut does not say what was asked for: give the whole command again"),
