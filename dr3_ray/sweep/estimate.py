@@ -18,7 +18,7 @@ from dr3_ray.compat.ray import get_num_cpus
 from dr3_ray.data.labels import dataset_label
 from dr3_ray.runs.checkpoints import KEPT
 from dr3_ray.runs.directory import is_run, read_run
-from dr3_ray.runs.identity import configuration, configurations
+from dr3_ray.runs.identity import PARENT, configuration, configurations
 from dr3_ray.runs.index import read_index
 from dr3_ray.runs.mirror import check_storage
 from dr3_ray.runs.status import duration
@@ -256,6 +256,8 @@ def _sentences(estimate: SweepEstimate, calibrated: bool) -> list[str]:
         f"{kinds} structure{'s' * (kinds > 1)}; {len(plan.packs)} packs, each a trial of {spec.cpus:g} CPUs and "
         f"{spec.gpus:g} GPUs; {min(plan.slots, len(plan.packs))} trials at a time on {estimate.where}."
     )
+    if parents := {config[PARENT] for config in plan.members.values() if PARENT in config}:
+        said.append(f"They begin where {len(parents)} trained members ended.")
     if spec.search:
         said.append(f"What {spec.search.method} has still to propose was drawn here by chance: an estimate.")
     if longer := sum(len(pack.members) for pack in plan.longer):

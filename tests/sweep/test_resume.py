@@ -166,7 +166,7 @@ def test_a_run_goes_on_with_more_steps_and_evaluations_as_far_apart(tiny, tmp_pa
 
 
 def test_two_sweeps_do_not_write_one_run(tiny):
-    with open_run(tiny, members(tiny), ["x"]), pytest.raises(UserError, match="a sweep is running in .*/run: wait"):
+    with open_run(tiny, members(tiny), ["x"]), pytest.raises(UserError, match=r"a sweep is running in .*/run: wait"):
         train_sweep(resumed(str(tiny.out), 150_000))
 
 
