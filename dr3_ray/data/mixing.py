@@ -4,21 +4,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dr3_ray.errors import UserError
+
+if TYPE_CHECKING:  # as below: opening a mixture takes no torch
+    from torch import Tensor
 
 
 class Slots(NamedTuple):
     """Where each row of a batch of K members comes from."""
 
-    rows: Tensor
+    rows: "Tensor"
     """[K, B], of how many rows one is drawn."""
-    starts: Tensor
+    starts: "Tensor"
     """[K, B], the first of these rows."""
 
 
@@ -72,6 +73,8 @@ class Mixing:
         A part's rows are spread evenly over the batch, so that the shares of several learners have some of each.
         `rows` [K][parts] are how many of its first rows a part is drawn from.
         """
+        import torch
+
         order = torch.tensor(np.stack([spread(each) for each in counts]))
         below = torch.tensor([list(each) for each in rows or [self.rows] * len(counts)])
         return Slots(below.gather(1, order), torch.tensor(self.starts)[order])

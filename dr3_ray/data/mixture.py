@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from dr3_ray.data import identity
 from dr3_ray.data.columns import Columns, columns_of, parts_on_disk
@@ -15,12 +13,15 @@ from dr3_ray.data.labels import dataset_label, dataset_labels
 from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.mixture_names import MixtureName
 from dr3_ray.data.n_step import Apart
+from dr3_ray.data.number_types import Array
 from dr3_ray.data.reader import Dataset, routed
 from dr3_ray.data.schema import Counts, FileEntry, Manifest, Provenance, ShardEntry, Statistic, format_of
 from dr3_ray.data.selected import statistics_of
 from dr3_ray.data.spaces import SpaceSpec, with_tasks
 from dr3_ray.errors import UserError
-from dr3_ray.types import Spaces
+
+if TYPE_CHECKING:
+    from dr3_ray.types import Spaces
 
 OBSERVED = ("observations", "next_observations")
 
@@ -78,7 +79,7 @@ class Mixture(Dataset):
         self.path, self.gamma, self._uri, self._looked = target.path, target.gamma, None, 0.0
         check_alike([part.data for part in name.parts], sources)
         rows = tuple(map(len, sources))
-        self._ends = torch.tensor(rows).cumsum(0)
+        self._ends = np.cumsum(rows)
         labels = dataset_labels(part.data for part in name.parts)
         self.mixing = Mixing(tuple(labels[part.data] for part in name.parts), rows, name.phases, name.since)
         self._shifts = [0, *np.cumsum([source.episodes["episode_ids"][-1] + 1 for source in sources]).tolist()]
@@ -87,22 +88,22 @@ class Mixture(Dataset):
         self._layout = columns_of(self.observation_space, self.action_space)
         self._parts = parts_on_disk(self._layout)
         if name.tasks:
-            self._tasks = torch.eye(max(name.tasks) + 1)[list(name.tasks)]  # [parts, tasks]
+            self._tasks = np.eye(max(name.tasks) + 1, dtype=np.float32)[list(name.tasks)]  # [parts, tasks]
             self.task = self._tasks[-1]
             self._widen()
         if any(source.apart for source in sources):
-            aparts = [source.apart or Apart(source, torch.arange(len(source))) for source in sources]
+            aparts = [source.apart or Apart(source, np.arange(len(source))) for source in sources]
             wholes = [each.whole for each in aparts]
             starts = np.cumsum([0, *map(len, wholes)]).tolist()
             places = [each.rows + start for each, start in zip(aparts, starts, strict=False)]
-            self.apart = Apart(Mixture(name, wholes), torch.cat(places))  # type: ignore[arg-type]  # all are data sets
+            self.apart = Apart(Mixture(name, wholes), np.concatenate(places))  # type: ignore[arg-type]  # all are data sets
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the name and the parts."""
         return Mixture, (self.name, self.sources)
 
     @property
-    def spaces(self) -> Spaces:
+    def spaces(self) -> "Spaces":
         """The spaces as networks are built for them, with the tasks."""
         plain = super().spaces
         return plain if self.task is None else with_tasks(plain, len(self.task))
@@ -126,21 +127,22 @@ class Mixture(Dataset):
         """The data sets on disk in which the rows lie."""
         return tuple(whole for source in self.sources for whole in source.wholes)
 
-    def on_disk(self, rows: Tensor) -> list[tuple[Dataset, Tensor]]:
+    def on_disk(self, rows: Array) -> list[tuple[Dataset, Array]]:
         """Return in which data sets on disk some rows [R] lie, and where there."""
-        part_of = torch.bucketize(rows, self._ends, right=True)
+        part_of = np.searchsorted(self._ends, rows, "right")
         starts = [0, *self._ends.tolist()]
         parts = [(source, rows[part_of == number] - starts[number]) for number, source in enumerate(self.sources)]
         return [each for source, part in parts if len(part) for each in source.on_disk(part)]
 
-    def _select(self, rows: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
-        def piece(number: int, part: Tensor) -> dict[str, Tensor]:
+    def _select(self, rows: Array, stored: Sequence[str]) -> Columns:
+        def piece(number: int, part: Array) -> Columns:
             found = self.sources[number]._select(part, stored)
             if "episode_ids" in found:
-                found["episode_ids"] = found["episode_ids"].long() + self._shifts[number]
+                found["episode_ids"] = found["episode_ids"].astype(np.int64) + self._shifts[number]
             for column in OBSERVED if self.task is not None else ():
                 if column in found:
-                    found[column] = torch.cat([found[column], self._tasks[number].expand(len(part), -1)], dim=1)
+                    tasks = np.broadcast_to(self._tasks[number], (len(part), self._tasks.shape[1]))
+                    found[column] = np.concatenate([found[column], tasks], 1)
             return found
 
         return routed(rows, self._ends, piece)

@@ -1,10 +1,12 @@
 """Transitions over several steps: the rows that follow a row in its episode."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
+from dr3_ray.data.number_types import Array
+
+if TYPE_CHECKING:  # as below: opening a data set takes no torch
+    from torch import Tensor
 
 FOLLOWED = ("rewards", "terminateds", "truncateds", "episode_ids", "timesteps")  # from step to step
 AT_THE_END = ("next_observations", "next_actions", "next_actions_valid", "terminateds")
@@ -15,7 +17,7 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
+    def gather(self, indices: "Tensor", columns: Sequence[str]) -> dict[str, Any]:
         """Return columns at `indices`, each [*indices, ...]; observations may be a dict of such."""
         ...
 
@@ -24,10 +26,10 @@ class Apart(NamedTuple):
     """Rows that were drawn one by one: the data set in which several steps go on, and where the rows lie there."""
 
     whole: Rows
-    rows: Tensor
+    rows: "Array | Tensor"  # a tensor where these are in the memory of a device
 
 
-def gather_n_step(data: Rows, indices: Tensor, columns: Sequence[str], n: int) -> dict[str, Any]:
+def gather_n_step(data: Rows, indices: "Tensor", columns: Sequence[str], n: int) -> dict[str, Any]:
     """Return columns of the transitions from rows `indices` [..., B] to the state n steps later.
 
     They are shorter where the episode ends or, in a subsample on disk, the next row is another one. Rows that are
@@ -35,9 +37,11 @@ def gather_n_step(data: Rows, indices: Tensor, columns: Sequence[str], n: int) -
     `terminateds` are those of the last step taken; `n_step_rewards` [..., B, n] are the rewards of all of them, 0
     behind the last, and `n_steps` [..., B] is their number. A truncated episode bootstraps from its last state.
     """
+    import torch
+
     apart: Apart | None = getattr(data, "apart", None)
     if apart:
-        data, indices = apart.whole, apart.rows[indices]
+        data, indices = apart.whole, torch.as_tensor(apart.rows)[indices]
     rows = indices.unsqueeze(-1) + torch.arange(n, device=indices.device)
     found = data.gather(rows.clamp(max=len(data) - 1), FOLLOWED)
     timesteps, episodes = found["timesteps"], found["episode_ids"]

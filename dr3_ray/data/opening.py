@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dr3_ray.data.actions import check_spaces
 from dr3_ray.data.columns import Columns
+from dr3_ray.data.number_types import Array
 from dr3_ray.data.schema import MANIFEST, PARTIAL, Manifest, damaged
 from dr3_ray.errors import UserError, raise_out_of_memory
 
-Gather = Callable[[Tensor, Sequence[str]], dict[str, Tensor]]
+Select = Callable[[Array, Sequence[str]], Columns]
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -38,7 +37,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def opening_fault(
-    manifest: Manifest, episodes: Columns, shards: Sequence[Mapping[str, Any]], gather: Gather
+    manifest: Manifest, episodes: Columns, shards: Sequence[Mapping[str, Any]], select: Select
 ) -> str | None:
     """Return what is wrong with spaces, counts, episodes, their ends or discrete actions; None if nothing is.
 
@@ -46,13 +45,13 @@ def opening_fault(
         manifest: of the data set.
         episodes: the table of episodes.
         shards: of each the columns as they lie on disk.
-        gather: gives columns at row indices.
+        select: gives columns at row indices.
     """
     return (
         _without_columns(manifest)
         or _miscounted(manifest, len(episodes["lengths"]), shards)
         or _misplaced(manifest, episodes)
-        or _out_of_order(manifest, episodes, gather)
+        or _out_of_order(manifest, episodes, select)
         or _no_choice(manifest, shards)
     )
 
@@ -71,7 +70,7 @@ def _without_columns(manifest: Manifest) -> str | None:
 
 def _miscounted(manifest: Manifest, episodes: int, shards: Sequence[Mapping[str, Any]]) -> str | None:
     def true(name: str) -> int:
-        return sum(int(np.bitwise_count(shard[name].numpy()).sum()) for shard in shards)
+        return sum(int(np.bitwise_count(shard[name]).sum()) for shard in shards)
 
     found = {
         "rows": sum(entry.rows for entry in manifest.shards),
@@ -98,16 +97,15 @@ def _misplaced(manifest: Manifest, episodes: Columns) -> str | None:
     return None
 
 
-def _out_of_order(manifest: Manifest, episodes: Columns, gather: Gather) -> str | None:
+def _out_of_order(manifest: Manifest, episodes: Columns, select: Select) -> str | None:
     """Compare the first and last row of each episode with its entry."""
     stored = episodes["lengths"] > 0
-    ids = torch.from_numpy(episodes["episode_ids"][stored])
-    first = torch.from_numpy(episodes["offsets"][stored])
-    last = first + torch.from_numpy(episodes["lengths"][stored]) - 1
-    if any((gather(rows, ["episode_ids"])["episode_ids"] != ids).any() for rows in (first, last)):
+    ids, first = episodes["episode_ids"][stored], episodes["offsets"][stored]
+    last = first + episodes["lengths"][stored] - 1
+    if any((select(rows, ["episode_ids"])["episode_ids"] != ids).any() for rows in (first, last)):
         return "its rows are not in the order of its episodes"
-    flags = gather(last, ["terminateds", "truncateds"])
-    if manifest.complete_episodes and not (flags["terminateds"] + flags["truncateds"]).all():
+    flags = select(last, ["terminateds", "truncateds"])
+    if manifest.complete_episodes and not (flags["terminateds"] | flags["truncateds"]).all():
         return "an episode does not end with a terminal flag"
     return None
 
@@ -117,7 +115,7 @@ def _no_choice(manifest: Manifest, shards: Sequence[Mapping[str, Any]]) -> str |
     choices = manifest.action_space.n
     for name in ("actions", "next_actions") if choices is not None else ():
         for shard in shards:
-            lowest, highest = (int(each) for each in torch.aminmax(shard[name]))
+            lowest, highest = int(shard[name].min()), int(shard[name].max())
             if lowest < 0 or highest >= choices:  # type: ignore[operator]
                 wrong = lowest if lowest < 0 else highest
                 return f"{name} has a {wrong}, which is outside the space Discrete({choices})"

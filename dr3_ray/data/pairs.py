@@ -1,8 +1,6 @@
 """Which backups stay within the data: the share of recorded pairs (s', a') that are rows themselves."""
 
 import numpy as np
-import pandas as pd
-import torch
 
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.reader import Dataset
@@ -20,22 +18,22 @@ def share_of_pairs(data: Dataset) -> float:
     """
     rows, pairs, valid = [], [], []
     at_once = max(1, CHUNK // (2 * data.observation_space.size * 4))
-    for indices in torch.split(torch.arange(len(data)), at_once):
-        found = data.gather(
+    for start in range(0, len(data), at_once):
+        indices = np.arange(start, min(start + at_once, len(data)))
+        found = data.take(
             indices, ["observations", "actions", "next_observations", "next_actions", "next_actions_valid"]
         )
         rows.append(_hashes(found["observations"], found["actions"]))
         pairs.append(_hashes(found["next_observations"], found["next_actions"]))
-        valid.append(found["next_actions_valid"].numpy())
+        valid.append(found["next_actions_valid"])
     in_backup = np.concatenate(pairs)[np.concatenate(valid)]
     return float(np.isin(in_backup, np.concatenate(rows)).mean()) if len(in_backup) else np.nan
 
 
-def _hashes(observations: object, actions: torch.Tensor) -> Array:
-    """Return a hash of each row [R]."""
+def _hashes(observations: object, actions: Array) -> Array:
+    """Return a hash of each row [R], Python's own, which is another one in another process."""
     parts = [*named_parts(observations).values(), actions]
-    raw = [part.numpy().reshape(len(part), -1) for part in parts]
-    content = np.concatenate([np.ascontiguousarray(part).view(np.uint8) for part in raw], axis=1)
-    padded = np.pad(content, ((0, 0), (0, -content.shape[1] % 8)))
-    hashes: Array = pd.util.hash_pandas_object(pd.DataFrame(padded.view(np.uint64)), index=False).to_numpy()
-    return hashes
+    raw = [np.ascontiguousarray(part.reshape(len(part), -1)).view(np.uint8) for part in parts]
+    content = np.concatenate(raw, axis=1)
+    rows = content.view(f"V{content.shape[1]}").reshape(-1).tolist()
+    return np.fromiter(map(hash, rows), np.int64, len(rows))

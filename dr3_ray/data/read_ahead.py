@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dr3_ray.data.number_types import Array
 from dr3_ray.data.paging import Extents, Pages, runs_of
 from dr3_ray.data.reader import Dataset
 from dr3_ray.data.window import Walk
@@ -90,10 +91,10 @@ class ReadAhead:
         Raises:
             UserError: they cannot be read.
         """
-        rows = torch.from_numpy(np.unique(rows.numpy()))
-        self._wait(self._reader.submit(lambda: self._pages.bring(self._extents(rows))))
+        distinct = np.unique(rows.numpy())
+        self._wait(self._reader.submit(lambda: self._pages.bring(self._extents(distinct))))
         yield
-        self._reader.submit(lambda: self._pages.let_go(self._extents(rows)))
+        self._reader.submit(lambda: self._pages.let_go(self._extents(distinct)))
 
     def _wait(self, read: "Future[None]") -> None:
         try:
@@ -108,11 +109,11 @@ class ReadAhead:
     def _let_go(self, walk: Walk, place: int) -> None:
         self._pages.let_go(self._extents(_rows(walk, place)))
 
-    def _extents(self, rows: Tensor) -> Iterator[Extents]:
+    def _extents(self, rows: Array) -> Iterator[Extents]:
         for whole, lying in self._data.on_disk(rows):
-            yield from whole.extents(*runs_of(lying.numpy(), self._longer, len(whole)), self._columns)
+            yield from whole.extents(*runs_of(lying, self._longer, len(whole)), self._columns)
 
 
-def _rows(walk: Walk, place: int) -> Tensor:
+def _rows(walk: Walk, place: int) -> Array:
     blocks = walk.blocks(place, place + 1)
-    return torch.arange(int(blocks.starts[0]), int(blocks.starts[0] + blocks.sizes[0]))
+    return np.arange(blocks.starts[0], blocks.starts[0] + blocks.sizes[0])

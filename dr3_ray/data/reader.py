@@ -1,7 +1,9 @@
-"""Reading a data set: memory maps from disk to torch, rows gathered by `index_select`.
+"""Reading a data set: memory maps from disk to NumPy, rows gathered by `take`, and given to training as tensors.
 
 Nothing is copied on opening; processes on one machine share the pages. Only a gather copies, and only its rows.
 """
+
+from __future__ import annotations
 
 import os
 import time
@@ -9,12 +11,10 @@ from bisect import bisect, bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from dr3_ray.data import identity
 from dr3_ray.data.addresses import Address
@@ -31,9 +31,7 @@ from dr3_ray.data.columns import (
 )
 from dr3_ray.data.episodes import monte_carlo_returns
 from dr3_ray.data.frames import FRAMES, Framed, Stack, shard_layout
-from dr3_ray.data.mapped import as_tensor, decode, select
-from dr3_ray.data.mixing import Mixing
-from dr3_ray.data.n_step import Apart
+from dr3_ray.data.mapped import as_array, decode, select
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.opening import opening_fault, read_manifest
 from dr3_ray.data.paging import Extents, MappedFile, mapped_file
@@ -41,7 +39,13 @@ from dr3_ray.data.schema import MANIFEST, FileEntry, ShardEntry, Statistic, dama
 from dr3_ray.data.spaces import SpaceSpec, training_spaces
 from dr3_ray.data.subsets import Subset
 from dr3_ray.errors import UserError
-from dr3_ray.types import Spaces
+
+if TYPE_CHECKING:  # torch is for those who gather rows
+    from torch import Tensor
+
+    from dr3_ray.data.mixing import Mixing
+    from dr3_ray.data.n_step import Apart
+    from dr3_ray.types import Spaces
 
 CHECKED_EVERY = 1.0  # seconds between looks at the sizes of files from which rows are drawn
 
@@ -62,7 +66,7 @@ class Dataset:
     subset: Subset | None = None  # which rows of another one these are
     apart: Apart | None = None  # where several steps go on, if that is not here
     mixing: Mixing | None = None  # how batches are drawn from several data sets in one
-    task: Tensor | None = None  # what observations of the environment lack, [tasks]: the one-hot of the task to act in
+    task: Array | None = None  # what observations of the environment lack, [tasks]: the one-hot of the task to act in
 
     def __init__(
         self, path: str | os.PathLike[str], gamma: float | None = None, uri: str | None = None, accept: bool = False
@@ -78,8 +82,8 @@ class Dataset:
         self._parts = parts_on_disk(self._layout)
         self._shards = [self._open_shard(entry) for entry in self.manifest.shards]
         rows = [entry.rows for entry in self.manifest.shards]
-        self._ends = torch.tensor(rows).cumsum(0)
-        if fault := opening_fault(self.manifest, self.episodes, self._shards, self._gather):
+        self._ends = np.cumsum(rows)
+        if fault := opening_fault(self.manifest, self.episodes, self._shards, self._select):
             raise damaged(self.path, fault)
         digests = self.manifest.digests
         if digests is not None and digests.identity != self.manifest.fingerprint and not accept:
@@ -117,7 +121,7 @@ class Dataset:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names that `gather` knows."""
+        """Names that `take` and `gather` know."""
         return tuple(self._parts)
 
     @property
@@ -164,7 +168,7 @@ class Dataset:
     def check_files(self) -> None:
         """Check that no mapped file was cut short: reading the missing part would kill the process (SIGBUS).
 
-        `gather` calls it once a second. A file that was removed or replaced as a whole stays readable.
+        `take` looks once a second. A file that was removed or replaced as a whole stays readable.
 
         Raises:
             UserError: a file was cut short.
@@ -184,12 +188,24 @@ class Dataset:
 
         Each is [R, elements] or [R]; bit rows are packed, flags are bool.
         """
-        rows = self._select(torch.arange(start, min(stop, len(self))), tuple(self._layout))
+        rows = self._select(np.arange(start, min(stop, len(self))), tuple(self._layout))
         flags = {name for name, column in self._layout.items() if column.dtype == np.bool_ and not column.packed}
-        return {name: values.numpy().astype(bool) if name in flags else values.numpy() for name, values in rows.items()}
+        return {name: values.astype(bool) if name in flags else values for name, values in rows.items()}
 
     def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
-        """Copy the rows `indices` (int64, [*lead], 0 ≤ index < len) into {column: [*lead, *shape]}.
+        """Copy rows as `take` does, as tensors on the CPU."""
+        import torch
+
+        found = self.take(indices.numpy(), columns)
+        return {
+            name: {part: torch.from_numpy(each) for part, each in values.items()}
+            if isinstance(values, dict)
+            else torch.from_numpy(values)
+            for name, values in found.items()
+        }
+
+    def take(self, rows: Array, columns: Sequence[str]) -> dict[str, Any]:
+        """Copy the rows of these indices (int64, [*lead], 0 ≤ index < len) into {column: [*lead, *shape]}.
 
         Observations of a Dict space are {part: [*lead, *shape]}. float32 for floats, booleans and the two termination
         flags; bool for `next_actions_valid`; uint8 and int64 stay.
@@ -202,8 +218,8 @@ class Dataset:
         if time.monotonic() - self._looked > CHECKED_EVERY:
             self.check_files()
         if self.observation_space.kind != "dict":
-            return self._gather(indices, columns)
-        found = self._gather(indices, [stored for name in columns for stored in self._parts[name].values()])
+            return self._take(rows, columns)
+        found = self._take(rows, [stored for name in columns for stored in self._parts[name].values()])
         return {
             name: found[name] if name in found else {part: found[each] for part, each in self._parts[name].items()}
             for name in columns
@@ -215,11 +231,11 @@ class Dataset:
         return sum(column.row_bytes for column in columns_of(self.observation_space, self.action_space).values())
 
     @property
-    def wholes(self) -> "tuple[Dataset, ...]":
+    def wholes(self) -> tuple[Dataset, ...]:
         """The data sets on disk in which the rows lie."""
         return (self,)
 
-    def on_disk(self, rows: Tensor) -> "list[tuple[Dataset, Tensor]]":
+    def on_disk(self, rows: Array) -> list[tuple[Dataset, Array]]:
         """Return in which data sets on disk some rows [R] lie, and where there."""
         return [(self, rows)]
 
@@ -237,9 +253,9 @@ class Dataset:
         shards = [shard for whole in self.wholes for shard in whole._shards]
         rows = sum(int(whole._ends[-1]) for whole in self.wholes)
 
-        def size(name: str, shard: Mapping[str, Tensor | Framed]) -> float:
+        def size(name: str, shard: Mapping[str, Array | Framed]) -> float:
             stored = shard[name]
-            if isinstance(stored, Tensor):
+            if not isinstance(stored, Framed):
                 return stored.nbytes
             users = sum(isinstance(other := shard[each], Framed) and other.frames is stored.frames for each in names)
             return stored.starts.nbytes + stored.frames.nbytes / users
@@ -258,30 +274,30 @@ class Dataset:
             low, high = np.maximum(low, 0), np.minimum(high, firsts[number + 1] - firsts[number])
             for name in stored if len(low) else ():
                 column = self._shards[number][name]
-                if isinstance(column, Tensor):
+                if not isinstance(column, Framed):
                     bits = self._layout[name].is_bit
                     yield from self._bytes(number, column, low // 8 if bits else low, -(-high // 8) if bits else high)
                 else:
                     yield from self._bytes(number, column.starts, low, high)
                     yield from self._bytes(number, column.frames, *column.frames_of(low, high))
 
-    def _bytes(self, number: int, values: Tensor, low: Array, high: Array) -> Iterator[Extents]:
+    def _bytes(self, number: int, values: Array, low: Array, high: Array) -> Iterator[Extents]:
         """Yield where elements of a column of a shard lie, if it is mapped."""
         size = values[:1].nbytes
         for file in self._mapped[number]:
-            if 0 <= (at := values.data_ptr() - file.address) < file.size:
+            if 0 <= (at := values.ctypes.data - file.address) < file.size:
                 yield Extents(file, at + size * low, at + size * high)
 
-    def _gather(self, indices: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
-        flat = indices.reshape(-1)
-        if flat.numel():
-            lowest, highest = torch.aminmax(flat)
+    def _take(self, rows: Array, stored: Sequence[str]) -> Columns:
+        flat = rows.reshape(-1)
+        if flat.size:
+            lowest, highest = flat.min(), flat.max()
             if lowest < 0 or highest >= len(self):
                 raise IndexError(f"row {int(lowest if lowest < 0 else highest)} of a data set of {len(self)} rows")
-        rows = self._select(flat, stored)
-        return {name: decode(name, self._layout[name], values, indices.shape) for name, values in rows.items()}
+        found = self._select(flat, stored)
+        return {name: decode(name, self._layout[name], values, rows.shape) for name, values in found.items()}
 
-    def _select(self, rows: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
+    def _select(self, rows: Array, stored: Sequence[str]) -> Columns:
         """Copy the rows [R] as they lie on disk, flags as 0 or 1; `stored` are names of columns there."""
         if len(self._shards) == 1:
             return {name: select(self._layout[name], self._shards[0][name], rows) for name in stored}
@@ -312,11 +328,11 @@ class Dataset:
             raise damaged(self.path, f"{entry.file} has {batch.num_rows} rows, the manifest says {entry.rows}")
         return batch
 
-    def _open_shard(self, entry: ShardEntry) -> dict[str, Tensor | Framed]:
+    def _open_shard(self, entry: ShardEntry) -> dict[str, Array | Framed]:
         self._mapped.append([])
         once = {frames.part: frames for frames in entry.frames or ()}
         columns = self._open_file(entry, shard_layout(self._layout, once))
-        stored: dict[str, Tensor | Framed] = {**columns}
+        stored: dict[str, Array | Framed] = {**columns}
         for part, frames in once.items():
             stack = Stack(frames.stack, frames.axis)
             column = self._layout.get(part_column("observations", part))
@@ -330,11 +346,11 @@ class Dataset:
                 stored[part_column(name, part)] = framed
         return stored
 
-    def _open_file(self, entry: FileEntry, layout: Mapping[str, Column]) -> dict[str, Tensor]:
+    def _open_file(self, entry: FileEntry, layout: Mapping[str, Column]) -> Columns:
         batch = self._read_batch(entry, arrow_schema(layout))
         self._mapped[-1].append(mapped_file(self.path / entry.file, batch))
         try:
-            return {name: as_tensor(batch.column(name), column, entry.rows) for name, column in layout.items()}
+            return {name: as_array(batch.column(name), column, entry.rows) for name, column in layout.items()}
         except ValueError:
             raise damaged(self.path, f"{entry.file} holds fewer values than rows") from None
 
@@ -346,27 +362,26 @@ class Dataset:
                 f"{self.path} is a subsample of its episodes, so its returns hold for gamma {self.manifest.gamma} "
                 f"only, not for {self.gamma}: use gamma {self.manifest.gamma}, or a complete data set"
             )
-        rewards = self._select(torch.arange(len(self)), ["rewards"])["rewards"].numpy()
+        rewards = self._select(np.arange(len(self)), ["rewards"])["rewards"]
         episodes = np.split(rewards, self.episodes["offsets"][1:])
-        returns = torch.from_numpy(np.concatenate([monte_carlo_returns(episode, self.gamma) for episode in episodes]))
-        parts = torch.split(returns, [entry.rows for entry in self.manifest.shards])
+        returns = np.concatenate([monte_carlo_returns(episode, self.gamma) for episode in episodes])
+        parts = np.split(returns, self._ends[:-1])
         for shard, part in zip(self._shards, parts, strict=True):
             shard["monte_carlo_returns"] = part
 
 
-def routed(rows: Tensor, ends: Tensor, piece: Callable[[int, Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
+def routed(rows: Array, ends: Array, piece: Callable[[int, Array], Columns]) -> Columns:
     """Copy the rows [R] of what consists of pieces, one after the other, that end at `ends`.
 
     `piece` copies rows of the piece of a number, counted from its first.
     """
-    piece_of = torch.bucketize(rows.contiguous(), ends, right=True)
+    piece_of = np.searchsorted(ends, rows, "right")
     order = piece_of.argsort()
     back = order.argsort()
-    counts = torch.bincount(piece_of, minlength=len(ends)).tolist()
-    parts = zip(torch.split(rows[order], counts), [0, *ends.tolist()], strict=False)
+    counts = np.bincount(piece_of, minlength=len(ends))
+    parts = zip(np.split(rows[order], counts.cumsum()[:-1]), [0, *ends.tolist()], strict=False)
     found = [piece(number, part - start) for number, (part, start) in enumerate(parts) if len(part)] or [piece(0, rows)]
-    # not [back], which takes three times as long for images
-    return {name: torch.cat([each[name] for each in found]).index_select(0, back) for name in found[0]}
+    return {name: np.concatenate([each[name] for each in found]).take(back, 0) for name in found[0]}
 
 
 def _reopened(path: str, uri: str | None, gamma: float, fingerprint: str) -> Dataset:

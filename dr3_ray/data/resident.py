@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.n_step import Apart, Rows
+from dr3_ray.data.number_types import Array
 from dr3_ray.observations import Observations, each_part
 
 AT_ONCE = 65_536  # rows that are copied at a time
@@ -36,10 +37,10 @@ class Resident:
                 at = slice(int(rows[0]), int(rows[-1]) + 1)
                 self._columns[name] = each_part(partial(_fill, at), self._columns[name], found)
 
-    def part(self, data: Rows, rows: Tensor) -> "Resident":
+    def part(self, data: Rows, rows: Array | Tensor) -> "Resident":
         """Return some rows, those of `data`, of the same columns; several steps go on in all of them."""
         found = copy.copy(self)
-        found._data, found.apart = data, Apart(self, rows.to(self.device))
+        found._data, found.apart = data, Apart(self, torch.as_tensor(rows).to(self.device))
         return found
 
     def __len__(self) -> int:
@@ -64,7 +65,7 @@ class Resident:
         """Return columns at `indices` [*lead], each [*lead, *shape]."""
         flat = indices.reshape(-1)
         if self.apart:
-            flat = self.apart.rows.index_select(0, flat)
+            flat = torch.as_tensor(self.apart.rows).index_select(0, flat)
 
         def rows(column: Tensor) -> Tensor:
             found = column.index_select(0, flat)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dr3_ray.data import identity
 from dr3_ray.data.moments import described
+from dr3_ray.data.columns import Columns
 from dr3_ray.data.n_step import Apart
+from dr3_ray.data.number_types import Array
 from dr3_ray.data.reader import Dataset
 from dr3_ray.data.schema import Counts, Manifest, Statistic
 from dr3_ray.data.subsets import Subset, table_of
@@ -51,12 +51,11 @@ class Selected(Dataset):
     def __init__(self, whole: Dataset, subset: Subset) -> None:
         vars(self).update(vars(whole))  # its open files
         self.whole, self.subset = whole, subset
-        rows = subset.rows(whole.episodes, str(whole.path))
-        self.rows = torch.from_numpy(rows)
+        self.rows = rows = subset.rows(whole.episodes, str(whole.path))
         self.episodes = table_of(whole.episodes, rows)
         theirs = np.isin(whole.episodes["episode_ids"], self.episodes["episode_ids"])
         uncut = bool((whole.episodes["lengths"][theirs] == self.episodes["lengths"]).all())
-        flags = self._select(torch.arange(len(rows)), ("terminateds", "truncateds"))
+        flags = self._select(np.arange(len(rows)), ("terminateds", "truncateds"))
         ends = {name: int(values.sum()) for name, values in flags.items()}
         self.manifest = SubsetManifest.model_validate(
             dict(whole.manifest)
@@ -83,12 +82,12 @@ class Selected(Dataset):
         """The data sets on disk in which the rows lie."""
         return self.whole.wholes
 
-    def on_disk(self, rows: Tensor) -> list[tuple[Dataset, Tensor]]:
+    def on_disk(self, rows: Array) -> list[tuple[Dataset, Array]]:
         """Return in which data sets on disk some rows [R] lie, and where there."""
-        return self.whole.on_disk(self.rows.index_select(0, rows))
+        return self.whole.on_disk(self.rows.take(rows))
 
-    def _select(self, rows: Tensor, stored: Sequence[str]) -> dict[str, Tensor]:
-        return self.whole._select(self.rows.index_select(0, rows), stored)
+    def _select(self, rows: Array, stored: Sequence[str]) -> Columns:
+        return self.whole._select(self.rows.take(rows), stored)
 
 
 def statistics_of(datasets: Sequence[Dataset]) -> dict[str, Statistic]:
@@ -97,9 +96,10 @@ def statistics_of(datasets: Sequence[Dataset]) -> dict[str, Statistic]:
     names = [name for name in moments if name != "episode_returns"]
     for data in datasets:
         moments["episode_returns"].add(data.episodes["returns"])
-        for rows in torch.split(torch.arange(len(data)), ROWS_AT_ONCE):
+        for start in range(0, len(data), ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + ROWS_AT_ONCE, len(data)))
             for name, values in data._select(rows, names).items():
-                moments[name].add(values.numpy())
+                moments[name].add(values)
     return {name: each.result() for name, each in moments.items()}
 
 

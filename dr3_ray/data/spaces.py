@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, field_
 from dr3_ray.data.number_types import Array, Number, check_held, range_of, within
 from dr3_ray.data.products import check_product, product_fields, product_space
 from dr3_ray.errors import UserError
-from dr3_ray.types import Spaces
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
     from dr3_ray.observations import Shape
+    from dr3_ray.types import Spaces
 
 ELEMENTS = 2**26  # the most of one observation or action
 CHOICES = 2**31  # the most of a discrete space
@@ -288,7 +288,7 @@ def element_name(column: str, index: Iterable[Any]) -> str:
     return f"{column}[{place}]" if place else column
 
 
-def training_spaces(observations: SpaceSpec, actions: SpaceSpec) -> Spaces:
+def training_spaces(observations: SpaceSpec, actions: SpaceSpec) -> "Spaces":
     """Return what the training core needs to know of two spaces.
 
     Raises:
@@ -299,12 +299,14 @@ def training_spaces(observations: SpaceSpec, actions: SpaceSpec) -> Spaces:
             f"observations of kind {observations.kind} and actions of kind {actions.kind} cannot be learned from: "
             "observations have to be a Box, or a Dict of them, actions a Box or Discrete"
         )
+    from dr3_ray.types import Spaces  # and torch with it, which a data set is opened without
+
     if actions.n is not None:
         return Spaces(observations.shapes, "discrete", actions.n)
     return Spaces(observations.shapes, "continuous", actions.size)
 
 
-def with_tasks(spaces: Spaces, tasks: int) -> Spaces:
+def with_tasks(spaces: "Spaces", tasks: int) -> "Spaces":
     """Return the spaces with the one-hot of so many tasks behind vector observations."""
     assert isinstance(spaces.observation_shape, tuple)
     return spaces._replace(observation_shape=(spaces.observation_shape[0] + tasks,))

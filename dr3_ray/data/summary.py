@@ -1,7 +1,6 @@
 """What a data set holds, in numbers that a person or a program reads: returns, lengths, actions, ranges."""
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from dr3_ray.data.actions import to_env_actions
@@ -99,10 +98,10 @@ def summarize(dataset: Dataset) -> Summary:
     ranges = dict[str, _Range]()
     step = max(1, CHUNK // (4 * (space.size + told * dataset.observation_space.size + 1)))
     for start in range(0, len(dataset), step):
-        columns = dataset.gather(torch.arange(start, min(start + step, len(dataset))), names)
-        actions.add(columns.pop("actions").numpy())
+        columns = dataset.take(np.arange(start, min(start + step, len(dataset))), names)
+        actions.add(columns.pop("actions"))
         for name, values in named_parts(columns).items():
-            ranges.setdefault(name, _Range()).add(values.numpy())
+            ranges.setdefault(name, _Range()).add(values)
     return Summary(
         rows=counts.rows,
         episodes=counts.episodes,

@@ -335,7 +335,7 @@ def test_the_bytes_in_which_rows_lie_are_those_of_their_frames(tmp_path, kind):
             if isinstance(column, Framed):
                 first = int(column.starts[row - ends[number]])
                 for frame in column.frames[first : first + column.stack.frames]:
-                    address = frame.data_ptr()
+                    address = frame.ctypes.data
                     assert any(low <= address and address + frame.nbytes <= high for low, high in spans)
     # and no file is counted twice
     files = sum(
