@@ -70,6 +70,12 @@ def line_of(text: str) -> str:
     return str(printable(masked(lines[0].strip()))) if lines else ""
 
 
+def not_shown(runs: Iterable[object], error: BaseException) -> str:
+    """Return the sentence that nothing of `runs` is lost where showing them failed."""
+    reason = " ".join(first_line(error).split())
+    return f"the results are safe in {', '.join(map(str, runs))}, but showing them failed ({reason})"
+
+
 def unusable(path: object, error: OSError) -> str:
     """Return the line for a file or folder that is another thing than its name says, or another user's."""
     return f"{path} cannot be used ({error.strerror}): move it away, or get the right to read and write it"

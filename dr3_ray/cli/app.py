@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from dr3_ray import __version__
-from dr3_ray.cli import diagnosing, listing, reproducing, selecting, use
+from dr3_ray.cli import diagnosing, listing, reproducing, selecting, serving, use
 from dr3_ray.cli import sweep_options as options
 from dr3_ray.cli.commands import DATA, PREPARE, TRAIN, UNDERSTAND, USE, Commands, InPanels
 from dr3_ray.cli.data import app as data
@@ -268,7 +268,7 @@ def doctor(
 
 
 for _command, _panel in (
-    (diagnosing.diagnose, UNDERSTAND), (selecting.select, UNDERSTAND),
+    (serving.serve, UNDERSTAND), (diagnosing.diagnose, UNDERSTAND), (selecting.select, UNDERSTAND),
     (reproducing.reproduce, UNDERSTAND),
     (use.evaluate, USE), (use.export, USE), (listing.algorithms, PREPARE), (listing.options, PREPARE),
 ):  # fmt: skip

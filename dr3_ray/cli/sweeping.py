@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dr3_ray.errors import first_line
+from dr3_ray.errors import not_shown
 from dr3_ray.process import stopping
 
 
@@ -41,11 +41,7 @@ def results_are_safe(runs: Iterable[Path], again: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        print(
-            f"error: the results are safe in {', '.join(map(str, runs))}, but showing them failed "
-            f"({' '.join(first_line(error).split())}): {again} tries again",
-            file=sys.stderr,
-        )
+        print(f"error: {not_shown(runs, error)}: {again} tries again", file=sys.stderr)
 
 
 def show_report(*runs: Path, out: Path | None = None, also: Collection[str] = ()) -> None:

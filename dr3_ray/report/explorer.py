@@ -1,11 +1,9 @@
 """The interactive part of the page: its data as JSON, and its scripts, which the page contains whole."""
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -21,7 +19,6 @@ from dr3_ray.report.diagnosed import Diagnosed
 from dr3_ray.report.judging import Judged
 from dr3_ray.report.reader import COEFFICIENT, SEEM, Run
 
-PLOTLY = "plotly-basic.min.js"  # of the package plotly.js-basic-dist-min, 4.1.1; a test knows its digest
 DRAWN = ("finished", "running", "cut", "diverged")
 CURVES = 2_000  # members whose curves are on the page, those of the best tables first,
 VALUES = 240_000  # with about so many values of all quantities together,
@@ -35,22 +32,6 @@ RELATIONS = (
     (f"{RETURN}_final", "effective_rank_final", "Effective rank against return"),
 )
 """Pairs of variables of runs that can be chosen by name: across, up, and the name."""
-
-
-class Scripts(NamedTuple):
-    """The scripts of the page in their order, and how its policy calls them."""
-
-    texts: list[Markup]
-    policy: Markup
-    """Sources of `script-src`: nothing else on the page can run."""
-
-
-def scripts() -> Scripts:
-    """Return plotly and the page's own script."""
-    folder = resources.files("dr3_ray.report") / "scripts"
-    texts = [(folder / name).read_text("utf-8") for name in (PLOTLY, "page.js")]
-    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
-    return Scripts([Markup(text) for text in texts], Markup(" ".join(f"'sha256-{digest}'" for digest in digests)))
 
 
 def page_data(

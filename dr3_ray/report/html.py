@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 from rich.console import Group
@@ -20,13 +19,14 @@ from dr3_ray.data.mixture_names import is_mixture, names_in
 from dr3_ray.errors import UserError, check_known
 from dr3_ray.report import tables
 from dr3_ray.report.diagnosed import read_diagnoses, titles
-from dr3_ray.report.explorer import page_data, scripts
+from dr3_ray.report.explorer import page_data
 from dr3_ray.report.figures import draw_facet
 from dr3_ray.report.files import write_whole
 from dr3_ray.report.judging import Judged, judge_datasets, judge_tables
 from dr3_ray.report.lines import palette
 from dr3_ray.report.merged import read_merged
 from dr3_ray.report.overview import for_page, terminal
+from dr3_ray.report.pages import LIVE, PAGE, PLOTLY, scripts, template
 from dr3_ray.report.papers import KINDS, captions, latex, markdown
 from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, read_tables
 from dr3_ray.runs.directory import moment
@@ -48,7 +48,9 @@ class Report(NamedTuple):
     """What would tell more about each data set."""
 
 
-def write_report(*runs: str | Path, out: Path | None = None, also: Collection[str] = ()) -> Report:
+def write_report(
+    *runs: str | Path, out: Path | None = None, also: Collection[str] = (), version: str = ""
+) -> Report:
     """Write the report of a run directory, also of a sweep that is still running; or of several, compared.
 
     Beside `report.html`: `summary.csv`, the table at full precision, `runs.csv` with a row for each member, and each
@@ -59,6 +61,7 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
         *runs: Run directories. Those on the same data stand in one table; returns on other data are not compared.
         out: Where to write; by default `report/` of the one run, or `comparison/` for several.
         also: What to write for papers: `md` and `tex` are tables, `svg` and `pdf` figures.
+        version: Of a page of `dr3-ray serve`, which asks its server for newer ones.
 
     Raises:
         UserError: one is not a run directory, one of its files is damaged, or the report cannot be written.
@@ -101,7 +104,8 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
         run=run,
         facets=facets,
         overview=for_page(datasets, anchors),
-        scripts=scripts(),
+        version=version,
+        scripts=scripts((PLOTLY, PAGE, *([LIVE] if version else []))),
         data=page_data(run, anchors, best_first, colours, diagnosed),
         diagnosed=diagnosed,
         diagnosis_titles=titles(),
@@ -147,15 +151,6 @@ def _best_first(run: Run, summary: pd.DataFrame) -> list[tuple[Any, ...]]:
     best = returns.groupby([summary[facet] for facet in run.facets], sort=False).max()
     place = best.groupby(level="dataset").rank(method="first", ascending=False, na_option="bottom")
     return list(place.sort_values(kind="stable").index)
-
-
-def template(name: str) -> jinja2.Template:
-    """Return a page's template, which escapes what it is given and demands all of it."""
-    loader = jinja2.PackageLoader("dr3_ray.report")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template(name)
 
 
 def rows_of_facet(run: Run, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.data.number_types import Array
 from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError
 from dr3_ray.networks.architecture import Architecture
@@ -128,7 +129,7 @@ def build_networks(
     spaces: Spaces,
     members: Sequence[Member],
     statistics: Statistics | None = None,
-    task: Tensor | None = None,
+    task: Tensor | Array | None = None,
 ) -> nn.Module:
     """Build the stacked networks, each member's first weights drawn from its own seed.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.data.n_step import Rows
+from dr3_ray.data.number_types import Array
 from dr3_ray.errors import UserError
 from dr3_ray.observations import Observations, each_part
 
@@ -65,10 +66,10 @@ def normalize_by(networks: nn.Module, statistics: Statistics) -> None:
         networks.register_buffer(_buffer("scale", name), scale.to(torch.get_default_dtype()) + EPSILON)
 
 
-def act_in(networks: nn.Module, task: Tensor | None) -> None:
+def act_in(networks: nn.Module, task: Tensor | Array | None) -> None:
     """Give these networks the one-hot [tasks] of the task that `as_trained` sets behind observations; None: nothing."""
     if task is not None:
-        networks.register_buffer(TASK, task.to(torch.get_default_dtype()))
+        networks.register_buffer(TASK, torch.as_tensor(task, dtype=torch.get_default_dtype()))
 
 
 def as_trained(networks: nn.Module, observations: Observations) -> Observations:

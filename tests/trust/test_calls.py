@@ -24,6 +24,7 @@ LISTED = {
     "import_module": [  # names that stand there
         "__init__.py", "compat/__init__.py", "data/__init__.py", "data/exporters/__init__.py",
         "data/importers/__init__.py", "diagnostics/__init__.py",
+        "report/__init__.py",
         "policies/players.py",  # what the user's own command names as a player
     ],
     "__import__": [], "spec_from_file_location": [], "run_path": [], "run_module": [], "locate": [],
