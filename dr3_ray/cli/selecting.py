@@ -46,7 +46,7 @@ def select(
     Example: dr3-ray select runs/breakout --criteria fqe,td_error --fqe-steps 50000 --json
     """
     from dr3_ray.cli.spec_options import words_of
-    from dr3_ray.report.selection import FILE
+    from dr3_ray.report.ranked import FILE
     from dr3_ray.report.selection import select as choose
     from dr3_ray.report.selection_text import rendered
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import Markup
 from rich.console import Group
+from rich.text import Text
 
 from dr3_ray.data import load_dataset
 from dr3_ray.data.cache import find_cached
@@ -28,6 +29,7 @@ from dr3_ray.report.merged import read_merged
 from dr3_ray.report.overview import for_page, terminal
 from dr3_ray.report.pages import LIVE, PAGE, PLOTLY, scripts, template
 from dr3_ray.report.papers import KINDS, captions, latex, markdown
+from dr3_ray.report.ranked import FILE, read_ranked
 from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, read_tables
 from dr3_ray.runs.directory import moment
 from dr3_ray.stores import inside
@@ -53,9 +55,10 @@ def write_report(
 ) -> Report:
     """Write the report of a run directory, also of a sweep that is still running; or of several, compared.
 
-    Beside `report.html`: `summary.csv`, the table at full precision, `runs.csv` with a row for each member, and each
-    figure as PNG. Files are replaced one by one and never half-written. Of a large sweep the page has the figures of
-    the `DRAWN` tables with the highest returns, and `LISTED` runs.
+    Beside `report.html`: `summary.csv`, the table at full precision, `runs.csv` with a row for each member, each figure
+    as PNG, and the `selection.csv` of `dr3-ray select` if the run has one. Files are replaced one by one and never
+    half-written. Of a large sweep the page has the figures of the `DRAWN` tables with the highest returns, and `LISTED`
+    runs.
 
     Args:
         *runs: Run directories. Those on the same data stand in one table; returns on other data are not compared.
@@ -99,6 +102,9 @@ def write_report(
     ordered = outcomes.sort_values("status", key=lambda status: status.map(_TROUBLE.index), kind="stable")
     finished = (ordered["status"] == "finished") & (ordered["error"] == "")
     diagnosed = read_diagnoses(run.path, run.members.index) if len(runs) == 1 else []
+    ranked = read_ranked(run) if len(runs) == 1 else None
+    if ranked:
+        write_whole(out / FILE, ranked.content)
     anchors = {facet["name"]: facet["judged"] for facet in facets}
     page = template("report.html.j2").render(
         run=run,
@@ -108,6 +114,7 @@ def write_report(
         scripts=scripts((PLOTLY, PAGE, *([LIVE] if version else []))),
         data=page_data(run, anchors, best_first, colours, diagnosed),
         diagnosed=diagnosed,
+        ranked=ranked,
         diagnosis_titles=titles(),
         colours=_css_colours(run.coefficients),
         counts={status: int((run.members["status"] == status).sum()) for status in STATUSES},
@@ -123,7 +130,8 @@ def write_report(
         created=_moment(run.info.get("created")),
         written=_moment(datetime.now(UTC).isoformat()),
     )
-    shown = Group(*terminal(datasets), tables.notes_text(run, summary))
+    selected = [Text(f"• {ranked.sentence}: {inside(run.path, FILE)}")] if ranked else []
+    shown = Group(*terminal(datasets), *selected, tables.notes_text(run, summary))
     commands = [each.more for each in datasets if each.more]
     return Report(write_whole(out / "report.html", page.encode()), shown, commands)
 

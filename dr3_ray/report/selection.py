@@ -13,6 +13,7 @@ from dr3_ray.errors import UserError, check_known
 from dr3_ray.policies.scoring import OF_NETWORKS, Fitting, Say, Scorer, Sources, read_stacks
 from dr3_ray.quantities import RETURN
 from dr3_ray.report.diagnosis import check_apart, validation_of
+from dr3_ray.report.ranked import FILE
 from dr3_ray.report.reader import COEFFICIENT, Run, read_tables
 from dr3_ray.report.selection_judging import (
     CRITERIA,
@@ -33,7 +34,6 @@ from dr3_ray.stores import inside, replace_file
 from dr3_ray.sweep.directory import spec_of
 from dr3_ray.training.process import prepare_training
 
-FILE = "selection.csv"
 NAMED = 3  # members that a sentence names
 
 

@@ -23,7 +23,7 @@ OUTCOME = "return_final"
 SETTING = "setting"  # the column with the name of a setting
 UNPLAYED = (
     "No c₀ can be called best, because no returns were measured: name an environment, or rank settings by the data "
-    "alone with `sweeps/offline_selection.py`."
+    "alone with `dr3-ray select`."
 )
 FEW = 5  # seeds that are advised where there is one
 WORTH = 20  # seeds in all, beyond which more of them are no advice

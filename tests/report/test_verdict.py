@@ -102,7 +102,7 @@ def test_without_returns_nothing_is_best(new_run):
     unplayed, diagnostics, curves = verdict.sentences
     assert unplayed == (
         "No c₀ can be called best, because no returns were measured: name an environment, or rank settings by the "
-        "data alone with `sweeps/offline_selection.py`."
+        "data alone with `dr3-ray select`."
     )
     assert diagnostics.startswith("By the diagnostics alone, which say nothing about returns: try c₀ = 0.1, which ")
     assert curves.startswith("The critic co-adapts at c₀ = 0 (2 of 2 runs): since update ")
