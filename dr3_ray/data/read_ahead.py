@@ -6,7 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dr3_ray.data.number_types import Array

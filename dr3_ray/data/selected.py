@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dr3_ray.data import identity
-from dr3_ray.data.moments import described
 from dr3_ray.data.columns import Columns
+from dr3_ray.data.moments import described
 from dr3_ray.data.n_step import Apart
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.reader import Dataset

@@ -17,8 +17,8 @@ from dr3_ray.data.summary import Coverage, Element, Spread, Summary, summarize
 from dr3_ray.errors import UserError
 from dr3_ray.report.figures import HEIGHT, STYLE, WIDTH, Picture, picture_of
 from dr3_ray.report.files import write_whole
-from dr3_ray.report.pages import template
 from dr3_ray.report.lines import MUTED
+from dr3_ray.report.pages import template
 
 BAR, BAR_DARK = "#2f4fd0", "#9db2ff"
 DRAWN = 40  # elements of a panel that have room beside each other

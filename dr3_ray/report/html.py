@@ -50,9 +50,7 @@ class Report(NamedTuple):
     """What would tell more about each data set."""
 
 
-def write_report(
-    *runs: str | Path, out: Path | None = None, also: Collection[str] = (), version: str = ""
-) -> Report:
+def write_report(*runs: str | Path, out: Path | None = None, also: Collection[str] = (), version: str = "") -> Report:
     """Write the report of a run directory, also of a sweep that is still running; or of several, compared.
 
     Beside `report.html`: `summary.csv`, the table at full precision, `runs.csv` with a row for each member, each figure

@@ -40,6 +40,8 @@ class Watched:
     """
 
     def __init__(self, run: str, folder: Path) -> None:
+        if not run.strip():
+            raise UserError("an empty name is no run: give the --out of a sweep, or . for the working directory")
         self.name = run
         self._brought = -BROUGHT_EVERY
         self._uri = run if is_uri(run) and not run.lower().startswith("file:") else ""
@@ -116,16 +118,19 @@ class Live:
 
         After a failure the last page stays, and None is returned: it is tried again.
         """
+        failed = ""
+        files: object = None
         try:
             if gone := [run.name for run in self.runs if not run.path.is_dir()]:
-                return self._failed(f"{', '.join(gone)} is gone: this is the last page of it")
-            files = [run.look() for run in self.runs]
-            if files != shown:
+                failed = f"{', '.join(gone)} is gone: this is the last page of it"
+            elif (files := [run.look() for run in self.runs]) != shown:
                 self._build()
         except Exception as error:
-            return self._failed(f"{not_shown([run.name for run in self.runs], error)}: this is the last page of them")
-        self._told = ""
-        return files
+            failed = f"{not_shown([run.name for run in self.runs], error)}: this is the last page of them"
+        if failed and failed != self._told and not self._over.is_set():
+            self._say(failed)
+        self._told, self.said = failed, failed or self.said
+        return None if failed else files
 
     def _build(self) -> None:
         from dr3_ray.report.html import write_report
@@ -141,9 +146,3 @@ class Live:
             self.page = Page(version, files)
             said.insert(0, f"As of {datetime.now(UTC):%H:%M:%S} UTC.")
         self.said = " ".join(said)
-
-    def _failed(self, why: str) -> None:
-        self.said = why
-        if self._told != why and not self._over.is_set():
-            self._told = why
-            self._say(why)

@@ -1,6 +1,6 @@
 """`dr3-ray serve`: pages over HTTP, to this machine alone unless it is asked otherwise, and only to be read.
 
-What can be asked for is a table of names in memory (`Page.files`): no path of the file system is ever made of a request.
+What can be asked for is a table of names in memory (`Page.files`): no path of the file system is made of a request.
 """
 
 import json
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     timeout = SILENT
 
-    def do_GET(self) -> None:  # noqa: N802 - as http.server calls it
+    def do_GET(self) -> None:
         if not self.server.is_named(self.headers.get("Host")):
             return self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
         found = self.server.content(self.path.partition("?")[0])

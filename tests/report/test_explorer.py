@@ -11,8 +11,8 @@ import pytest
 
 from dr3_ray.errors import UserError
 from dr3_ray.report import write_report
-from dr3_ray.report.pages import PLOTLY
 from dr3_ray.report.judging import judge_datasets
+from dr3_ray.report.pages import PLOTLY
 from dr3_ray.report.reader import read_tables
 from dr3_ray.report.searching import importances, selections
 from dr3_ray.report.tables import outcomes, summarize

@@ -37,7 +37,9 @@ def test_a_selection_is_linked_and_told(torn, capsys):
     assert f"{said}: {torn}/selection.csv" in "".join(terminal.splitlines())
     ranked(torn, members.iloc[3:])
     page, _ = shown(torn, capsys)
-    assert page.startswith("`dr3-ray select` has ranked 5 configurations without returns; 3 members have finished since")
+    assert page.startswith(
+        "`dr3-ray select` has ranked 5 configurations without returns; 3 members have finished since"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"member,step,configuration\nx,later,c\n"])

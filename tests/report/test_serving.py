@@ -228,10 +228,16 @@ def test_mistakes_are_one_line(tmp_path, run_writer, capsys):
         taken.listen()
         port = taken.getsockname()[1]
         lines = {
-            ("serve", run, "--port", str(port)): f"127.0.0.1 port {port} cannot be listened on (Address already in use)",
+            (
+                "serve",
+                run,
+                "--port",
+                str(port),
+            ): f"127.0.0.1 port {port} cannot be listened on (Address already in use)",
             ("serve", run, "--host", "no.such.host.invalid"): "no.such.host.invalid port 8300 cannot be listened on",
             ("serve", str(tmp_path / "none")): f"{tmp_path}/none is not a run directory",
             ("serve", str(tmp_path)): f"{tmp_path} exists and is not a run directory",
+            ("serve", ""): "an empty name is no run",
             ("serve", "file://elsewhere/run"): "file://elsewhere/run is a file of elsewhere",
         }
         for words, line in lines.items():
@@ -275,7 +281,9 @@ def test_a_browser_shows_what_is_new_and_keeps_what_was_chosen(tmp_path, tmp_pat
         tab.until("document.documentElement?.dataset.live === 'yes'")
         assert "Building the page" in tab.run("document.body.textContent")
         visitor.live.renew(None)
-        tab.until("document.documentElement?.dataset.ready === 'yes' && document.documentElement.dataset.live === 'yes'")
+        tab.until(
+            "document.documentElement?.dataset.ready === 'yes' && document.documentElement.dataset.live === 'yes'"
+        )
         tab.choose("#quantity", "dot_product")
         tab.choose("#scale", "linear")
         tab.click("#chips button[data-coefficient='0.01']")
@@ -286,15 +294,20 @@ def test_a_browser_shows_what_is_new_and_keeps_what_was_chosen(tmp_path, tmp_pat
         for name in ("histories.parquet", "index.jsonl"):
             shutil.copy(more / name, run / name)
         visitor.live.renew(None)
-        tab.until(f"document.documentElement?.dataset.live === 'yes' && document.documentElement.dataset.version > '{before}'")
+        tab.until(
+            f"document.documentElement?.dataset.live === 'yes' && document.documentElement.dataset.version > '{before}'"
+        )
         assert tab.run("[...document.querySelectorAll('#quantity, #scale')].map((each) => each.value)") == [
             "dot_product", "linear",
         ]  # fmt: skip
-        assert tab.run("[...document.querySelectorAll('#chips [aria-pressed=false]')].map((chip) => chip.dataset.coefficient)") == ["0.01"]
-        assert tab.run("document.querySelector('#plot').data.filter((trace) => trace.name).map((trace) => trace.name)") == [
-            "c₀ = 0", "c₀ = 0.1", "c₀ = 0.3",
-        ]  # fmt: skip
-        assert tab.run("document.querySelector('#singles').checked && document.querySelector('#reproduce details').open")
+        assert tab.run(
+            "[...document.querySelectorAll('#chips [aria-pressed=false]')].map((chip) => chip.dataset.coefficient)"
+        ) == ["0.01"]
+        named = "document.querySelector('#plot').data.filter((trace) => trace.name)"
+        assert tab.run(f"{named}.map((trace) => trace.name)") == ["c₀ = 0", "c₀ = 0.1", "c₀ = 0.3"]
+        assert tab.run(
+            "document.querySelector('#singles').checked && document.querySelector('#reproduce details').open"
+        )
         assert tab.run("document.querySelector('table.summary th').getAttribute('aria-sort')") == "ascending"
         assert tab.run("window.scrollY") == 400
         assert {url.partition("?")[0] for url in tab.requests()} == {address, f"{address}state.json"}
