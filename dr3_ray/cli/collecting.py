@@ -1,5 +1,6 @@
 """`dr3-ray data collect`: what is printed while a learner plays, and afterwards."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,20 +10,25 @@ from rich.text import Text
 
 from dr3_ray.cli.bars import bar_on_a_terminal
 from dr3_ray.cli.importing import quiet
-from dr3_ray.errors import UserError, raise_out_of_memory
+from dr3_ray.errors import UserError, first_line
 from dr3_ray.evaluation.collect import collect
 from dr3_ray.evaluation.online import Player, Told
 from dr3_ray.evaluation.recipes import Recipe
+from dr3_ray.process import stopping
 
 
 def write(recipe: Recipe, out: Path, command: str, player: Player | None = None) -> None:
     """Collect a data set with a progress bar on a terminal, then print the warnings and what was written."""
+    stopping.advise(stopping.command_line)
     with steps_bar(recipe.steps + recipe.policy_steps) as told, quiet():
         try:
             manifest = collect(recipe, out, command=command, told=told, player=player)
         except (OSError, MemoryError) as error:
-            raise_out_of_memory(error)
-            raise UserError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from None
+            reason = getattr(error, "strerror", None) or first_line(error)
+            again = stopping.command_line()
+            raise UserError(f"cannot write {out} ({reason}): make room, and `{again}` goes on where it was") from None
+    for note in manifest.provenance.notes:
+        print(f"warning: {note}", file=sys.stderr)
     returns = manifest.statistics["episode_returns"]
     print(f"{manifest.counts.rows} rows of {manifest.counts.episodes} episodes written to {out}")
     details = manifest.provenance.details

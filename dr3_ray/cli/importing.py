@@ -20,6 +20,7 @@ from dr3_ray.data.importers import IMPORTERS, find, open_sources
 from dr3_ray.data.importers.source import Options
 from dr3_ray.data.importers.writing import Told, Writing, import_source
 from dr3_ray.errors import UserError, raise_out_of_memory
+from dr3_ray.process import stopping
 
 
 def describe(sources: list[str], options: Options) -> None:
@@ -44,6 +45,7 @@ def describe(sources: list[str], options: Options) -> None:
 
 def write(sources: list[str], options: Options, out: Path, workers: int, **writing: Unpack[Writing]) -> None:
     """Import sources with a progress bar on a terminal, then print the warnings and what was written."""
+    stopping.advise(stopping.command_line)
     opened, identity = partial(open_sources, sources, options), f"{sources} {options}"
     with rows_bar("import") as progress, quiet():
         try:

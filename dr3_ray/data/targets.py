@@ -5,11 +5,13 @@ found and removed there.
 """
 
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,7 +31,7 @@ class Target:
 
     def __init__(self, path: str | os.PathLike[str], purpose: str | None = None) -> None:
         key = uuid.uuid4().hex if purpose is None else hashlib.sha256(purpose.encode()).hexdigest()
-        name = f"{key[:8]}{PARTIAL}"
+        name = self._name = f"{key[:8]}{PARTIAL}"
         self.path = check_target(path, arriving=f".{name}")
         self._into = self.path.is_dir()
         self.partial = self.path / f".{name}" if self._into else self.path.with_name(f".{self.path.name}.{name}")
@@ -40,18 +42,19 @@ class Target:
         """Make the directory `partial`, to which the files are written; return whether all of them are there.
 
         Raises:
-            UserError: another process is writing there.
+            UserError: another process is writing there, the same or something else.
         """
-        self.partial.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.partial, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            self._lock = None
-            raise UserError(f"another process is writing the same to {self.path}: wait for it, or end it") from None
-        except OSError:
-            pass  # a file system without locks
+        self.partial.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(self.partial.parent, wait=True):  # of two that begin at once, one is the first
+            beside = f"{glob.escape(self.partial.name.removesuffix(self._name))}????????{PARTIAL}"
+            try:
+                for other in self.partial.parent.glob(beside):
+                    with suppress(FileNotFoundError), _locked(other):
+                        pass
+            except BlockingIOError:
+                raise UserError(f"another process is writing to {self.path}: wait for it, or end it") from None
+            self.partial.mkdir(exist_ok=True)
+            self._lock = _lock(self.partial)
         with suppress(OSError, UserError):  # a home that cannot be written is no reason to write nothing
             self._told = announce(self.partial)
         return (self.partial / MANIFEST).exists()
@@ -102,6 +105,32 @@ class FileTarget(Target):
         check_target(self.path)
         (self.partial / self.path.name).rename(self.path)
         synchronize(self.path.parent)
+
+
+def _lock(folder: Path, wait: bool = False) -> int:
+    """Open a folder and lock it until it is closed.
+
+    Raises:
+        BlockingIOError: another process has it, and is not to be waited for.
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(opened)
+        raise
+    except OSError:
+        pass  # a file system without locks
+    return opened
+
+
+@contextmanager
+def _locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    opened = _lock(folder, wait)
+    try:
+        yield
+    finally:
+        os.close(opened)
 
 
 def check_target(path: str | os.PathLike[str], size: int = 0, arriving: str | None = None) -> Path:

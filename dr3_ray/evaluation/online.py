@@ -1,6 +1,6 @@
 """An online learner in its environment: it plays, learns from all that it saw, and keeps that."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from dr3_ray.algorithms.registry import find
-from dr3_ray.data import SpaceSpec, episode_columns, from_env_actions
-from dr3_ray.data.columns import Columns
+from dr3_ray.data import SpaceSpec, from_env_actions
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.spaces import named_parts, training_spaces
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.evaluation import turns
-from dr3_ray.evaluation.contract import Contract, Recorded, contract_in
+from dr3_ray.evaluation.contract import Recorded, contract_in
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.quality import REPLAY, Check, Reached, reached
 from dr3_ray.evaluation.recipes import UNTAUGHT, Recipe, member_of
+from dr3_ray.evaluation.replay import Replay
 from dr3_ray.networks.actors import squashed_sample
 from dr3_ray.observations import Observations
 from dr3_ray.training.normalization import as_trained
@@ -33,6 +33,8 @@ RECENT = 20  # episodes whose mean return is reported
 
 Told = Callable[[int, float | None], None]
 """Is told how many steps were played, and the mean return of recent episodes."""
+Save = Callable[["Learning"], None]
+"""Is called at the end of each episode."""
 
 
 class Player(NamedTuple):
@@ -42,85 +44,19 @@ class Player(NamedTuple):
     """As it was given."""
     label: str
     """What the data set is called by."""
-    begin: Callable[[gym.Env[Any, Any]], Callable[[Any], Any]]
-    """Returns a function of an environment's observation that chooses the environment's action."""
+    begin: Callable[[gym.Env[Any, Any], int], Callable[[Any], Any]]
+    """Returns, for an episode by its number, a function of the observation that chooses the environment's action."""
     details: Mapping[str, str] = MappingProxyType({})
     """What the data set's provenance tells of it."""
-
-
-class Replay:
-    """All transitions of up to `steps` steps, in memory and in the environment's types; a learner's data as they grow.
-
-    `ends` has the number of rows behind each episode, and whether it terminated.
-    """
-
-    def __init__(self, steps: int, contract: Contract):
-        self.rows, self.ends = 0, list[tuple[int, bool]]()
-        self._parts = contract.parts
-        self._action_space = contract.recorded.actions
-        shape = () if self._action_space.n else (self._action_space.size,)
-        self.observations, self.next_observations = (
-            {name: np.zeros((steps, *part.shape), part.declared) for name, part in self._parts.items()} for _ in "12"
-        )
-        self.numbers = {
-            "actions": np.zeros((steps, *shape), self._action_space.dtype),
-            "rewards": np.zeros(steps, np.float32),
-            "terminateds": np.zeros(steps, np.float32),
-        }
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def append(self, observation: dict[str, Array], next_observation: dict[str, Array], **numbers: Any) -> None:
-        """Add one transition between the parts of two observations of the environment."""
-        for column, given in ((self.observations, observation), (self.next_observations, next_observation)):
-            for name, values in column.items():
-                values[self.rows] = given[name]
-        for name, value in numbers.items():
-            self.numbers[name][self.rows] = value
-        self.rows += 1
-
-    def gather(self, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
-        """Return columns at `indices`, each [*indices, ...]; observations as networks take them."""
-        rows = indices.numpy()
-        return {name: self._column(name, rows) for name in columns}
-
-    def _column(self, name: str, rows: Array) -> Observations:
-        if name in self.numbers:
-            return torch.from_numpy(self.numbers[name][rows])
-        column: dict[str, Array] = getattr(self, name)
-        seen = {name: torch.from_numpy(part.convert(column[name][rows])) for name, part in self._parts.items()}
-        return seen.get("", seen)
-
-    def episodes(self, gamma: float, first: int = 0, last: int | None = None) -> Iterator[Columns]:
-        """Yield the columns of each episode from row `first` on, and up to `last`, which may cut the last one."""
-        start, last = 0, self.rows if last is None else last
-        for number, (stop, terminated) in enumerate(self.ends):
-            if first <= start < last:
-                yield self._episode(number, start, min(stop, last), terminated and stop <= last, gamma)
-            start = stop
-
-    def _episode(self, number: int, start: int, stop: int, terminated: bool, gamma: float) -> Columns:
-        rows = slice(start, stop)
-        seen = {
-            name: np.concatenate([values[rows], self.next_observations[name][stop - 1 : stop]])
-            for name, values in self.observations.items()
-        }
-        return episode_columns(
-            seen.get("", seen),
-            self.numbers["actions"][rows],
-            self.numbers["rewards"][rows],
-            terminated=terminated,
-            truncated=not terminated,
-            episode_id=number,
-            gamma=gamma,
-        )
+    identity: str = ""
+    """A digest of what its actions depend on."""
 
 
 class Learning:
     """The course of a recipe: what was played so far, and the learner as it is now.
 
-    Episode n starts from the recipe's seed + n.
+    Episode n starts from the recipe's seed + n. Between two episodes, `replay`, `policies` and `state` are all that
+    the rest depends on.
 
     Raises:
         UserError: the environment cannot be made, or its spaces have no columns.
@@ -128,6 +64,7 @@ class Learning:
 
     def __init__(self, recipe: Recipe, told: Told | None = None, player: Player | None = None):
         self.recipe, self._told, self._player = recipe, told, player
+        self.save: Save = lambda learning: None
         self.environment = make_environment(recipe.environment)
         observations = SpaceSpec.from_gymnasium(self.environment.observation_space)
         actions = SpaceSpec.of_actions(self.environment.action_space)
@@ -137,9 +74,8 @@ class Learning:
         self.replay = Replay(recipe.steps + recipe.policy_steps, self.contract)
         self.population: Population | None = None
         self._returns = list[float]()
-        self.checks, self._policies = list[Check](), list[dict[str, Tensor]]()
+        self.checks, self.policies = list[Check](), list[dict[str, Tensor]]()  # as many
         self.learned: int | None = None  # steps of learning, once it is over
-        self._plays = player and player.begin(self.environment)
 
     @property
     def recorded(self) -> Recorded:
@@ -152,7 +88,8 @@ class Learning:
             self._check()
         while self.learned is None and len(self.replay) < self.recipe.steps:
             self._episode(self.recipe.steps)
-        self.learned = len(self.replay)
+        if self.learned is None:
+            self.learned = len(self.replay)
 
     def play(self) -> None:
         """Play the steps of the policy, which learns no more; the last episode may be cut short."""
@@ -171,7 +108,7 @@ class Learning:
             return None
         found = reached(self.recipe.quality, self.checks, self.recipe.medium_return, self.recipe.warm_up)
         if self.population is not None:
-            self.population.networks.load_state_dict(self._policies[found.place])
+            self.population.networks.load_state_dict(self.policies[found.place])
         return found
 
     @property
@@ -195,7 +132,7 @@ class Learning:
         environment.close()  # type: ignore[no-untyped-call]
         self.checks.append(Check(len(self.replay), float(gained.mean())))
         networks = self.population.networks.state_dict() if self.population else {}
-        self._policies.append({name: values.clone() for name, values in networks.items()})
+        self.policies.append({name: values.clone() for name, values in networks.items()})
 
     def _check_in_time(self) -> bool:
         """Check the policy now and then, and after the last step; return whether it is what was asked for."""
@@ -206,15 +143,68 @@ class Learning:
         wanted = recipe.medium_return
         return wanted is not None and rows > recipe.warm_up and self.checks[-1].gained >= wanted
 
+    def state(self) -> dict[str, Any]:
+        """Return what is known between two episodes besides `replay` and `policies`, as `write_plain` takes it."""
+        population = self.population
+        return {
+            "ends": self.replay.ends,
+            "rng": self.rng.bit_generator.state,
+            "returns": self._returns[-RECENT:],
+            "checks": [tuple(check) for check in self.checks],
+            "learned": self.learned,
+            "population": population and [population.networks.state_dict(), population.state_dict()],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken; `replay` has its rows and `policies` are there."""
+        rows, self.replay.ends = len(self.replay), state["ends"]
+        self.rng.bit_generator.state = state["rng"]
+        self._returns, self.learned = state["returns"], state["learned"]
+        self.checks = [Check(*check) for check in state["checks"]]
+        if state["population"]:
+            self.replay.rows = self.recipe.warm_up  # as when it was new
+            self.population = self._new_population()
+            self.replay.rows = rows
+            networks, rest = state["population"]
+            self.population.networks.load_state_dict(networks)
+            self.population.load_state_dict(rest)
+        self._tell()
+
+    def repeats(self, first: int) -> bool:
+        """Play the episodes from number `first` on once more in a new environment; return whether they are the same.
+
+        What was played is then known to the environment, and to a player, if they keep something of it.
+        """
+        self.environment = make_environment(self.recipe.environment)
+        replay = self.replay
+        for number in range(first, len(replay.ends)):
+            observation, choose = self._begin(number)
+            for row in range(replay.ends[number - 1][0] if number else 0, replay.ends[number][0]):
+                given, stored = copied(observation), replay.numbers["actions"][row]
+                action = self._given(choose, observation) if choose else stored
+                observation, reward, terminated, _, _ = self._step(action)
+                numbers = {"actions": action, "rewards": reward, "terminateds": terminated}
+                if not replay.has(row, given, copied(observation), **numbers):
+                    return False
+        return True
+
+    def _begin(self, number: int) -> tuple[Any, Callable[[Any], Any] | None]:
+        """Return the first observation of an episode, and the player's function, if one plays."""
+        choose = self._player.begin(self.environment, number) if self._player else None
+        return turns.begin(self.environment, self.contract.where, self.recipe.seed + number)[0], choose
+
+    def _step(self, action: Array) -> turns.Turn:
+        """Return what the environment answers to a stored action."""
+        return turns.play(self.environment, self.contract.where, self.contract.actions(action[None])[0])
+
     def _episode(self, until: int) -> None:
         """Play an episode, or as much of it as there are rows `until` this one."""
         replay, gained, over = self.replay, 0.0, False
-        observation = turns.begin(self.environment, self.contract.where, self.recipe.seed + len(replay.ends))[0]
+        observation, choose = self._begin(len(replay.ends))
         seen, given = self._seen(observation), copied(observation)
         while not over and len(replay) < until:
-            action = self._given(observation) if self._plays else self._choose(seen)
-            sent = self.contract.actions(action[None])[0]
-            observation, reward, terminated, truncated, _ = turns.play(self.environment, self.contract.where, sent)
+            action = self._given(choose, observation) if choose else self._choose(seen)
+            observation, reward, terminated, truncated, _ = self._step(action)
             if not abs(reward) <= LARGEST:  # NaN neither
                 raise UserError(f"{self.contract.where} gives the reward {reward} at step {len(replay)}: correct it")
             seen, after = self._seen(observation), copied(observation)
@@ -224,21 +214,26 @@ class Learning:
                 self._update()
                 if self._check_in_time():
                     self.learned = until = len(replay)
-            if self._told and len(replay) % TOLD == 0:
-                self._told(len(replay), float(np.mean(self._returns[-RECENT:])) if self._returns else None)
+            if len(replay) % TOLD == 0:
+                self._tell()
         replay.ends.append((len(replay), terminated))
         self._returns.append(gained)
+        self.save(self)
 
-    def _given(self, observation: Any) -> Array:
+    def _tell(self) -> None:
+        if self._told:
+            self._told(len(self.replay), float(np.mean(self._returns[-RECENT:])) if self._returns else None)
+
+    def _given(self, choose: Callable[[Any], Any], observation: Any) -> Array:
         """Return the player's action as it is stored.
 
         Raises:
             UserError: it is none of the environment's; says at which step.
         """
-        assert self._plays and self._player
+        assert self._player
         where = f"{self._player.name} at step {len(self.replay)}"
         try:
-            action = np.asarray(self._plays(observation))
+            action = np.asarray(choose(observation))
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         except Exception as error:  # of whoever wrote it

@@ -1,13 +1,16 @@
 """Who plays while data are collected and learns nothing: a trained policy, or a function of the user's."""
 
+import hashlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-import torch
+import gymnasium as gym
 
+from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.evaluation.online import Player
 from dr3_ray.policies.loading import load_policy
@@ -27,7 +30,7 @@ def player_named(learner: str, settings: Mapping[str, Any], seed: int) -> Player
     """
     path = path_here(learner)
     if path and path.is_dir():
-        return _policy(learner, path.resolve().name, settings, seed)
+        return _policy(learner, path.resolve(), settings, seed)
     module, colon, name = learner.partition(":")
     if not (colon and all(map(str.isidentifier, (*module.split("."), *name.split("."))))):
         raise UserError(
@@ -36,19 +39,29 @@ def player_named(learner: str, settings: Mapping[str, Any], seed: int) -> Player
         )
     if settings:
         raise UserError(f"{learner} has no options here: leave out --set {', '.join(settings)}")
-    return Player(learner, name.rpartition(".")[2], lambda environment: _function(learner, module, name))
+    function = _function(learner, module, name)
+    file = getattr(sys.modules[module], "__file__", None)
+    identity = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    return Player(learner, name.rpartition(".")[2], lambda environment, episode: function, identity=identity)
 
 
-def _policy(learner: str, label: str, settings: Mapping[str, Any], seed: int) -> Player:
+def _policy(learner: str, path: Path, settings: Mapping[str, Any], seed: int) -> Player:
     sample = settings.get("sample", False)
     if settings.keys() - {"sample"} or type(sample) is not bool:
         raise UserError(f"a trained policy has the option sample=true or sample=false alone, not {dict(settings)}")
     policy = load_policy(learner)
     if sample and not hasattr(getattr(policy.networks, "actor", None), "sample"):
         raise UserError(f"{policy.spec.name} has a deterministic policy: leave out sample=true")
-    draws = torch.Generator().manual_seed(seed)
+
+    def begin(environment: gym.Env[Any, Any], episode: int) -> Callable[[Any], Any]:
+        """Draw from a stream of the episode's own."""
+        return policy.in_environment(environment, sample, generator(seed, f"episode {episode}"))
+
+    weights = hashlib.sha256()
+    for values in policy.networks.state_dict().values():
+        weights.update(values.numpy().tobytes())
     details = {"policy": policy.chosen or f"{policy.spec.name}, of a checkpoint", "sampled": str(sample).lower()}
-    return Player(learner, label, lambda environment: policy.in_environment(environment, sample, draws), details)
+    return Player(learner, path.name, begin, details, weights.hexdigest())
 
 
 def _function(learner: str, module: str, name: str) -> Any:

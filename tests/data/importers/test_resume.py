@@ -222,7 +222,7 @@ def test_one_process_at_a_time(tmp_path, make_source):
     source = make_source("d4rl")
 
     def progress(_):
-        with pytest.raises(UserError, match=r"another process is writing the same to .*: wait for it, or end it"):
+        with pytest.raises(UserError, match=r"another process is writing to .*: wait for it, or end it"):
             write(source, tmp_path / "out")
         return lambda _: None
 
