@@ -36,12 +36,12 @@ def choice(
     default: Any,
     doc: str,
     among: tuple[Any, ...] | None = None,
-    low: int = 1,
+    low: float = 1,
     *,
     by_name: bool = False,
     needs: dict[str, Any] | None = None,
 ) -> Any:
-    """Return a field that is the same for all members of a pack; `among` lists what is allowed, `low` bounds integers.
+    """Return a field that is the same for all members of a pack; `among` lists what is allowed, `low` bounds numbers.
 
     With `by_name` it may also be a mapping from names to such values. `needs`: as for a `number`.
     """
@@ -136,7 +136,8 @@ def checked(option: "dataclasses.Field[Any]", value: Any) -> Any:
     Raises:
         UserError: the option does not take it.
     """
-    default, limits = option.default, option.metadata
+    default: Any = option.default
+    limits = option.metadata
     if limits["number"]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
             raise UserError(f"{option.name} must be a finite number, not {value!r}")
@@ -150,14 +151,16 @@ def checked(option: "dataclasses.Field[Any]", value: Any) -> Any:
         if not all(type(item) is int and item >= 1 for item in value):
             raise UserError(f"{option.name} must be a list of positive integers, not {list(value)}")
         return value
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
     named = limits["by_name"] and isinstance(value, dict)
     for one in value.values() if named else [value]:
         if type(one) is not type(default):
             raise UserError(f"{option.name} must be of type {type(default).__name__}, not {one!r}")
         if limits["among"] and one not in limits["among"]:
             raise UserError(f"{option.name} must be one of {', '.join(limits['among'])}, not {one!r}")
-        if type(one) is int and one < limits["low"]:
-            raise UserError(f"{option.name} must be at least {limits['low']}, not {one}")
+        if type(one) in (int, float) and not limits["low"] <= one < math.inf:
+            raise UserError(f"{option.name} must be at least {limits['low']:g}, not {one}")
     return value
 
 

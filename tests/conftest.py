@@ -86,7 +86,7 @@ class TableData:
         self.columns = columns
 
     def __len__(self) -> int:
-        return len(self.columns["observations"])
+        return len(self.columns["actions"])
 
     @property
     def episodes(self) -> dict[str, Tensor]:

@@ -50,6 +50,7 @@ CHANGED = {
     "precision": "bf16",
     "target_share": 0.5,
     "reward_scaling": "return_range",
+    "hindsight": "future",
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "tau": {"target_period": 1},
@@ -70,6 +71,10 @@ BESIDE: dict[str, dict[str, Any]] = {
     "dr3_multiplier_lr": {"dr3_adaptive": "dot_product"},
     "bottleneck_coeff": {"critic_bottleneck": True},
     "precision": {"hidden_sizes": (256, 256), "batch_size": 64},  # small products are exact
+    "hindsight": {"hindsight": "final", "hindsight_threshold": 1.0},  # random rewards do not tell it
+    "hindsight_ratio": {"hindsight": "final", "hindsight_threshold": 1.0},
+    "hindsight_threshold": {"hindsight": "final", "hindsight_threshold": 1.0},
+    "hindsight_terminal": {"hindsight": "final", "hindsight_threshold": 1.0},
     "dr3_form": {"hidden_sizes": ()},  # φ is the observation itself: of either sign, as a ReLU's output never is
 }
 
@@ -111,6 +116,8 @@ def test_every_option_changes_the_run(
     spaces = SPACES[algorithm.action_kind]
     if field.name in ("encoder", "random_crop"):
         spaces = spaces._replace(observation_shape=IMAGE)
+    if field.name.startswith("hindsight"):
+        spaces = spaces._replace(observation_shape={"achieved_goal": (2,), "desired_goal": (2,), "observation": (3,)})
     data = random_data(algorithm.action_kind, shape=spaces.observation_shape)
     if field.name == "target_share":
         data.mixing = Mixing(("prior", "target"), (150, 50), ((Fraction(9, 10), Fraction(1, 10)),))

@@ -13,6 +13,7 @@ from dr3_ray.observations import Observations
 from dr3_ray.options import Number, Options, choice, number
 from dr3_ray.types import Noise, Objective, Spaces
 
+HINDSIGHT = ("future", "final")  # which steps of its episode may give a row its goal
 NO_NOISE = Noise(normal={}, uniform={})
 
 
@@ -78,9 +79,33 @@ class TrainingOptions(Options):
 
 
 @dataclass(frozen=True)
-class RewardOptions(TrainingOptions):
+class GoalOptions(TrainingOptions):
+    """Options of every algorithm that can learn from other goals than the recorded ones."""
+
+    hindsight: str = choice(
+        "none",
+        "goal data get goals that their own episode reached: one of its later steps' (`future`) or its `final` one; "
+        "rewards, where they are learned from, become 0 at the goal and −1 elsewhere (HER)",
+        ("none", *HINDSIGHT),
+    )
+    hindsight_ratio: Number = number(
+        0.8, "share of rows that get another goal (HER: 0.8)", low=0.0, high=1.0, needs={"hindsight": HINDSIGHT}
+    )
+
+
+@dataclass(frozen=True)
+class RewardOptions(GoalOptions):
     """Options of every algorithm that learns from rewards one by one."""
 
+    hindsight_threshold: float = choice(
+        0.0,
+        "distance at which a goal is reached; 0: that at which the recorded rewards change",
+        low=0,
+        needs={"hindsight": HINDSIGHT},
+    )
+    hindsight_terminal: bool = choice(
+        False, "an episode ends at its goal (OGBench: on; HER: off)", needs={"hindsight": HINDSIGHT}
+    )
     reward_shift: Number = number(0.0, "is added to every reward (AntMaze in IQL and CORL: −1)")
     reward_scale: Number = number(1.0, "factor of every reward, after `reward_shift`", low=1e-9)
     reward_scaling: str = choice(

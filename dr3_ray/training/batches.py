@@ -1,9 +1,10 @@
 """Minibatches for K members: which rows of the data, with which noise, and as the networks take them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from fractions import Fraction
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from dr3_ray.data.window import Window
 from dr3_ray.errors import UserError
 from dr3_ray.networks.pixels import crop_images
 from dr3_ray.observations import each_part
+from dr3_ray.training.hindsight import NOISE, Hindsight
 from dr3_ray.training.normalization import normalized
 from dr3_ray.training.share import ALONE, Share
 from dr3_ray.types import Noise, Transition
@@ -75,6 +77,11 @@ class Batches:
         self.device, self.dtype = first.device, first.dtype
         self.n_step: int = getattr(options, "n_step", 1)
         wanted = sorted({*columns, *(FOLLOWED if self.n_step > 1 else ())})
+        asked = getattr(options, "hindsight", "none") != "none"
+        self._hindsight = Hindsight(data, options, columns) if asked else None
+        if self._hindsight:
+            wanted = self._hindsight.wanted
+            noise = noise._replace(uniform=noise.uniform | {NOISE: (2,)})
         self.data, self._given = resident(data, wanted, self.device, self.n_step), data
         self.discount: float = getattr(data, "gamma", 0.0)  # that of the data's returns
         self.random_crop: int = options.random_crop
@@ -108,6 +115,8 @@ class Batches:
         if isinstance(self.data, Resident):
             self._home = self.data.device
             numbers = sum(sizes_of(self.sampler.noise, options.batch_size)) / options.batch_size
+            if self._hindsight:
+                self._hindsight.to(self._home)
             self._at_once = int(ON_A_GPU / (self.data.row_bytes + DRAWN * numbers))
 
     def _open_window(self, data: Rows, columns: Sequence[str], options: Any, members: int) -> None:
@@ -132,7 +141,7 @@ class Batches:
                 self._read_ahead.hold(self._window.places(first, n))
             indices, noise = self.draws(members, n, first)
             first += n
-            rows = self.gather(indices, *(noise[name] for name in CROPS.values() if self.random_crop))
+            rows = self.gather(indices, noise, members)
             columns = {name: column for name, column in rows._asdict().items() if column is not None}
             for i in range(n):
                 batch = Transition(**{name: each_part(itemgetter(i), column) for name, column in columns.items()})
@@ -172,11 +181,24 @@ class Batches:
         noises = {name: torch.cat([noise[name] for _, noise in found]) for name in found[0][1]}
         return torch.cat([indices for indices, _ in found]), noises
 
-    def gather(self, indices: Tensor, *crops: Tensor) -> Transition:
-        """Return the columns of rows [*lead, B], as the networks take them; `crops` [*lead, B, 2] move the images."""
-        found = self._columns(self.data, indices.to(self._home), self.columns)
-        for name, uniform in zip([name for name in CROPS if name in found], crops, strict=False):
-            found[name] = crop_images(found[name], uniform.to(self.device), self.random_crop)
+    def gather(
+        self, indices: Tensor, noise: Mapping[str, Tensor] = MappingProxyType({}), members: slice = slice(None)
+    ) -> Transition:
+        """Return the columns of rows [*lead, K, B], as the networks take them.
+
+        The `noise` [*lead, K, B, 2] of these members moves the images and draws goals; without it neither is done.
+        """
+        indices = indices.to(self._home)
+        if self._hindsight:
+            columns = self.data.gather(indices, self._hindsight.wanted)
+            drawn = noise[NOISE].to(self._home) if NOISE in noise else None
+            columns = self._hindsight.relabel(self.data, columns, indices, drawn, members)
+        else:
+            columns = self._columns(self.data, indices, self.columns)
+        found = self._as_parameters(columns)
+        for name, crop in CROPS.items():
+            if self.random_crop and name in found and crop in noise:
+                found[name] = crop_images(found[name], noise[crop].to(self.device), self.random_crop)
         for name in found.keys() & CROPS.keys():
             found[name] = normalized(self._networks, found[name])
         return Transition(**found)
@@ -199,15 +221,16 @@ class Batches:
     def _recorded(self, indices: Tensor) -> dict[str, Any]:
         """Return what was done at s' and whether that is known, also where no objective asks for it."""
         try:
-            return self._columns(self._given, indices, [name for name in RECORDED if name not in self.columns])
+            columns = self._columns(self._given, indices, [name for name in RECORDED if name not in self.columns])
         except KeyError:  # data in memory may have none
             return {}
+        return self._as_parameters(columns)
 
     def _columns(self, data: Rows, indices: Tensor, columns: Sequence[str]) -> dict[str, Any]:
-        """Return columns of transitions over `n_step` steps, as the networks have numbers."""
-        several = self.n_step > 1
-        found = gather_n_step(data, indices, columns, self.n_step) if several else data.gather(indices, columns)
-        return {name: each_part(self._as_parameters, column) for name, column in found.items()}
+        """Return columns of transitions over `n_step` steps."""
+        if self.n_step > 1:
+            return gather_n_step(data, indices, columns, self.n_step)
+        return data.gather(indices, columns)
 
     def probe_draw(self) -> Draws:
         """Draw the indices [1, B] and the noise of the probe batch.
@@ -229,6 +252,10 @@ class Batches:
         parts = len(self.mixing.rows) if self.mixing else 1
         return largest_remainders([Fraction(1, parts)] * parts, PROBE_ROWS)
 
-    def _as_parameters(self, column: Tensor) -> Tensor:
-        """Move a column to the networks' device, and floats to their precision."""
-        return column.to(self.device, self.dtype if column.is_floating_point() else column.dtype)
+    def _as_parameters(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Move columns to the networks' device, and floats to their precision."""
+
+        def moved(column: Tensor) -> Tensor:
+            return column.to(self.device, self.dtype if column.is_floating_point() else column.dtype)
+
+        return {name: each_part(moved, column) for name, column in columns.items()}

@@ -15,6 +15,7 @@ from dr3_ray.networks.architecture import Architecture
 from dr3_ray.observations import is_image, parts_of
 from dr3_ray.options import deal
 from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS, REGULARIZERS
+from dr3_ray.training.hindsight import check_hindsight
 from dr3_ray.training.normalization import Statistics, act_in, normalize_by
 from dr3_ray.types import Objective, Spaces
 
@@ -121,6 +122,7 @@ def check_members(spec: AlgorithmSpec, spaces: Spaces, members: Sequence[Member]
     Architecture.of(options, spaces)
     if options.random_crop and not any(map(is_image, parts_of(spaces.observation_shape).values())):
         raise UserError(f"random_crop moves images, and the observations have shape {spaces.observation_shape}")
+    check_hindsight(options, spaces)
     return options
 
 
