@@ -51,14 +51,21 @@ def of_discount(whole: str, gamma: float) -> str:
 
 
 def of_mixture(
-    parts: Sequence[str], shares: Sequence[Sequence[Fraction]], since: int | None, tasks: Sequence[int] | None
+    parts: Sequence[str],
+    shares: Sequence[Sequence[Fraction]],
+    since: int | None,
+    tasks: Sequence[int] | None,
+    pad: bool = False,
 ) -> str:
     """Return the identity of a mixture: of data sets with these identities, by its shares in each phase and its tasks.
 
     Weights count by their shares: 9 and 1 are 0.9 and 0.1.
     """
     said = [[str(share) for share in phase] for phase in shares]
-    return digest({"rule": MIXTURE_RULE, "parts": list(parts), "shares": said, "since": since, "tasks": tasks})
+    padded = {"pad": True} if pad else {}
+    return digest(
+        {"rule": MIXTURE_RULE, "parts": list(parts), "shares": said, "since": since, "tasks": tasks, **padded}
+    )
 
 
 def digest(value: Any) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dr3_ray.types import Spaces
 
 OBSERVED = ("observations", "next_observations")
+ACTED = ("actions", "next_actions")
 
 
 class MixtureManifest(Manifest):
@@ -60,24 +61,26 @@ class MixtureManifest(Manifest):
 
     def _identity(self, parts: Sequence[str]) -> str:
         name = MixtureName.parse(self.mixture)
-        return identity.of_mixture(parts, name.phases, name.since, name.tasks)
+        return identity.of_mixture(parts, name.phases, name.since, name.tasks, name.pad)
 
 
 class Mixture(Dataset):
     """The rows of all `sources`, a part each of the mixture `name`; the last is the target.
 
-    Episodes are numbered anew. With tasks, observations end in the one-hot of their row's task, which is no part of the
-    `observation_space`, that of the environment. Weights decide how batches are drawn (`mixing`), and nothing else.
+    Episodes are numbered anew. With tasks, observations end in the one-hot of their row's task; where they are padded,
+    zeros stand before it, up to the longest. Neither is part of the `observation_space`, that of the target's
+    environment. Weights decide how batches are drawn (`mixing`), and nothing else.
 
     Raises:
-        UserError: the sources have other spaces, or tasks and observations that are no vectors.
+        UserError: the sources have other spaces, and are not to be padded or cannot be; or tasks and observations that
+            are no vectors.
     """
 
     def __init__(self, name: MixtureName, sources: Sequence[Dataset]) -> None:
         target = sources[-1]
         self.name, self.sources = name, tuple(sources)
         self.path, self.gamma, self._uri, self._looked = target.path, target.gamma, None, 0.0
-        check_alike([part.data for part in name.parts], sources)
+        (check_paddable if name.pad else check_alike)([part.data for part in name.parts], sources)
         rows = tuple(map(len, sources))
         self._ends = np.cumsum(rows)
         labels = dataset_labels(part.data for part in name.parts)
@@ -87,9 +90,7 @@ class Mixture(Dataset):
         self.episodes = self._table(self.mixing.starts)
         self._layout = columns_of(self.observation_space, self.action_space)
         self._parts = parts_on_disk(self._layout)
-        if name.tasks:
-            self._tasks = np.eye(max(name.tasks) + 1, dtype=np.float32)[list(name.tasks)]  # [parts, tasks]
-            self.task = self._tasks[-1]
+        if name.tasks or name.pad:
             self._widen()
         if any(source.apart for source in sources):
             aparts = [source.apart or Apart(source, np.arange(len(source))) for source in sources]
@@ -141,8 +142,14 @@ class Mixture(Dataset):
                 found["episode_ids"] = found["episode_ids"].astype(np.int64) + self._shifts[number]
             for column in OBSERVED if self.task is not None else ():
                 if column in found:
-                    tasks = np.broadcast_to(self._tasks[number], (len(part), self._tasks.shape[1]))
-                    found[column] = np.concatenate([found[column], tasks], 1)
+                    behind = self._suffixes[number]
+                    found[column] = np.concatenate(
+                        [found[column], np.broadcast_to(behind, (len(part), len(behind)))], 1
+                    )
+            for column in ACTED if self.name.pad and self.action_space.kind == "box" else ():
+                if column in found:
+                    lacking = self.action_space.size - found[column].shape[1]
+                    found[column] = np.pad(found[column], ((0, 0), (0, lacking)))
             return found
 
         return routed(rows, self._ends, piece)
@@ -159,15 +166,24 @@ class Mixture(Dataset):
         }  # fmt: skip
 
     def _widen(self) -> None:
-        """Make room for the tasks behind the observations."""
-        space = self.observation_space
-        if (space.kind, space.dtype, len(space.shape)) != ("box", "float32", 1):
+        """Make room for padding and tasks behind the observations."""
+        space, tasks = self.observation_space, self.name.tasks
+        if not _is_vector(space):
             raise UserError(
                 f"{self.name}: a task stands behind the numbers of a vector, and the observations are "
                 f"{' '.join(str(space.to_gymnasium()).split())}: leave out the tasks"
             )
+        ones = np.eye(max(tasks) + 1)[list(tasks)] if tasks else np.zeros((len(self.sources), 0))
+        sizes = [source.observation_space.size for source in self.sources]
+        self._suffixes = [
+            np.concatenate([np.zeros(max(sizes) - size), one]).astype(np.float32)
+            for size, one in zip(sizes, ones, strict=True)
+        ]
+        self.tasks = ones.shape[1]
+        if max(sizes) + self.tasks > min(sizes):
+            self.task = self._suffixes[-1]
         for column in OBSERVED:
-            self._layout[column] = replace(self._layout[column], shape=(space.size + self._tasks.shape[1],))
+            self._layout[column] = replace(self._layout[column], shape=(max(sizes) + self.tasks,))
 
 
 def check_alike(names: Sequence[str], sources: Sequence[Dataset]) -> None:
@@ -183,8 +199,48 @@ def check_alike(names: Sequence[str], sources: Sequence[Dataset]) -> None:
                 theirs, ours = (" ".join(str(each.to_gymnasium()).split()) for each in (other, one))
                 raise UserError(
                     f"{dataset_label(name)} has the {kind} space {theirs}, and {dataset_label(names[0])} has {ours}: "
-                    "mix data sets of one space, or import them with the same bounds"
+                    "mix data sets of one space, import them with the same bounds, or end the name in ,pad=true if "
+                    "vectors differ in length"
                 )
+
+
+def check_paddable(names: Sequence[str], sources: Sequence[Dataset]) -> None:
+    """Check that data sets with these names differ, and only by the lengths of vectors or the number of choices.
+
+    Raises:
+        UserError: they do not differ, or by something else; or the target has fewer actions than another part.
+    """
+    target = sources[-1].action_space
+    for name, source in zip(names, sources, strict=True):
+        observations, actions = source.observation_space, source.action_space
+        if not _is_vector(observations):
+            said = " ".join(str(observations.to_gymnasium()).split())
+            raise UserError(
+                f"{dataset_label(name)}: vectors are padded, and its observations are {said}: leave out pad"
+            )
+        if actions.kind != target.kind or actions.choices or target.choices or actions.dtype != target.dtype:
+            theirs, ours = (" ".join(str(each.to_gymnasium()).split()) for each in (actions, target))
+            raise UserError(
+                f"{dataset_label(name)} has the action space {theirs}, and {dataset_label(names[-1])} has {ours}: "
+                "two Box spaces are padded, or two Discrete ones, so mix others"
+            )
+        if _choices(actions) > _choices(target):
+            raise UserError(
+                f"{dataset_label(name)} has {_choices(actions)} actions, and the target {dataset_label(names[-1])} has "
+                f"{_choices(target)}: its policy could choose one that is none there, so name the longest last"
+            )
+    alike = {(source.observation_space.size, _choices(source.action_space)) for source in sources}
+    if len(alike) == 1:
+        raise UserError(f"{dataset_label(names[-1])} and the others have vectors of one length: leave out pad")
+
+
+def _choices(space: SpaceSpec) -> int:
+    """Return how many actions are chosen from, or of how many numbers one is."""
+    return space.n or space.size
+
+
+def _is_vector(space: SpaceSpec) -> bool:
+    return (space.kind, space.dtype, len(space.shape)) == ("box", "float32", 1)
 
 
 def _plain(space: SpaceSpec) -> object:

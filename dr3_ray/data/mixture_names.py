@@ -12,6 +12,7 @@ from dr3_ray.trust.secrets import MASK, masked
 from dr3_ray.uris import MIXTURE, absolute
 
 FORM = f"{MIXTURE}A=0.9,B=0.1"
+PAD = ",pad=true"
 _WEIGHT = r"\d{1,12}(?:\.\d{1,12})?|\.\d{1,12}"
 TASK = re.compile(r"[A-Za-z_][\w-]{0,99}")
 _PART = re.compile(rf"(.+?)=({_WEIGHT})(?::({_WEIGHT}))?(?:/({TASK.pattern}))?(?:,(?=.)|\Z)", re.DOTALL)
@@ -38,11 +39,13 @@ class MixtureName(NamedTuple):
     """A mixture as it is named, `mix:A=0.9,B=0.1`; `str` gives what `parse` reads.
 
     With `since`, `mix:A=1:0.9,B=0:0.1,since=1000`, the second weights hold from that update on; with tasks,
-    `mix:A=0.9/open,B=0.1/close`, vector observations say which. The last part is the target.
+    `mix:A=0.9/open,B=0.1/close`, vector observations say which. With `pad`, `mix:A=0.9,B=0.1,pad=true`, spaces may
+    differ in length. The last part is the target.
     """
 
     parts: tuple[Part, ...]
     since: int | None = None
+    pad: bool = False
 
     @classmethod
     def parse(cls, source: str) -> Self:
@@ -52,6 +55,7 @@ class MixtureName(NamedTuple):
             UserError: it has another form, or says what has no effect.
         """
         text = source.strip().removeprefix(MIXTURE)
+        pad, text = text.endswith(PAD), text.removesuffix(PAD)
         matches = list(_matches(text))
         if not matches or matches[-1].end() < len(text):
             raise UserError(f"{masked(source)}: a mixture is written {FORM}, each data set with its weight")
@@ -71,19 +75,20 @@ class MixtureName(NamedTuple):
                 raise UserError(
                     f"{masked(source)}: since is the first update with the second weights: a number from 1 on"
                 )
-        return cls(tuple(parts), since)._checked(masked(source))
+        return cls(tuple(parts), since, pad)._checked(masked(source))
 
     @classmethod
-    def of(cls, parts: Sequence[Part], since: int | None = None) -> Self:
+    def of(cls, parts: Sequence[Part], since: int | None = None, pad: bool = False) -> Self:
         """Return the mixture of these parts.
 
         Raises:
             UserError: it says what has no effect, or a name in it cannot be told from the rest.
         """
-        return cls(tuple(parts), since)._checked("mixture")
+        return cls(tuple(parts), since, pad)._checked("mixture")
 
     def __str__(self) -> str:
-        return MIXTURE + ",".join([*map(str, self.parts), *([f"since={self.since}"] if self.since else [])])
+        since = [f"since={self.since}"] if self.since else []
+        return MIXTURE + ",".join([*map(str, self.parts), *since]) + PAD * self.pad
 
     @property
     def phases(self) -> tuple[tuple[Fraction, ...], ...]:
@@ -135,6 +140,8 @@ class MixtureName(NamedTuple):
             raise UserError(f"{said}: tasks tell parts apart: name each part's, two at least, or none")
         if self.since and len(parts) == 1:
             raise UserError(f"{said}: weights of one data set change nothing: leave out `since`")
+        if self.pad and len(parts) == 1:
+            raise UserError(f"{said}: one data set has one space: leave out `pad`")
         if self.since and self.phases[0] == self.phases[1]:
             raise UserError(f"{said}: the second weights are the first ones: leave out `since`")
         self._check_text(said)
@@ -142,7 +149,7 @@ class MixtureName(NamedTuple):
 
     def _check_text(self, said: str) -> None:
         """Check that the name, read again, means the same."""
-        found = [match[1] for match in _matches(str(self).removeprefix(MIXTURE))]
+        found = [match[1] for match in _matches(str(self).removeprefix(MIXTURE).removesuffix(PAD))]
         if found != [part.data for part in self.parts] + ["since"] * bool(self.since):
             raise UserError(
                 f"{said}: a comma or = in a name is not read as part of it: give it as file:// URI with %2C"

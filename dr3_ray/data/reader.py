@@ -66,7 +66,8 @@ class Dataset:
     subset: Subset | None = None  # which rows of another one these are
     apart: Apart | None = None  # where several steps go on, if that is not here
     mixing: Mixing | None = None  # how batches are drawn from several data sets in one
-    task: Array | None = None  # what observations of the environment lack, [tasks]: the one-hot of the task to act in
+    task: Array | None = None  # what observations of the environment lack: zeros, and the one-hot of the task to act in
+    tasks = 0  # the length of that one-hot
 
     def __init__(
         self, path: str | os.PathLike[str], gamma: float | None = None, uri: str | None = None, accept: bool = False

@@ -51,9 +51,9 @@ def observation_statistics(data: Rows) -> Statistics:
     zeros = each_part(lambda part: torch.zeros(part.shape[1:]), floats(batches[0][:1]))
     center = mean(zeros, 1)
     scale: Observations = each_part(Tensor.sqrt, mean(center, 2))
-    if (task := getattr(data, "task", None)) is not None:
+    if tasks := getattr(data, "tasks", 0):
         assert isinstance(center, Tensor) and isinstance(scale, Tensor)
-        center[-len(task) :], scale[-len(task) :] = 0.0, 1.0 - EPSILON
+        center[-tasks:], scale[-tasks:] = 0.0, 1.0 - EPSILON
     return center, scale
 
 

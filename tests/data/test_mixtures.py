@@ -32,7 +32,7 @@ SHARES = st.lists(st.integers(1, 1000), min_size=1, max_size=6).map(lambda all: 
 def names(draw):
     """Mixtures of several data sets, some with two phases or tasks."""
     sources = draw(st.lists(NAMES, min_size=2, max_size=4, unique=True))
-    since, tasks = draw(st.none() | st.integers(1, 10**6)), draw(st.booleans())
+    since, tasks, pad = draw(st.none() | st.integers(1, 10**6)), draw(st.booleans()), draw(st.booleans())
     parts = [
         Part(source, draw(WEIGHTS), draw(WEIGHTS) if since else None, f"t{number}" if tasks else None)
         for number, source in enumerate(sources)
@@ -40,7 +40,7 @@ def names(draw):
     if since:  # no second weights that are the first ones
         parts[-1] = parts[-1]._replace(then=parts[-1].weight * 7 + 1, weight=parts[-1].weight)
         parts[0] = parts[0]._replace(then=parts[0].weight)
-    return MixtureName.of(parts, since)
+    return MixtureName.of(parts, since, pad)
 
 
 @given(names(), st.integers(2, 9))
@@ -48,7 +48,7 @@ def test_a_name_is_read_back_and_weights_count_by_their_shares(name, factor):
     assert MixtureName.parse(str(name)) == name and absolute_name(str(name)) == str(name)
     assert names_in(str(name)) == tuple(part.data for part in name.parts)
     more = [part._replace(weight=part.weight * factor, then=part.then and part.then * factor) for part in name.parts]
-    assert MixtureName.of(more, name.since).phases == name.phases
+    assert MixtureName.of(more, name.since, name.pad).phases == name.phases
     assert all(sum(phase) == 1 for phase in name.phases) and len(name.phases) == 1 + bool(name.since)
 
 
@@ -67,6 +67,7 @@ def test_a_name_is_read_back_and_weights_count_by_their_shares(name, factor):
         ("mix:A=1:1,B=1:1,since=5", "the second weights are the first ones"),
         ("mix:A=1:0,B=0:1,since=0", "a number from 1 on"),
         ("mix:A=1:2,since=5", "weights of one data set change nothing"),
+        ("mix:A=1,pad=true", "one data set has one space: leave out `pad`"),
         ("mix:A=1/x,B=1", "name each part's, two at least, or none"),
         ("mix:A=1/x,B=1/x", "name each part's, two at least, or none"),
         ("mix:A=1,s3://key:very-secret@b/c=1", "takes no URI with keys in it"),
@@ -235,6 +236,78 @@ def test_spaces_have_to_be_equal_and_tasks_stand_behind_vectors(make_dataset):
     assert len(load_dataset(f"mix:{images[0]}=1,{images[1]}=1")) == 22
     with pytest.raises(UserError, match=r"stands behind the numbers of a vector, .*uint8\): leave out the tasks"):
         load_dataset(f"mix:{images[0]}=1/a,{images[1]}=1/b")
+
+
+def rows_of(folder, name, observations, actions, action_space=None, seed=0):
+    """A data set of random rows with vectors of these lengths, or so many discrete actions."""
+    rng = np.random.default_rng(seed)
+    acts = rng.uniform(-1, 1, (17, actions)) if action_space is None else rng.integers(0, actions, 17)
+    ends = np.arange(17) % 6 == 5
+    from_arrays(
+        observations=rng.normal(size=(17, observations)).astype(np.float32),
+        actions=acts,
+        rewards=rng.normal(size=17),
+        terminateds=ends,
+        out=folder / name,
+        action_space=action_space or "box:-1,1",
+    )
+    return folder / name
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("tasks", [False, True])
+@pytest.mark.parametrize(("first", "last"), [((3, 1), (5, 2)), ((5, 1), (3, 2)), ((4, 2), (3, 2)), ((4, 1), (4, 2))])
+def test_vectors_are_padded_to_the_longest_when_asked(first, last, tasks, tmp_path):
+    """Column by column those of the parts with zeros behind, then the task."""
+    a, b = (rows_of(tmp_path, name, *sizes, seed=sizes[0]) for name, sizes in (("a", first), ("b", last)))
+    words = ("/x", "/y") if tasks else ("", "")
+    mixed = load_dataset(f"mix:{a}=1{words[0]},{b}=1{words[1]},pad=true")
+    assert isinstance(mixed, Mixture) and pickle.loads(pickle.dumps(mixed)).fingerprint == mixed.fingerprint
+    assert mixed.observation_space == load_dataset(b).observation_space
+    widest = max(first[0], last[0])
+    assert mixed.spaces.observation_shape == (widest + 2 * tasks,) and mixed.spaces.n_actions == last[1]
+    columns = ("observations", "next_observations", "actions", "next_actions", "rewards")
+    found, start = mixed.gather(torch.arange(len(mixed)), columns), 0
+    for number, path in enumerate((a, b)):
+        data = load_dataset(path)
+        theirs = data.gather(torch.arange(len(data)), columns)
+        task = np.tile(np.eye(2)[number], (len(data), 1))[:, : 2 * tasks]
+        for name in columns:
+            width = widest if "observations" in name else last[1]
+            want = theirs[name].numpy()
+            if name != "rewards":
+                want = np.pad(want, ((0, 0), (0, width - want.shape[1])))
+            if "observations" in name:
+                want = np.concatenate([want, task], 1)
+            assert (found[name][start : start + len(data)].numpy() == want).all(), name
+        start += len(data)
+    assert set(mixed.statistics()) >= {"rewards", "observations"}
+    several = gather_n_step(mixed, torch.arange(len(mixed)), columns, 3)
+    assert several["observations"].shape == (len(mixed), widest + 2 * tasks)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_cannot_be_padded_is_one_line(tmp_path, make_dataset):
+    short, long = rows_of(tmp_path, "short", 3, 1), rows_of(tmp_path, "long", 5, 2)
+    few, many = (rows_of(tmp_path, f"d{n}", 3, n, f"discrete:{n}") for n in (2, 4))
+    choices = load_dataset(f"mix:{few}=1,{many}=1,pad=true")
+    assert choices.spaces.n_actions == 4 and choices.spaces.observation_shape == (3,) and choices.task is None
+    with pytest.raises(UserError, match=r"d4 has 4 actions, and the target d2 has 2: .* name the longest last"):
+        load_dataset(f"mix:{many}=1,{few}=1,pad=true")
+    with pytest.raises(
+        UserError, match=r"d2 has the action space Discrete.*: two Box spaces are padded, or two Discrete"
+    ):
+        load_dataset(f"mix:{few}=1,{long}=1,pad=true")
+    images = make_dataset("images", observation="uint8")[0]
+    with pytest.raises(
+        UserError, match=r"images: vectors are padded, and its observations are Box\(0, 255.*leave out pad"
+    ):
+        load_dataset(f"mix:{short}=1,{images}=1,pad=true")
+    with pytest.raises(UserError, match=r"has the observation space .* mix data sets of one space"):
+        load_dataset(f"mix:{short}=1,{long}=1")
+    other = rows_of(tmp_path, "other", 3, 1, seed=1)
+    with pytest.raises(UserError, match="other and the others have vectors of one length: leave out pad"):
+        load_dataset(f"mix:{short}=1,{other}=1,pad=true")
 
 
 def test_returns_have_the_discount_of_the_target(parts, tmp_path):

@@ -1,6 +1,7 @@
 """Populations on mixtures: packs and lone runs, both sets of weights, resuming, tasks, and probes of every part."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from dr3_ray.algorithms.registry import find
-from dr3_ray.data import load_dataset
+from dr3_ray.data import from_arrays, load_dataset
 from dr3_ray.data.sampler import best_first
 from dr3_ray.errors import UserError
 from dr3_ray.quantities import quantity
@@ -134,6 +135,26 @@ def test_a_policy_acts_in_the_task_of_the_target() -> None:
     assert torch.equal(made.act(seen), acted)
     swing = torch.cat([seen, torch.tensor([1.0, 0.0]).expand(2, 5, 2)], dim=2)
     assert not torch.equal(made.spec.act(made.networks, (swing - mean) / scale), acted)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_policy_of_padded_data_acts_on_the_targets_observations(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, width in (("long", 5), ("short", 3)):
+        seen = rng.normal(size=(40, width)).astype(np.float32)
+        acts = rng.uniform(-1, 1, (40, width - 2 if name == "short" else 1))
+        ends = np.arange(40) % 8 == 7
+        gains = rng.normal(size=40)
+        out = tmp_path / name
+        from_arrays(observations=seen, actions=acts, rewards=gains, terminateds=ends, out=out, action_space="box:-1,1")
+    made = population(f"mix:{tmp_path / 'long'}=1,{tmp_path / 'short'}=1,pad=true", [{"normalize_observations": True}])
+    made.update(3)
+    seen = torch.randn(1, 6, 3)
+    padded = torch.cat([seen, torch.zeros(1, 6, 2)], dim=2)
+    mean, scale = made.networks.observation_mean, made.networks.observation_scale
+    rows = made.data.gather(torch.arange(len(made.data)), ["observations"])["observations"].double()
+    torch.testing.assert_close(mean.double(), rows.mean(0), rtol=1e-5, atol=1e-6)
+    assert torch.equal(made.act(seen), made.spec.act(made.networks, (padded - mean) / scale))
 
 
 def test_the_probe_is_equally_of_all_parts_and_each_is_measured() -> None:

@@ -40,6 +40,8 @@ class MixtureFields(BaseModel):
     """The data sets."""
     since: PositiveInt | None = None
     """The update from which on the weights of `then` hold."""
+    pad: bool = False
+    """Whether vector observations and actions of different lengths are padded with zeros to the longest."""
 
 
 def dataset_name(given: Any) -> Any:
@@ -53,5 +55,5 @@ def dataset_name(given: Any) -> Any:
             fields = MixtureFields.model_validate(dict(given))
         except ValidationError as error:
             raise first_mistake(error, MixtureFields, {"mixture": MixturePart}) from None
-        given = str(MixtureName.of([part.part() for part in fields.mixture], fields.since))
+        given = str(MixtureName.of([part.part() for part in fields.mixture], fields.since, fields.pad))
     return absolute_name(given) if isinstance(given, str) and given else given
