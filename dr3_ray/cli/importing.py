@@ -1,5 +1,6 @@
 """`dr3-ray data import`: what is printed before, during and after."""
 
+import os
 import resource
 import sys
 import warnings
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from dr3_ray.cli.bars import bar_on_a_terminal
 from dr3_ray.data.importers import IMPORTERS, find, open_sources
+from dr3_ray.data.importers.part import Spread, written_by_workers
 from dr3_ray.data.importers.source import Options
 from dr3_ray.data.importers.writing import Told, Writing, import_source
 from dr3_ray.errors import UserError, raise_out_of_memory
@@ -50,7 +52,8 @@ def write(sources: list[str], options: Options, out: Path, workers: int, **writi
     with rows_bar("import") as progress, quiet():
         try:
             writing["progress"] = progress
-            manifest = import_source(opened, out, identity=identity, workers=workers, **writing)
+            spread = _spread(workers)
+            manifest = import_source(opened, out, identity=identity, workers=workers, spread=spread, **writing)
         except (OSError, MemoryError) as error:
             raise_out_of_memory(error)
             raise UserError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from None
@@ -62,6 +65,16 @@ def write(sources: list[str], options: Options, out: Path, workers: int, **writi
     peak = f"{own:,.0f} MiB" + (f", and up to {largest:,.0f} MiB in each of {workers} workers" if workers > 1 else "")
     counts = manifest.counts
     print(f"{counts.rows} steps of {counts.episodes} episodes written to {out}; peak memory {peak}")
+
+
+def _spread(workers: int) -> Spread:
+    """Return who writes with several workers: tasks of the cluster that RAY_ADDRESS names, or processes here."""
+    if workers == 1 or not (address := os.environ.get("RAY_ADDRESS")):
+        return written_by_workers
+    from dr3_ray.cluster.importing import written_by_ray
+
+    print(f"up to {workers} tasks of the Ray cluster at {address} import", file=sys.stderr)
+    return written_by_ray
 
 
 class _Rows(ProgressColumn):

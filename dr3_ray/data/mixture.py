@@ -199,8 +199,8 @@ def check_alike(names: Sequence[str], sources: Sequence[Dataset]) -> None:
                 theirs, ours = (" ".join(str(each.to_gymnasium()).split()) for each in (other, one))
                 raise UserError(
                     f"{dataset_label(name)} has the {kind} space {theirs}, and {dataset_label(names[0])} has {ours}: "
-                    "mix data sets of one space, import them with the same bounds, or end the name in ,pad=true if "
-                    "vectors differ in length"
+                    "mix data sets of one space, import them with the same bounds, or end the name in ,pad=true "
+                    "where lengths differ"
                 )
 
 

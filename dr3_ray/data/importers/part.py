@@ -30,6 +30,10 @@ State = dict[str, Any]
 """What is known of a part that is on disk, as JSON: its `files`, and what `tally`, `findings` and `moved` counted."""
 
 
+Spread = Callable[[Callable[[], Source], "Plan", list[int], int], Iterator[tuple[int, State]]]
+"""Has parts of these numbers written by so many at once, and yields number and state of each as it is on disk."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How all parts of an import are written."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from dr3_ray.data.checks import Findings
 from dr3_ray.data.importers.journal import Journal
-from dr3_ray.data.importers.part import Moved, Plan, State, runs_of, write_part, written_by_workers
+from dr3_ray.data.importers.part import Moved, Plan, Spread, State, runs_of, write_part, written_by_workers
 from dr3_ray.data.importers.reading import items_of
 from dr3_ray.data.importers.source import Source
 from dr3_ray.data.number_types import Array
@@ -76,6 +76,7 @@ def write_parts(
     journal: Journal,
     workers: int,
     told: Callable[[int], None],
+    spread: Spread = written_by_workers,
 ) -> Whole:
     """Write the parts of a source that the journal does not have; return all of them.
 
@@ -86,6 +87,7 @@ def write_parts(
         journal: of the folder, to which parts are added.
         workers: processes that write at once; with 1, this one does.
         told: is told rows that are on disk.
+        spread: has several parts written at once, in whatever order they are done.
 
     Raises:
         UserError: an episode is not acceptable, or a process was killed.
@@ -100,7 +102,7 @@ def write_parts(
     parts = source.parts(plan.rows_per_shard, whole.findings)
     missing = [number for number in range(len(parts)) if number not in journal.parts]
     if workers > 1 and len(missing) > 1:
-        for number, state in written_by_workers(opened, plan, missing, workers):
+        for number, state in spread(opened, plan, missing, workers):
             journal.add(number, state)
             told(_rows(state))
     for number, read in enumerate(parts):

@@ -14,7 +14,7 @@ from dr3_ray.data.actions import WIDEST
 from dr3_ray.data.checks import Findings
 from dr3_ray.data.importers.journal import Journal, identity_of
 from dr3_ray.data.importers.observations import observations_of
-from dr3_ray.data.importers.part import Plan
+from dr3_ray.data.importers.part import Plan, Spread, written_by_workers
 from dr3_ray.data.importers.reading import reading
 from dr3_ray.data.importers.source import Episode, Source
 from dr3_ray.data.importers.whole import write_parts
@@ -72,6 +72,7 @@ def import_source(
     identity: str | None = None,
     workers: int = 1,
     rows_per_shard: int | None = None,
+    spread: Spread = written_by_workers,
 ) -> Manifest:
     """Write the source that `opened` returns as a data set of ours to the directory `path`.
 
@@ -94,6 +95,7 @@ def import_source(
             the same is asked for again and the source's files are as they were.
         workers: processes that read and write at once; then `opened` has to be picklable. The data are the same.
         rows_per_shard: rows in each file, at most.
+        spread: has parts written by these workers; by default, processes of this machine.
 
     Raises:
         UserError: no such source, spaces without columns, data that cannot be learned from, a warning with `strict`,
@@ -117,7 +119,7 @@ def import_source(
     target, keep = Target(path, purpose), False
     try:
         whole = target.open()
-        new = [] if whole else _write(target, opened, wanted, progress, workers, rows_per_shard)
+        new = [] if whole else _write(target, opened, wanted, progress, workers, rows_per_shard, spread)
         _clear(target.partial)
         target.commit()
     except KeyboardInterrupt:
@@ -137,6 +139,7 @@ def _write(
     progress: Callable[[int], Told] | None,
     workers: int,
     rows_per_shard: int | None,
+    spread: Spread,
 ) -> list[str]:
     """Write all files into the folder `target.partial`, the manifest last; return what to warn of."""
     with reading("the source"):
@@ -149,7 +152,8 @@ def _write(
     journal = Journal(target.partial, {"files": before}, {"command": wanted["command"], "created": now()})
     left = max(0, source.rows - journal.rows)
     check_target(target.path, left * row_bytes(*spaces, source.stack), target.partial.name)
-    whole = write_parts(opened, source, plan, journal, workers, progress(source.rows) if progress else lambda _: None)
+    told = progress(source.rows) if progress else lambda _: None
+    whole = write_parts(opened, source, plan, journal, workers, told, spread)
     with reading("the source"):
         if identity_of(source.files, (target.path, target.partial)) != before:
             raise UserError(f"{source.name} changed while it was read: import it when nothing writes to it")
