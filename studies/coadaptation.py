@@ -25,7 +25,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, made_with, publish
+from published import Published, Scale, made_with, publish, tallied, verdict
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -119,7 +119,7 @@ def page(found: Published) -> str:
     fixed = inspect.cleandoc(__doc__ or "").partition("coadaptation\n\n")[2]
     return f"""# {(__doc__ or "").partition("?")[0]}?
 
-{answered(judged)}
+{tallied(CLAIMS, [(claim, judgement(claim, estimate)) for claim, _, estimate in judged])}
 
 {caution(runs)}
 
@@ -131,7 +131,7 @@ def page(found: Published) -> str:
         markdown(
             ["claim", "data", "target period", "growth, or its ratio", "it"],
             [
-                [claim.said, *map(str, facet), interval(estimate), verdict(claim, estimate)]
+                [claim.said, *map(str, facet), interval(estimate), judgement(claim, estimate)]
                 for claim, facet, estimate in judged
             ],
         )
@@ -217,22 +217,9 @@ def judge(claim: Claim, runs: pd.DataFrame) -> Estimate | None:
     return paired_difference(treated, against) if treated and against else None
 
 
-def verdict(claim: Claim, estimate: Estimate) -> str:
-    """Say on which side of a claim's bound its interval lies."""
-    bound = np.log(claim.bound)
-    if not estimate.has_interval or estimate.low <= bound <= estimate.high:
-        return "is undecided"
-    return "holds" if (estimate.low > bound) == claim.above else "fails"
-
-
-def answered(judged: list[tuple[Claim, Any, Estimate]]) -> str:
-    """Return the answer in one sentence a claim."""
-    said = []
-    for claim in CLAIMS:
-        verdicts = [verdict(claim, estimate) for other, _, estimate in judged if other is claim]
-        counts = ", ".join(f"{verdicts.count(each)} {each.split()[-1]}" for each in ("holds", "fails", "is undecided"))
-        said.append(f"- {claim.said}: {counts}, of {len(verdicts)} comparisons.")
-    return "\n".join(said)
+def judgement(claim: Claim, estimate: Estimate) -> str:
+    """Say on which side of a claim's bound the interval of a logarithm lies."""
+    return verdict(estimate, float(np.log(claim.bound)), claim.above)
 
 
 def caution(runs: pd.DataFrame) -> str:

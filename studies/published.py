@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from dr3_ray.errors import UserError, check_known
+from dr3_ray.stats import Estimate
 
 COLUMNS = (
     "dot_product", "cosine", "phi_norm", "effective_rank", "q_mean", "td_error", "episode_return_mean", "episodes",
@@ -46,14 +47,18 @@ class Scale:
         check_known("scale", [name], scales)
         return scales[name]
 
-    def replay(self, environment: str, folder: Path) -> Path:
-        """Return the folder with the whole replay of an online learner in an environment, collected where it lacks."""
+    def replay(self, environment: str, folder: Path, settings: Mapping[str, Any] | None = None) -> Path:
+        """Return the folder with the whole replay of an online learner in an environment, collected where it lacks.
+
+        `settings` are those of `data collect --learner dqn`; None: the learner is that of Breakout's preset.
+        """
         from dr3_ray.evaluation.collect import collect
-        from dr3_ray.evaluation.recipes import preset
+        from dr3_ray.evaluation.recipes import preset, recipe_of
 
         if not (folder / "manifest.json").exists():
             print(f"collecting {self.collected:,} steps of {environment} to {folder}", flush=True)
-            recipe = preset("embedded:breakout-replay", self.collected, environment=environment, keep=1.0)
+            usual = preset("embedded:breakout-replay", self.collected, environment=environment, keep=1.0)
+            recipe = usual if settings is None else recipe_of(environment, steps=self.collected, settings=settings)
             collect(recipe, folder)
         return folder
 
@@ -141,6 +146,23 @@ def publish(
     text = page(again)
     (folder / f"{name}.md").write_text(text)
     return text
+
+
+def verdict(estimate: Estimate, bound: float, above: bool) -> str:
+    """Say on which side of a claim's bound its interval lies."""
+    if not estimate.has_interval or estimate.low <= bound <= estimate.high:
+        return "is undecided"
+    return "holds" if (estimate.low > bound) == above else "fails"
+
+
+def tallied(claims: Sequence[Any], verdicts: Sequence[tuple[Any, str]]) -> str:
+    """Return the answer in one line a claim: how often it holds, fails and is undecided. A claim `said` something."""
+    lines = []
+    for claim in claims:
+        own = [found for other, found in verdicts if other is claim]
+        counts = ", ".join(f"{own.count(each)} {each.split()[-1]}" for each in ("holds", "fails", "is undecided"))
+        lines.append(f"- {claim.said}: {counts}, of {len(own)} comparisons.")
+    return "\n".join(lines)
 
 
 def made_with(name: str, found: Published) -> str:
