@@ -294,7 +294,8 @@ def by_seed(runs: pd.DataFrame, learner: str, name: str, column: str) -> dict[tu
 def page(found: Published) -> str:
     """Write the page from what was measured, every number of it."""
     runs = outcomes(found.histories)
-    held, results = runs[runs["data"].isin(HELD_OUT)], list(judged(runs))
+    results = list(judged(runs))
+    held = runs[runs["data"].isin(HELD_OUT)].sort_values(["data", "algorithm", "arm"], key=_places, kind="stable")
     fixed = inspect.cleandoc(__doc__ or "").partition("minatar_games\n\n")[2]
     better = [(claim, probability_of_improvement(*(by_seed(held, *which, claim.column) for which in sides(claim))))
               for claim in CLAIMS if claim.column in ("final", "average")]  # fmt: skip
@@ -358,6 +359,12 @@ MEASURED = [
     "data", "learner", "with", "final return", "average return", "unlearning", "dot product", "effective rank",
     "mean Q", "diverged",
 ]  # fmt: skip
+
+
+def _places(column: pd.Series) -> pd.Series:
+    """Return the places of data sets, learners and arms in the order of the page."""
+    order = [*HELD_OUT, *LEARNERS, PLAIN, DR3, *COMPARATORS]
+    return column.map({name: place for place, name in enumerate(order)})
 
 
 def _row(runs: pd.DataFrame) -> list[str]:
