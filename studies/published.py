@@ -103,8 +103,7 @@ class Published:
                     opened = load_dataset(source)
                     data[name] = [len(opened), share_of_pairs(opened), opened.fingerprint[:16]]
         histories = pd.concat(frames, ignore_index=True)
-        about = {"scale": scale, "data": data, "versions": versions, "machine": _machine()}
-        return cls(histories, about)
+        return cls(histories, about_code(scale, data, versions))
 
     @classmethod
     def read(cls, path: Path) -> "Published":
@@ -126,6 +125,15 @@ class Published:
         """Hours that the packs took, each on one core."""
         ends = self.histories.groupby("member")["time_s"].max()
         return float(ends.round(1).unique().sum()) / 3600
+
+
+def about_code(
+    scale: str, data: Mapping[str, Any] | None = None, code: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return what a page says of how it was made; `code`: the versions of whoever trained, by default those of now."""
+    from dr3_ray.sweep.resume import versions
+
+    return {"scale": scale, "data": data or {}, "versions": code or versions(), "machine": _machine()}
 
 
 def publish(
@@ -169,10 +177,11 @@ def made_with(name: str, found: Published) -> str:
     """Say with what command, code, data and machine a study was run."""
     versions = found.about["versions"]
     code = f"code {versions.get('code', 'unknown')}, " if versions.get("code") else ""
-    data = "; ".join(f"{label}: {rows:,} rows, `{digest}`" for label, (rows, _, digest) in found.about["data"].items())
+    sets = [f"{label}: {rows:,} rows, `{digest}`" for label, (rows, _, digest) in found.about["data"].items()]
+    data = f" Data: {'; '.join(sets)}." if sets else ""
     return (
         f"`dr3-ray reproduce {name} --scale {found.about['scale']}`, with dr3-ray {versions['dr3-ray']} ({code}torch "
-        f"{versions['torch']}), {found.core_hours:.1f} hours of one core of {found.about['machine']}. Data: {data}."
+        f"{versions['torch']}), {found.core_hours:.1f} hours of one core of {found.about['machine']}.{data}"
     )
 
 
