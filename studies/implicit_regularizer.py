@@ -45,7 +45,7 @@ import torch
 import typer
 from matplotlib.figure import Figure
 from packs import main, markdown
-from published import Published, about_code, made_with, publish, tallied, verdict
+from published import Published, about_code, interval, made_with, publish, tallied, verdict
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn.functional import one_hot, softplus
@@ -368,12 +368,6 @@ def _terms(runs: pd.DataFrame) -> list[str]:
     """Return a line of `TERMS`."""
     numbers = [f"{runs[name].mean():.3g}" for name in ("first_term", "early", "second_term", "r_td", "td_error")]
     return [runs.iloc[0]["data"], runs.iloc[0]["arm"], str(len(runs)), *numbers]
-
-
-def interval(estimate: Estimate) -> str:
-    """Return an estimate with its interval."""
-    value, low, high = (f"{each:.3f}" for each in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]" if estimate.has_interval else value
 
 
 def draw(found: Published) -> Figure:

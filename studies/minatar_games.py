@@ -34,7 +34,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, made_with, publish, tallied, verdict
+from published import Published, Scale, interval, made_with, publish, tallied, verdict
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -390,13 +390,6 @@ def _tuned(runs: pd.DataFrame) -> Iterator[list[str]]:
                  if value != NO_COMPARATOR[option] and not isinstance(value, str)]  # fmt: skip
         which = "chosen" if best.get((learner, name)) == (coefficient, options) else ""
         yield [LEARNERS[learner], ", ".join([name, *said]), f"{final:.2f}", which]
-
-
-def interval(estimate: Estimate) -> str:
-    """Return an estimate with its interval."""
-    if not estimate.has_interval:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 def draw(found: Published) -> Figure:

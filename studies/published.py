@@ -163,6 +163,13 @@ def verdict(estimate: Estimate, bound: float, above: bool) -> str:
     return "holds" if (estimate.low > bound) == above else "fails"
 
 
+def interval(estimate: Estimate) -> str:
+    """Return an estimate with its interval."""
+    if not estimate.has_interval:
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
 def tallied(claims: Sequence[Any], verdicts: Sequence[tuple[Any, str]]) -> str:
     """Return the answer in one line a claim: how often it holds, fails and is undecided. A claim `said` something."""
     lines = []
