@@ -13,7 +13,7 @@ opposite, which is in no row). Critic: one-hot field and action, 16 softplus uni
 parameters.
 
 Drift. Weights start at a fixed point of TD: first weights, brought there by Newton steps. `REPLICATES` copies of each
-seed then take `DRIFT_STEPS` noisy steps and are brought to a fixed point again. What they moved in the mean is
+seed then take 4,000 noisy steps and are brought to a fixed point again. What they moved in the mean is
 compared with the prediction: expanding the step around the fixed point to second order, with Σ* the covariance of
 `fixed_point`,
 
@@ -24,7 +24,7 @@ term minus its second one, with the stop-gradient. R_TD as we recall it from the
 gradient is twice as long: both are compared. *Slope* is the regression of what was moved on what was predicted: 1 is
 as predicted. A seed whose TD has no Σ* at this step size has no prediction, and is counted.
 
-Training. From the same first weights `STEPS` steps are taken, with and without noise, with and without DR3. Both
+Training. From the same first weights 21,000 steps are taken, with and without noise, with and without DR3. Both
 terms are those of the last layer with Σ* = I. A run's *growth* is its second term at the end over that after a third.
 
 Seeds count from 0. Claims are judged by `CLAIMS`: means over seeds, or differences at equal seeds, with Student's t

@@ -31,6 +31,7 @@ def reproduce(
     Example: dr3-ray reproduce coadaptation --scale smoke --out runs/coadaptation
     """
     studies = _studies()
+    name = name and name.replace("-", "_")
     if name is None:
         refuse_idle(context, ("scale", "out"), "without the name of a study")
         for each, path in studies.items():
