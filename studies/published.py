@@ -163,11 +163,10 @@ def verdict(estimate: Estimate, bound: float, above: bool) -> str:
     return "holds" if (estimate.low > bound) == above else "fails"
 
 
-def interval(estimate: Estimate) -> str:
-    """Return an estimate with its interval."""
-    if not estimate.has_interval:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+def interval(estimate: Estimate, digits: int = 2) -> str:
+    """Return an estimate with its interval, to so many digits behind the point."""
+    value, low, high = (f"{each:.{digits}f}" for each in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]" if estimate.has_interval else value
 
 
 def tallied(claims: Sequence[Any], verdicts: Sequence[tuple[Any, str]]) -> str:

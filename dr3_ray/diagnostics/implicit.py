@@ -10,7 +10,8 @@ of Σ = (I − ηG) Σ (I − ηG)ᵀ + η² M with G = mean_i ∇Q_i (∇Q_i �
 the covariance of the noise in the gradient. DR3 (Kumar et al., arXiv 2112.04716) takes Σ* = I and the last layer alone,
 whence ‖φ‖² − γ φ·φ'. The display form of R_TD, the recursion and G are as we recall them from there and from the work
 on label noise it builds on (Blanc et al. 2020; Damian et al. 2021); they were not compared with the paper's display.
-They describe plain gradient steps without momentum or a target network.
+They describe plain gradient steps without momentum or a target network. On a gridworld label noise moves weights along
+half of the first term less the second, not the whole first term (docs/results/implicit_regularizer.md).
 
 What is reported is R_TD / (η N): means over the rows instead of η times their sum.
 """
