@@ -180,7 +180,7 @@ def _start(quiet: dict[str, Any]) -> None:
     # There is no dashboard to see them, and Ray's thread that exports them goes on after its end, to nobody.
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
     local: dict[str, Any] = {"include_dashboard": False, "_temp_dir": str(folder), **quiet}
-    with _on_loopback():
+    with _on_loopback(), compat.without_servants():
         try:
             ray.init("local", **local)
             return

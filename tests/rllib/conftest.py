@@ -61,8 +61,11 @@ def pendulum(tmp_path_factory: pytest.TempPathFactory) -> str:
 def local_ray() -> Iterator[None]:
     import ray
 
+    from dr3_ray.compat.ray import without_servants
+
     ray.shutdown()  # of tests that were here before
     # a GPU that is only declared: enough to ask for parts of it
-    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with without_servants():
+        ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
