@@ -39,21 +39,24 @@ CASES = {
 }
 
 
-def run_by_itself(form: str, file, given: dict[str, np.ndarray]) -> np.ndarray:
-    """What the file's own runtime makes of a batch, in a process without this package for torch's formats."""
+def run_by_itself(form: str, file, batches: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+    """What the file's own runtime makes of each batch, in a process without this package for torch's formats."""
     if form == "onnx":
-        (found,) = onnxruntime.InferenceSession(str(file)).run(["action"], given)
-        return np.asarray(found)
-    np.savez(file.with_suffix(".npz"), *given.values())
+        session = onnxruntime.InferenceSession(str(file))
+        return [np.asarray(session.run(["action"], given)[0]) for given in batches]
+    paths = [file.with_suffix(f".{number}.npz") for number in range(len(batches))]
+    for path, given in zip(paths, batches, strict=True):
+        np.savez(path, *given.values())
     load = "torch.jit.load(sys.argv[1])" if form == "torchscript" else "torch.export.load(sys.argv[1]).module()"
     code = f"""
 import sys, numpy as np, torch
-given = np.load(sys.argv[2])
-np.save(sys.argv[3], {load}(*(torch.from_numpy(given[name]) for name in given.files)).numpy())
+policy = {load}
+for path in sys.argv[2:]:
+    given = np.load(path)
+    np.save(path[:-1] + "y", policy(*(torch.from_numpy(given[name]) for name in given.files)).numpy())
 assert "dr3_ray" not in sys.modules"""
-    out = file.with_suffix(".npy")
-    subprocess.run([sys.executable, "-c", code, str(file), str(file.with_suffix(".npz")), str(out)], check=True)
-    return np.load(out)
+    subprocess.run([sys.executable, "-c", code, *map(str, [file, *paths])], check=True)
+    return [np.load(path.with_suffix(".npy")) for path in paths]
 
 
 LONG = {("pt2", "wide"), ("pt2", "parts"), ("pt2", "choices")}  # half a minute each; ONNX's writer traces them alike
@@ -69,11 +72,10 @@ def test_the_file_acts_as_the_policy(form, case, tmp_path):
     card = export(policy, form, tmp_path / f"policy.{form}")
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"policy.{form}", f"policy.{form}.md"]
     assert f"output `action`: {acted.played_dtype if acted.n is None else 'int64'}" in card.read_text()
-    for count in (1, 7):
-        samples = observations(policy, count)
-        given = {f"observation_{key}" if key else "observation": part for key, part in samples.items()}
-        found = run_by_itself(form, tmp_path / f"policy.{form}", given)
-        np.testing.assert_allclose(found, policy.act(samples.get("", samples)), atol=1e-3)
+    samples = [observations(policy, count) for count in (1, 7)]
+    given = [{f"observation_{key}" if key else "observation": part for key, part in each.items()} for each in samples]
+    for each, found in zip(samples, run_by_itself(form, tmp_path / f"policy.{form}", given), strict=True):
+        np.testing.assert_allclose(found, policy.act(each.get("", each)), atol=1e-3)
 
 
 @pytest.mark.slow
