@@ -1,6 +1,7 @@
 """Small in-memory data and populations for the tests of the training core."""
 
 import dataclasses
+import gc
 import inspect
 import os
 import resource
@@ -24,6 +25,7 @@ from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.mixing import Mixing
 from dr3_ray.observations import Observations, Shape, each_part, is_image
+from dr3_ray.process.memory import seldom_search_for_cycles
 from dr3_ray.training.member import Member, build_networks
 from dr3_ray.training.normalization import observation_statistics
 from dr3_ray.training.population import Population
@@ -57,6 +59,7 @@ def frames(context: int = 0) -> list[inspect.FrameInfo]:
 
 
 inspect.stack = frames
+seldom_search_for_cycles()
 # an example may take as long as it does on a busy machine; the same ones each time, but for `make fuzz`
 settings.register_profile("patient", deadline=None, derandomize="DR3_RAY_FUZZ" not in os.environ)
 settings.load_profile("patient")
@@ -289,3 +292,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in list(left_out(items)):
         item.add_marker("slow")
     items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
+
+
+def pytest_collection_finish() -> None:
+    """Search what was imported for garbage no more: each full search would take a second."""
+    gc.freeze()

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from dr3_ray.process.folders import settle_caches
+from dr3_ray.process.memory import seldom_search_for_cycles
 from dr3_ray.process.terminal import outlast_the_terminal
 
 STOPPED = 130  # exit code, as of a shell's Ctrl-C
@@ -126,6 +127,7 @@ def run_command(work: Callable[[], None]) -> None:
         _handle()
         outlast_the_terminal()
         settle_caches()
+        seldom_search_for_cycles()
         work()
     except KeyboardInterrupt:
         end()

@@ -3,6 +3,7 @@
 import torch
 
 from dr3_ray.process.folders import cache_home, settle_caches
+from dr3_ray.process.memory import seldom_search_for_cycles
 from dr3_ray.training.execution.allocator import keep_freed_memory
 
 
@@ -10,7 +11,8 @@ def prepare_training() -> None:
     """Make this process, and its calling thread, ready to train: to the bit the same, and faster.
 
     Freed memory is kept for the next tensors. Denormal numbers become zero: the moments of dead units decay into them,
-    and a CPU's Adam takes twice as long on them. What is compiled is kept in the cache of this package.
+    and a CPU's Adam takes twice as long on them. What is compiled is kept in the cache of this package. Python looks for
+    cycles of garbage less often.
 
     Raises:
         UserError: the variable of that cache names no folder of this machine.
@@ -19,3 +21,4 @@ def prepare_training() -> None:
     keep_freed_memory()
     torch.set_flush_denormal(True)
     settle_caches()
+    seldom_search_for_cycles()

@@ -16,6 +16,7 @@ from ray import tune
 from dr3_ray.cluster.keys import take_keys
 from dr3_ray.data.cache import cached
 from dr3_ray.data.mixture_names import names_in
+from dr3_ray.process.memory import seldom_search_for_cycles
 from dr3_ray.remote import patiently
 from dr3_ray.runs.checkpoints import Checkpoints
 from dr3_ray.runs.identity import OF_PARENT, PARENT, configurations, member_id
@@ -56,6 +57,7 @@ class PackTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Build the algorithm, and take up where the pack was left."""
         take_keys()
+        seldom_search_for_cycles()  # before RLlib is imported
         torch.set_num_threads(max(1, int(config["cpus"])))  # trials share a machine
         members = config["pack"]["members"]
         self.results: list[dict[str, Any]] = []  # of all evaluations
