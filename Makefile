@@ -3,6 +3,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
+# which tests `make test-all` runs; those on a GPU are for `make gpu`
+MARKS ?= not gpu and not smoke and not crash
 # compiled modules are kept, which every process of the tests would compile again
 unexport PYTHONDONTWRITEBYTECODE
 # the package with Python.h, which compiled steps include, where this Python came without
@@ -21,7 +23,7 @@ install: $(STAMP)  ## create .venv and install the package with its development 
 
 $(STAMP): pyproject.toml constraints.txt scripts/create_venv.sh
 	scripts/create_venv.sh .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP)  ## sweep DR3's coefficient on the data set in the package and write a report
@@ -36,12 +38,11 @@ test: $(STAMP)  ## run the fast tests in three processes; PYTEST_ARGS="-k name" 
 
 test-all: $(STAMP)  ## run the slow tests as well: clusters, ended processes, a browser, learning, whole tables of options
 	scripts/debian_packages.sh chromium:chromium openssh-server rsync iproute2 postgresql g++:g++ $(HEADERS)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m "not gpu and not smoke and not crash" \
-		$(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m "$(MARKS)" $(PYTEST_ARGS)
 
 smoke: $(STAMP)  ## run the benchmarks and studies at their smallest
 	scripts/debian_packages.sh g++:g++ $(HEADERS)
-	$(BIN)/python -m pytest -n 2 -m smoke $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 -m smoke tests/benchmarks tests/runs tests/studies $(PYTEST_ARGS)
 
 crash: $(STAMP)  ## end sweeps in 200 sequences of kills, signals, full disks, power cuts and damaged files
 	scripts/debian_packages.sh gcc:gcc

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -258,8 +259,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("critic_spec", [each for each in every_algorithm() if each.values[0].has_critic])
 
 
-# files that take longest, longest first
-SLOWEST = ("test_algorithms", "test_run", "test_recovery", "test_settings", "test_contract", "test_tune")
+# what takes longest, longest first: files of tests, and folders of them
+SLOWEST = (
+    "crash/test_model.py", "sweep/test_survival.py", "cluster/test_two_hosts.py", "packaging/test_dockerfile.py",
+    "studies", "benchmarks", "evolution", "sweep/test_scripts.py", "sweep/test_recovery.py", "sweep/test_run.py",
+    "sweep/spec/test_halving.py", "sweep/search", "rllib", "process", "packaging", "report", "policies", "training",
+    "test_options.py", "networks/test_encoders.py", "algorithms",
+)  # fmt: skip
+
+
+def place(path: Path) -> int:
+    """Return the place of a file of tests in the order of `SLOWEST`."""
+    name = path.relative_to(Path(__file__).parent).as_posix()
+    found = (number for number, first in enumerate(SLOWEST) if name == first or name.startswith(f"{first}/"))
+    return next(found, len(SLOWEST))
 
 
 def lists_of(item: Any) -> list[tuple[str, ...]]:
@@ -288,10 +301,10 @@ def left_out(items: Sequence[Any]) -> Iterator[pytest.Item]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files that take minutes first, so that no process is long at one of them when the others are done."""
+    """Put what takes minutes first, so that no process is long at a file when the others are done."""
     for item in list(left_out(items)):
         item.add_marker("slow")
-    items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
+    items.sort(key=lambda item: place(item.path))
 
 
 def pytest_collection_finish() -> None:
