@@ -59,7 +59,8 @@ assert "dr3_ray" not in sys.modules"""
     return [np.load(path.with_suffix(".npy")) for path in paths]
 
 
-LONG = {("pt2", "wide"), ("pt2", "parts"), ("pt2", "choices"), ("pt2", "input")}  # half a minute each; ONNX's writer traces them alike
+# half a minute each; ONNX's writer traces them alike
+LONG = {("pt2", "wide"), ("pt2", "parts"), ("pt2", "choices"), ("pt2", "input")}
 EVERY = [(form, case) for form in WRITERS for case in CASES if (form, case) not in LONG]
 
 
