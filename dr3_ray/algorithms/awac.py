@@ -39,7 +39,7 @@ class AWACOptions(CriticOptions):
 
 
 @dataclass(frozen=True)
-class DiscreteAWACOptions(AWACOptions, dqn.ActionPlace):
+class DiscreteAWACOptions(dqn.ActionPlace, AWACOptions):
     """AWAC's options on discrete actions."""
 
 

@@ -32,7 +32,7 @@ class ActionPlace(Options):
 
 
 @dataclass(frozen=True)
-class DiscreteOptions(TrainingOptions, ActionPlace):
+class DiscreteOptions(ActionPlace, TrainingOptions):
     """Options on discrete actions; the defaults are those of offline Atari work (Agarwal et al. 2020; DR3)."""
 
     batch_size: int = choice(32, "transitions in a minibatch of one member")

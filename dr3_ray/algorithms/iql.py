@@ -42,7 +42,7 @@ class IQLOptions(CriticOptions):
 
 
 @dataclass(frozen=True)
-class DiscreteIQLOptions(IQLOptions, dqn.ActionPlace):
+class DiscreteIQLOptions(dqn.ActionPlace, IQLOptions):
     """IQL's options on discrete actions."""
 
 
