@@ -26,6 +26,8 @@ ALL_OPTIONS: list[type[Options]] = [
 ]
 # what a field is changed to where the rule below does not do, and what has to stand beside it to show
 CHANGED = {
+    "critic_actions": "input",
+    "td_actions": "sampled",
     "q_of_target": "min",
     "hidden_sizes": (10,),
     "loss": "squared",
