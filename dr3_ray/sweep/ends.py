@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from dr3_ray.errors import UserError
+from dr3_ray.errors import UserError, first_line
 from dr3_ray.runs.checkpoints import Checkpoints
 from dr3_ray.runs.identity import PARENT, canonical
-from dr3_ray.runs.plain import read_plain, write_plain
+from dr3_ray.runs.plain import DAMAGES, read_plain, write_plain
 from dr3_ray.sweep.parents import DESCRIPTION, Parent, opened_run
 from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.sweep.trained import plain_values
@@ -68,6 +68,15 @@ def _checkpoints(storage: str, run: str, name: str) -> Checkpoints:
 
 def _adopt_from(storage: str, run: str, members: Sequence[Parent], folder: Path) -> None:
     """Write the rows of these members of a checkpoint as checkpoints of their own."""
+    try:
+        _write_rows(storage, run, members, folder)
+    except DAMAGES as error:
+        if isinstance(error, UserError | OSError):
+            raise
+        raise UserError(f"the checkpoint {folder} is damaged ({first_line(error)}): go on from another one") from None
+
+
+def _write_rows(storage: str, run: str, members: Sequence[Parent], folder: Path) -> None:
     module, state = read_plain(folder / PLACE, NAME), read_plain(folder, STATE)
     there = [canonical(plain_values(each)) for each in module[DESCRIPTION]["members"]]
     names = module[DESCRIPTION]["members"][0]

@@ -9,12 +9,14 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError, first_line
+from dr3_ray.evaluation.contract import Recorded
 from dr3_ray.runs.checkpoints import Checkpoints
 from dr3_ray.runs.digests import MANIFEST, is_whole
 from dr3_ray.runs.directory import RUN, is_run, read_run
@@ -28,6 +30,7 @@ from dr3_ray.sweep.resume import packs_in
 from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.sweep.trained import plain_values
 from dr3_ray.training.saved import METADATA, NAME, PLACE, STATE
+from dr3_ray.types import Spaces
 from dr3_ray.uris import is_local, local_path
 
 Say = Callable[[str], None]
@@ -86,12 +89,15 @@ def with_names(spec: SweepSpec, parents: Iterable[Parent]) -> SweepSpec:
 
 def known_parents(spec: SweepSpec) -> dict[str, Parent]:
     """Return the parents that the run directory of a sweep knows, by name."""
-    document = read_run(spec.out).get(PARENTS, {}) if is_run(spec.out) and (spec.out / RUN).is_file() else {}
-    kinds = {digest: json.loads(text) for digest, text in document.get("kinds", {}).items()}
-    return {
-        name: Parent(name, each["config"], kinds[each["kind"]], pack=each["pack"])
-        for name, each in document.get("members", {}).items()
-    }
+    if not (spec.parents and is_run(spec.out) and (spec.out / RUN).is_file()):
+        return {}
+    found: dict[str, Parent] = {}
+    with suppress(UserError, *DAMAGES):  # what is damaged is looked up again where it came from
+        document = read_run(spec.out)[PARENTS]
+        kinds = {digest: _checked_kind(json.loads(text)) for digest, text in document["kinds"].items()}
+        for name, each in document["members"].items():
+            found[name] = Parent(name, _checked_config(each["config"]), kinds[each["kind"]], pack=str(each["pack"]))
+    return found
 
 
 def document_of(parents: Iterable[Parent]) -> dict[str, Any]:
@@ -144,7 +150,11 @@ def _of_run(place: str, which: str, updates: str, opened: Callable[[str], Opened
         pack, made = record["pack"], int(updates or record["config"]["steps"])
         if (pack, made) not in kinds:
             kinds[pack, made] = _kind_in(Checkpoints(storage, pack, run), place, pack, made)
-        found.append(Parent(f"{record['member']}@{made}", record["config"], kinds[pack, made], place, pack))
+        try:
+            config = _checked_config(record["config"])
+        except DAMAGES as error:
+            raise UserError(f"{place} is damaged at {record['member']} ({first_line(error)}): leave it out") from None
+        found.append(Parent(f"{record['member']}@{made}", config, kinds[pack, made], place, pack))
     return found
 
 
@@ -186,6 +196,30 @@ def _kind_in(checkpoints: Checkpoints, place: str, pack: str, made: int) -> dict
     return _kind_of(files, f"the checkpoint of {pack} in {place}", made)
 
 
+def _checked_kind(kind: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of members, where it is complete.
+
+    Raises:
+        Any of DAMAGES: it is not.
+    """
+    Recorded.from_dict(kind["recorded"])
+    Spaces(**kind["spaces"])
+    if not all(isinstance(shape, list) for shape in kind["tensors"].values()):
+        raise ValueError("a tensor has no shape")
+    return kind | {"return_range": float(kind["return_range"])}
+
+
+def _checked_config(config: Mapping[str, Any]) -> Config:
+    """Return a configuration that says what every parent has to say.
+
+    Raises:
+        Any of DAMAGES: it does not.
+    """
+    if not (type(config["seed"]) is int and all(type(config[name]) is str for name in ("algorithm", "dataset"))):
+        raise ValueError("a member has no algorithm, data set or seed")
+    return {"data_fingerprint": "", "normalize_observations": False, **config}
+
+
 def _files_in(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in (METADATA, MODULE) if (folder / name).is_file()}
 
@@ -204,7 +238,9 @@ def _kind_of(files: Mapping[str, bytes], where: str, made: int | None = None) ->
         described = read_part(files[MODULE], DESCRIPTION)
         own = {name: described.get(name) for name in ("observation_statistics", "task")}
         both = {name: structure[name] for name in ("spaces", "recorded", "tensors")}
-        return json.loads(json.dumps(both | own | {"return_range": described.get("return_range", 1.0)}))
+        return _checked_kind(
+            json.loads(json.dumps(both | own | {"return_range": float(described.get("return_range", 1.0))}))
+        )
     except DAMAGES as error:
         raise UserError(f"{where} is damaged ({first_line(error)}): go on from another one") from None
 
@@ -218,20 +254,18 @@ def _of_checkpoint(path: Path, which: str) -> list[Parent]:
     try:
         described, made = read_part(files[MODULE], DESCRIPTION), json.loads(files[METADATA])["num_updates"]
         data = (read_part((path / f"{STATE}.json").read_bytes(), "settings") or {}).get("input_", "")
-        members = described["members"]
+        members = [plain_values(each) for each in described["members"]]
+        about = {"algorithm": described["algorithm"], "dataset": str(data), "data_fingerprint": _fingerprint(data)}
+        configs = [_checked_config(about | each) for each in members]
+        hashes = json.loads((path / MEMBERS).read_text()) if (path / MEMBERS).is_file() else []
     except DAMAGES as error:
         raise UserError(f"the checkpoint {path} is damaged ({first_line(error)}): go on from another one") from None
     digest = hashlib.sha256(files[MODULE] + (path / PLACE / f"{NAME}.safetensors").read_bytes()).hexdigest()
-    hashes = json.loads((path / MEMBERS).read_text()) if (path / MEMBERS).is_file() else []
     if len(hashes) != len(members):  # some were cut
         hashes = [f"{digest[:12]}{place:04x}" for place in range(len(members))]
     if which and not (which.isdecimal() and int(which) < len(members)) and which not in hashes:
         raise UserError(f"{path} has {len(members)} members: give a place from 0 to {len(members) - 1} after the colon")
-    about = {"algorithm": described["algorithm"], "dataset": data, "data_fingerprint": _fingerprint(data)}
-    parents = [
-        Parent(f"{name}@{made}", about | plain_values(config), kind, str(path))
-        for name, config in zip(hashes, members, strict=True)
-    ]
+    parents = [Parent(f"{name}@{made}", each, kind, str(path)) for name, each in zip(hashes, configs, strict=True)]
     if not which:
         return parents
     return [parents[hashes.index(which) if which in hashes else int(which)]]

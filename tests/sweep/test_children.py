@@ -317,3 +317,30 @@ def test_the_files_of_a_checkpoint_are_called_as_rllib_calls_them() -> None:
     from ray.rllib.algorithms.algorithm import Algorithm
 
     assert (Algorithm.STATE_FILE_NAME, Algorithm.METADATA_FILE_NAME) == (STATE, METADATA)
+
+
+def test_what_is_damaged_of_a_run_or_a_checkpoint_is_a_line(images: Path, tmp_path: Path) -> None:
+    (record,) = read_index(images)
+    parent = f"{images}:{record['member']}"
+    out = train(parents=[parent], out=tmp_path / "run", steps=2, evaluations=1)
+    document = json.loads((out / "run.json").read_text())
+    for damaged in ({}, {"members": {"a": 1}, "kinds": {}}, {"members": [], "kinds": {"x": "{"}}):  # is looked up again
+        (out / "run.json").write_text(json.dumps(document | {"parents": damaged}))
+        assert [each.config for each in find_parents(resumed(str(out)))] == [record["config"]]
+    copy = shutil.copytree(images, tmp_path / "copy")
+    index = (copy / "index.jsonl").read_text()
+    (copy / "index.jsonl").write_text(index.replace('"seed": 0, ', "", 1).replace('"seed": 0', '"other": 0', 1))
+    with pytest.raises(UserError, match=r"is damaged at \w+ \(.*seed.*\): leave it out"):
+        planned(tmp_path, parents=[copy])
+    bare = copy / "checkpoints" / record["pack"] / "0000000004"
+    (bare / "manifest.json").unlink()
+    for name, content in ((METADATA, "{}"), (f"{STATE}.json", "7"), (f"{PLACE}/{NAME}.json", '{"dict": {}}')):
+        kept = (bare / name).read_text()
+        (bare / name).write_text(content)
+        with pytest.raises(UserError, match=r"is damaged \(.*\): go on from another one") as error:
+            planned(tmp_path, parents=[bare])
+        assert "\n" not in str(error.value)
+        (bare / name).write_text(kept)
+    (bare / f"{STATE}.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="is damaged"):
+        train(parents=[bare], out=tmp_path / "bare")
