@@ -219,10 +219,11 @@ def test_trained_longer_is_trained_in_one_go(case: str, tmp_path: Path, capsys: 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize(("kind", "data"), [("discrete", BREAKOUT), ("continuous", PENDULUM)])
 def test_so_is_every_algorithm(kind: str, data: str, tmp_path: Path) -> None:
     algorithms = [name for name, kinds in ALGORITHMS.items() if kind in kinds]
-    asked = {"datasets": data, "algorithms": algorithms, "seeds": 1}
+    asked = {"datasets": data, "algorithms": algorithms, "coefficients": [0.1], "seeds": 1}
     for out, steps in (("run", 4), ("run", 8), ("whole", 8)):
         train(spec(tmp_path / out, steps, steps // 2, **asked))
     assert_as_in_one_go(tmp_path / "run", tmp_path / "whole")
