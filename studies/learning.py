@@ -42,7 +42,7 @@ SCALES = {
     "full": Scale(updates=100_000, evaluations=20, seeds=10, collected=0),
 }
 EPISODES = {"smoke": 1, "desk": 20, "full": 20}
-SMALL = {"hidden_sizes": [16, 16], "batch_size": 8}  # of the smallest scale
+SMALL: dict[str, Any] = {"hidden_sizes": [16, 16], "batch_size": 8}  # of the smallest scale
 
 ALGORITHMS = {
     "Breakout": ["DR3-DQN", "DR3-CQL", "DR3-IQL", "DR3-REM", "DR3-QRDQN", "DR3-QRCQL", "DR3-SARSA", "DR3-TD", "DR3-MC"],
@@ -94,6 +94,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
+SHORT = {"behaviour_steps": _only(2, "DR3-BRAC"), "warm_start_steps": _only(2, "DR3-BRAC")}  # of the smallest scale
+
 
 def plan(
     scale: Annotated[str, typer.Option(help="smoke, desk or full.")] = "desk",
@@ -101,6 +103,7 @@ def plan(
 ) -> PlannedSweeps:
     """Plan the sweeps of a scale: on each data set, behaviour cloning and every algorithm that acts."""
     size = Scale.named(scale, SCALES)
+    smallest = scale == "smoke"
     shared = {
         "seeds": list(range(FIRST_SEED, FIRST_SEED + size.seeds)),
         "steps": size.updates,
@@ -113,8 +116,8 @@ def plan(
             "algorithms": [BASELINE, *ALGORITHMS[name]],
             "datasets": [DATA[name]],
             "coefficients": [0],
-            "options": SMALL if scale == "smoke" else COMMON[name],
-            "axes": SETTINGS[name],
+            "options": SMALL if smallest else COMMON[name],
+            "axes": {key: SHORT.get(key, axis) if smallest else axis for key, axis in SETTINGS[name].items()},
         }
         for name in DATA
     }
