@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +16,7 @@ from dr3_ray.algorithms.registry import ALGORITHMS, find, kinds_of
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.mixing import Mixing
 from dr3_ray.errors import UserError
-from dr3_ray.options import Options
+from dr3_ray.options import Options, checked
 from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS
 from dr3_ray.training.member import Member
 from tests.conftest import IMAGE, SPACES, random_data
@@ -147,6 +148,22 @@ def test_every_option_is_documented_and_has_a_default(options: type[Options]):
             float(field.default) if field.metadata["number"] else field.default
         ), field.name
     assert dict(options()).keys() == {field.name for field in dataclasses.fields(options)}
+
+
+@given(st.sampled_from(ALL_OPTIONS), st.integers(1, 999), st.sampled_from(["k", "M", "K", "e3", "_000"]))
+def test_a_count_is_a_number_of_every_option_that_takes_one(options: type[Options], number: int, unit: str):
+    """As people write it, wherever the number itself is taken."""
+    text, value = f"{number}{unit}", number * (10**6 if unit == "M" else 1000)
+    for field in dataclasses.fields(options):
+        if type(field.default) not in (int, float):
+            continue
+        try:
+            taken = checked(field, value)
+        except UserError as error:
+            with pytest.raises(UserError, match=re.escape(str(error))):
+                checked(field, text)
+        else:
+            assert checked(field, text) == taken == value
 
 
 @pytest.mark.parametrize("options", ALL_OPTIONS, ids=lambda options: options.__name__)

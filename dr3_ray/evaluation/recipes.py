@@ -6,6 +6,7 @@ for any other environment. Online DQN and SAC are our own: the objective of an o
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from dr3_ray.data import SpaceSpec
 from dr3_ray.errors import UserError, check_known
 from dr3_ray.evaluation.environments import GYMNASIUM, is_ours, make_environment
 from dr3_ray.evaluation.quality import EXPERT, MEDIUM, MEDIUM_REPLAY, QUALITIES, REPLAY
+from dr3_ray.options import read_count
 from dr3_ray.training.member import Member
 
 GAMMA = 0.99
@@ -189,6 +191,9 @@ def _with(recipe: Recipe, settings: Mapping[str, Any], kind: str | None = None) 
     options, own = dict(settings), {}
     for name in {"warm_up", "checks"} & options.keys():
         own[name] = options.pop(name)
+        if isinstance(own[name], str):
+            with suppress(ValueError):  # which is said below
+                own[name] = read_count(own[name])
         if type(own[name]) is not int or own[name] < 1:
             raise UserError(f"{name} is {own[name]!r}: give a whole number, 1 or more")
     if "gamma" in options:

@@ -121,7 +121,7 @@ def collected(out: Path, *words: str) -> Dataset:
     [("CartPole-v1", "dqn"), ("gymnasium:Pendulum-v1", "sac"), ("minatar:asterix", "random")],
 )
 def test_any_environment_and_the_learner_of_its_actions(environment: str, learner: str, tmp_path: Path) -> None:
-    sets = () if learner == "random" else (*TINY, "--set", "warm_up=30")
+    sets = () if learner == "random" else (*TINY, "--set", "warm_up=0.03k")
     given = ("--learner", learner) if learner == "random" else ()  # the others are chosen by the space
     data = collected(tmp_path / "a", environment, *given, "--steps", "60", *sets)
     again = collected(tmp_path / "b", environment, "--learner", learner, "--steps", "60", *sets)
