@@ -1,10 +1,10 @@
 """Episodes in memory: from arrays of one episode to columns, and what makes such columns acceptable."""
 
 from collections.abc import Mapping
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # which loads its parts when they are asked for
 
 from dr3_ray.data.columns import Column, Columns, part_column
 from dr3_ray.data.number_types import Array
@@ -19,10 +19,11 @@ def monte_carlo_returns(rewards: npt.ArrayLike, gamma: float) -> npt.NDArray[np.
     The sum ends with the episode's last reward. A truncated episode is *not* bootstrapped: what would have followed the
     cut is missing from its returns.
     """
-    backwards = np.asarray(rewards, dtype=np.float64)[::-1]
-    returns: npt.NDArray[np.float64] = scipy.signal.lfilter([1.0], [1.0, -gamma], backwards)[::-1]
+    backwards = np.asarray(rewards, dtype=np.float64)[::-1].tolist()
+    # 0.1 µs a row: scipy.signal.lfilter takes a tenth of that, and 0.8 s of every process to be imported
+    totals = accumulate(backwards, lambda total, reward: reward + gamma * total, initial=0.0)
     with np.errstate(over="ignore"):  # infinite ones are refused when they are written
-        return returns.astype(np.float32)
+        return np.fromiter(totals, np.float64)[:0:-1].astype(np.float32)
 
 
 def episode_columns(

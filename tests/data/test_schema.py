@@ -3,6 +3,7 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -175,3 +176,5 @@ def test_monte_carlo_returns_are_the_backward_recursion(rewards, gamma):
         total = reward + gamma * total
         expected.insert(0, total)
     np.testing.assert_allclose(monte_carlo_returns(rewards, gamma), expected, rtol=1e-5, atol=1e-5)
+    filtered = scipy.signal.lfilter([1.0], [1.0, -gamma], rewards[::-1])[::-1].astype(np.float32)
+    assert monte_carlo_returns(rewards, gamma).tobytes() == filtered.tobytes()  # as data sets of before have them
