@@ -278,7 +278,7 @@ def attempt(limit):
 
 codes = []
 while not codes or codes[-1] == -signal.SIGKILL:
-    codes.append(attempt(draw.randint(20, 60 + 30 * len(codes))))
+    codes.append(attempt(draw.randint(15, 30 + 15 * len(codes))))
     print(codes[-1], flush=True)
 """
 
