@@ -57,11 +57,9 @@ def check_next(layout: Layout) -> None:
         for begins in ("observations", "next_observations")
     )
     for name in sorted({*now, *later}):
-        (kind, shape), (next_kind, next_shape) = (each.get(name, (None, "none")) for each in (now, later))
-        if shape != next_shape:
-            said = f"{name} has rows of shape {shape}, next_{name} of {next_shape}"
-        elif not np.can_cast(next_kind, kind, "same_kind"):
-            said = f"{name} has numbers of {kind}, next_{name} of {next_kind}"
-        else:
-            continue
-        raise UserError(f"{said}: give both alike, or no next observations")
+        shapes = [each[name][1] if name in each else "none" for each in (now, later)]
+        said = f"{name} has rows of shape {shapes[0]}, next_{name} of {shapes[1]}" if shapes[0] != shapes[1] else ""
+        if not said and not np.can_cast(later[name][0], now[name][0], "same_kind"):
+            said = f"{name} has numbers of {now[name][0]}, next_{name} of {later[name][0]}"
+        if said:
+            raise UserError(f"{said}: give both alike, or no next observations")
