@@ -19,7 +19,9 @@ from dr3_ray.data.leftovers import announce
 from dr3_ray.data.schema import MANIFEST, PARTIAL
 from dr3_ray.errors import UserError
 from dr3_ray.stores import synchronize
-from dr3_ray.uris import names_folder, path_here
+from dr3_ray.uris import NAMED, names_folder, path_here
+
+NAME = 200  # bytes of a folder's name in that of the folder where its files lie first; both fit below 255
 
 
 class Target:
@@ -33,8 +35,10 @@ class Target:
         key = uuid.uuid4().hex if purpose is None else hashlib.sha256(purpose.encode()).hexdigest()
         name = self._name = f"{key[:8]}{PARTIAL}"
         self.path = check_target(path, arriving=f".{name}")
-        self._into = self.path.is_dir()
-        self.partial = self.path / f".{name}" if self._into else self.path.with_name(f".{self.path.name}.{name}")
+        self._into = os.path.isdir(self.path)
+        self.partial = (
+            self.path / f".{name}" if self._into else self.path.with_name(f".{_beginning(self.path.name)}.{name}")
+        )
         self._told: IO[str] | None = None
         self._lock: int | None = None
 
@@ -42,22 +46,33 @@ class Target:
         """Make the directory `partial`, to which the files are written; return whether all of them are there.
 
         Raises:
-            UserError: another process is writing there, the same or something else.
+            UserError: another process is writing there, the same or something else; or the place takes no files.
         """
-        self.partial.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(self.partial.parent, wait=True):  # of two that begin at once, one is the first
-            beside = f"{glob.escape(self.partial.name.removesuffix(self._name))}????????{PARTIAL}"
-            try:
-                for other in self.partial.parent.glob(beside):
-                    with suppress(FileNotFoundError), _locked(other):
-                        pass
-            except BlockingIOError:
-                raise UserError(f"another process is writing to {self.path}: wait for it, or end it") from None
-            self.partial.mkdir(exist_ok=True)
-            self._lock = _lock(self.partial)
+        try:
+            self.partial.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(self.partial.parent, wait=True):  # of two that begin at once, one is the first
+                self._refuse_others()
+                self.partial.mkdir(exist_ok=True)
+                self._lock = _lock(self.partial)
+        except OSError as error:  # what nobody can see before: too long a name, or a file system of the kernel's
+            raise UserError(f"cannot write {self.path}: {error.strerror}, so choose another place") from None
         with suppress(OSError, UserError):  # a home that cannot be written is no reason to write nothing
             self._told = announce(self.partial)
         return (self.partial / MANIFEST).exists()
+
+    def _refuse_others(self) -> None:
+        """Check that nobody else writes to this place.
+
+        Raises:
+            UserError: somebody does.
+        """
+        beside = f"{glob.escape(self.partial.name.removesuffix(self._name))}????????{PARTIAL}"
+        try:
+            for other in self.partial.parent.glob(beside):
+                with suppress(FileNotFoundError), _locked(other):
+                    pass
+        except BlockingIOError:
+            raise UserError(f"another process is writing to {self.path}: wait for it, or end it") from None
 
     def commit(self) -> None:
         """Put the files where they belong; they are on disk already."""
@@ -93,7 +108,7 @@ class FileTarget(Target):
         if names_folder(os.fspath(path)):
             raise UserError(f"{path} is a folder's name: give that of a file in it")
         here = path_here(path)
-        if here and here.is_file():
+        if here and os.path.isfile(here):
             raise UserError(f"{path} exists: name another file, or remove it first")
         super().__init__(path)
         if self._into:
@@ -145,13 +160,19 @@ def check_target(path: str | os.PathLike[str], size: int = 0, arriving: str | No
     given = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(given, str) or not given or "\0" in given:
         raise UserError(f"cannot write to {path!r}: give the path of a new or empty directory")
+    if given.startswith(NAMED):
+        raise UserError(
+            f"cannot write to {path}, by which other data are named: write ./{path}, or choose another name"
+        )
     found = Path(os.path.realpath(path_here(path) or ""))
-    halfway = arriving is not None and (found / arriving / MANIFEST).exists()
+    halfway = arriving is not None and os.path.exists(found / arriving / MANIFEST)
     if os.path.islink(found) or (os.path.lexists(found) and not halfway and not _is_empty_directory(found)):
         raise UserError(f"{path} exists and is not an empty directory: choose another one, or remove it first")
     above = next(each for each in (found, *found.parents) if os.path.lexists(each))
     if not above.is_dir():
         raise UserError(f"cannot write {path}: {above} is not a directory, so choose another place")
+    if len(os.fsencode(found.name)) > os.pathconf(above, "PC_NAME_MAX"):
+        raise UserError(f"cannot write {path}: the name is too long for {above}, so choose another one")
     if not os.access(above, os.W_OK | os.X_OK):
         reason = "the file system is read-only" if _is_read_only(above) else "permission denied"
         raise UserError(f"cannot write {path}: {reason} in {above}, so choose another place or change its permissions")
@@ -161,6 +182,10 @@ def check_target(path: str | os.PathLike[str], size: int = 0, arriving: str | No
             "make room, or choose another place"
         )
     return found
+
+
+def _beginning(name: str) -> str:
+    return os.fsdecode(os.fsencode(name)[:NAME])
 
 
 def _is_empty_directory(path: Path) -> bool:

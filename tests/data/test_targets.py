@@ -104,6 +104,30 @@ def test_a_place_below_a_file_is_none(tmp_path):
         check_target(tmp_path / "file" / "a" / "b")
 
 
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("n" * 256, "the name is too long"),
+        ("é" * 128, "the name is too long"),
+        ("n" * 256 + "/out", "File name too long"),
+        ("/proc/out", "so choose another place"),
+        ("embedded:breakout-replay", "by which other data are named: write ./embedded:breakout-replay"),
+        ("mix:a=1", "by which other data are named"),
+    ],
+)
+def test_places_that_take_no_files_are_refused_before(tmp_path, monkeypatch, place, says):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=says) as error:
+        write(place)
+    assert "\n" not in str(error.value) and {*names(tmp_path)} <= {"cache"}
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127])
+def test_the_longest_names_are_written_to(tmp_path, name):
+    write(tmp_path / name)
+    assert name in names(tmp_path) and names(tmp_path / name) == FILES
+
+
 ASK = "import os; from dr3_ray.data.targets import check_target; {}check_target({!r})"
 
 

@@ -44,7 +44,7 @@ def hdf5(path: Path) -> "h5py.File":
 
 
 def _check_sources(path: Path, name: str, item: Any) -> None:
-    """Check that what a virtual data set shows is there: HDF5 shows zeros for what is not."""
+    """Check that the files of a virtual data set are there: HDF5 shows zeros in the place of a missing one."""
     for source in item.virtual_sources() if getattr(item, "is_virtual", False) else ():
         if source.file_name != "." and "%" not in source.file_name and not (path.parent / source.file_name).is_file():
             raise UserError(f"{path}: {name} lies in {source.file_name}, which is not there: copy that file as well")

@@ -101,7 +101,7 @@ def import_source(
         UserError: no such source, spaces without columns, data that cannot be learned from, a warning with `strict`,
             or no place at `path`, where nothing is left then.
     """
-    _check_given(gamma, name)
+    _check_given(gamma, name, {"workers": workers, "rows_per_shard": 1 if rows_per_shard is None else rows_per_shard})
     if clip_actions and rescale_actions:
         raise UserError("clip_actions and rescale_actions exclude each other: bounds from the data need no clipping")
     wanted = Wanted(
@@ -196,7 +196,10 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _check_given(gamma: Any, name: Any) -> None:
+def _check_given(gamma: Any, name: Any, counts: Mapping[str, Any]) -> None:
+    for option, number in counts.items():
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+            raise UserError(f"{option} is {number!r}: give a whole number from 1 on")
     if isinstance(gamma, bool) or not isinstance(gamma, float | int | np.number) or not 0 <= gamma <= 1:
         raise UserError(f"gamma is {gamma!r}: choose a discount between 0 and 1")
     if not isinstance(name, str | None):

@@ -199,6 +199,13 @@ def test_arrays_that_would_lose_something(tmp_path, case):
         from_arrays(**given, out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("option", ["workers", "rows_per_shard"])
+@pytest.mark.parametrize("number", [0, -1, 2.5, True, "2"])
+def test_counts_are_whole_numbers(tmp_path, option, number):
+    with pytest.raises(UserError, match=f"{option} is {number!r}: give a whole number"):
+        import_source(lambda: open_sources([str(tmp_path)]), tmp_path / "out", **{option: number})
+
+
 def two_numbers(path):
     table = {"obs_0": np.ones(N), "obs_1": np.arange(N) + 2**60, "action": np.arange(N) % 2, "reward": np.ones(N)}
     pq.write_table(pa.table(table | {"terminated": ENDS}), path / "table.parquet")
