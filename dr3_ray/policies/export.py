@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -179,9 +180,21 @@ def _check(policy: Policy, found: np.ndarray, wanted: Any, form: str) -> None:
         raise UserError(f"the {form} file gives other actions than the policy, and was not kept: use another format")
 
 
-def _onnx(deployed: Deployed, given: dict[str, Tensor], out: Path) -> Runtime:
-    import onnxruntime
+def onnx_runtime() -> Any:
+    """Import ONNX Runtime without its telemetry, which writes to the home directory and speaks to its makers."""
+    switch = "ORT_DISABLE_TELEMETRY"  # read once, by the import
+    is_set = switch in os.environ
+    os.environ.setdefault(switch, "1")
+    try:
+        import onnxruntime
+    finally:
+        if not is_set:
+            del os.environ[switch]
+    return onnxruntime
 
+
+def _onnx(deployed: Deployed, given: dict[str, Tensor], out: Path) -> Runtime:
+    onnxruntime = onnx_runtime()
     program = torch.onnx.export(
         deployed, tuple(given.values()), dynamo=True, input_names=list(given), output_names=["action"],
         dynamic_shapes=_batches(given), verbose=False,

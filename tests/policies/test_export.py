@@ -1,6 +1,7 @@
 """Exported policies: their own runtimes give the same actions, in batches of any size; or nothing is written."""
 
 import json
+import os
 import re
 import resource
 import subprocess
@@ -109,6 +110,27 @@ def test_a_package_that_is_missing_is_named(run, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
     assert command("export", run, "--to", "onx", "--out", tmp_path / "x.onnx") == 2
     assert "unknown format 'onx': did you mean 'onnx'?" in capsys.readouterr().err
+
+
+QUIET = """
+import os, sys
+from dr3_ray.policies.export import onnx_runtime
+before = dict(os.environ)
+runtime = onnx_runtime()
+assert dict(os.environ) == before
+from onnx import TensorProto, helper
+value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])
+graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", [value("x")], [value("y")])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+"""
+
+
+def test_its_runtime_leaves_nothing_in_the_home_directory(tmp_path):
+    """ONNX Runtime has telemetry, with a database and a number of the machine."""
+    here = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}
+    subprocess.run([sys.executable, "-c", QUIET], env=here | {"HOME": str(tmp_path)}, check=True)
+    assert not [path for path in tmp_path.rglob("*") if "icrosoft" in str(path)]
 
 
 def test_operations_are_plain_only_while_it_is_written(run, tmp_path):
