@@ -13,7 +13,7 @@ import typer
 from dr3_ray import __version__
 from dr3_ray.cli import diagnosing, listing, reproducing, selecting, serving, use
 from dr3_ray.cli import sweep_options as options
-from dr3_ray.cli.commands import DATA, PREPARE, TRAIN, UNDERSTAND, USE, Commands, InPanels
+from dr3_ray.cli.commands import DATA, PREPARE, TRAIN, UNDERSTAND, USE, Commands, InPanels, refuse_idle
 from dr3_ray.cli.data import app as data
 from dr3_ray.cli.listing import AsJson
 from dr3_ray.cli.paths import PATH
@@ -152,6 +152,7 @@ def demo(out: options.Out = Path("runs/demo")) -> None:
 
 @app.command(rich_help_panel=UNDERSTAND)
 def report(
+    context: typer.Context,
     run: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="A run directory, also while it runs; or several.", **PATH)
     ],
@@ -172,6 +173,7 @@ def report(
     Example: dr3-ray report runs/cql runs/iql --also tex,pdf
     """
     if as_json:
+        refuse_idle(context, ("also", "out"), "with --json, which prints and writes nothing")
         from dr3_ray.report.judging import document
         from dr3_ray.report.merged import read_merged
         from dr3_ray.report.reader import read_tables

@@ -1,11 +1,12 @@
 """Commands as typer has them, in panels by what they serve, whose options lose no value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from dr3_ray.errors import UserError
 from dr3_ray.process.terminal import said_if_silent
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -51,3 +52,14 @@ class InPanels(TyperGroup):
     def _place(self, name: str) -> int:
         panel = getattr(self.commands[name], "rich_help_panel", None)
         return PANELS.index(panel) if panel in PANELS else len(PANELS)
+
+
+def refuse_idle(context: typer.Context, options: Iterable[str], why: str) -> None:
+    """Refuse options that were typed and would change nothing.
+
+    Raises:
+        UserError: one of them was; says `why`.
+    """
+    for name in options:
+        if str(context.get_parameter_source(name)).endswith("COMMANDLINE"):
+            raise UserError(f"--{name.strip('_').replace('_', '-')} changes nothing {why}: leave it out")

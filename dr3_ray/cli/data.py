@@ -304,8 +304,9 @@ def cache(
     from dr3_ray.data.cache import contents, foreign
     from dr3_ray.data.cache import prune as remove
     from dr3_ray.data.leftovers import leftovers
-    from dr3_ray.data.machine import cache_folder
+    from dr3_ray.data.machine import cache_folder, cache_limit
 
+    limit = cache_limit()
     if prune is not None:
         left = leftovers()
         gone = remove(prune * 86_400)
@@ -317,6 +318,8 @@ def cache(
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(data.used))
         table.add_row(escape(data.manifest.name), data.manifest.fingerprint[:16], f"{data.size / 1e6:,.1f}", used)
     Console().print(table if table.row_count else f"{cache_folder()} is empty", soft_wrap=True, highlight=False)
+    if limit is not None:
+        print(f"{sum(data.size for data in contents()) / 1e6:,.1f} MB of at most {limit / 1e6:,.1f}")
     for each in leftovers():
         print(f"left by an interrupted process, --prune removes it: {each.path}")
     for path in foreign():

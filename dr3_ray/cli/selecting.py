@@ -9,13 +9,16 @@ from typing import Annotated
 
 import typer
 
+from dr3_ray.cli.commands import refuse_idle
 from dr3_ray.cli.listing import AsJson
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.sweep_options import MANY
 from dr3_ray.cli.use import TrustOption
+from dr3_ray.errors import check_known
 
 
 def select(
+    context: typer.Context,
     run: Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run directory, or several.", **PATH)],
     criteria: Annotated[
         list[str], typer.Option(metavar="NAME", help=f"What to rank by, the rule first.{MANY}", show_default="all")
@@ -46,14 +49,25 @@ def select(
     Example: dr3-ray select runs/breakout --criteria fqe,td_error --fqe-steps 50000 --json
     """
     from dr3_ray.cli.spec_options import words_of
+    from dr3_ray.policies.scoring import FITTED, HELD_OUT, WEIGHTED
     from dr3_ray.report.ranked import FILE
     from dr3_ray.report.selection import select as choose
+    from dr3_ray.report.selection_judging import CRITERIA
     from dr3_ray.report.selection_text import rendered
 
+    named = words_of(criteria)
+    check_known("criterion", named, CRITERIA)
+    measured = set(named or CRITERIA)
+    if not measured & {*FITTED, *WEIGHTED}:
+        refuse_idle(context, ("fqe_steps",), "for these criteria, none of which fits anything")
+    if not measured & set(FITTED) or not fqe_steps:
+        refuse_idle(context, ("fqe_seeds",), "without fitted critics")
+    if not measured & {*HELD_OUT, *WEIGHTED}:
+        refuse_idle(context, ("data",), "for these criteria, none of which is of held-out episodes")
     found = []
     for each in run:
         with _shown() as say:
-            found.append(choose(each, words_of(criteria), fqe_steps, fqe_seeds, top, data, trust, say))
+            found.append(choose(each, named, fqe_steps, fqe_seeds, top, data, trust, say))
     if as_json:
         documents = [each.to_dict() for each in found]
         print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1, allow_nan=False))
@@ -62,7 +76,8 @@ def select(
 
     for chosen in found:
         Console(markup=False, highlight=False).print(rendered(chosen))
-        print(f"every number: {chosen.run / FILE}")
+        if chosen.written:
+            print(f"every number: {chosen.run / FILE}")
 
 
 @contextmanager

@@ -65,7 +65,12 @@ def find_member(
     """
     path = path_here(source)
     assert path is not None
-    if (path / PLACE).is_dir():
+    is_checkpoint = (path / PLACE).is_dir()
+    if objective is not None and (is_checkpoint or (isinstance(member, str | int) and member != BEST)):
+        raise UserError(
+            f"objective {objective!r} says which of several members is best, and one is named: leave it out"
+        )
+    if is_checkpoint:
         trained = read_networks(path)
         row = _row(trained, member, path)
         return Found(trained, row, trained.members[row])
@@ -131,6 +136,8 @@ def _chosen(run: Path, member: Which, objective: str | None) -> tuple[Record, st
     found = [record for record in current(records) if all(has(record["config"], *each) for each in values.items())]
     if not found:
         raise UserError(f"no member of {run} has {_told(values)}: see `dr3-ray report {run}`")
+    if objective is not None:
+        criterion_of(run, objective)  # of a name that means nothing, whatever is chosen
     if len(found) == 1:
         return found[0], f"the only member with {_told(values)}" if values else "the only member"
     return _best(run, found, objective, values)

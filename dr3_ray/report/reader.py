@@ -15,6 +15,7 @@ from dr3_ray.runs.health import NEEDED, Coadaptation, Flag, Health, health_of
 from dr3_ray.runs.histories import histories_of, lacks_rows
 from dr3_ray.runs.identity import PARENT
 from dr3_ray.runs.index import FINAL, current, read_index
+from dr3_ray.trust.secrets import masked
 
 COEFFICIENT = "dr3_coeff"
 SEEM = "seem_eigenvalue"
@@ -123,9 +124,9 @@ def _member(record: dict[str, Any], facets: list[str]) -> dict[str, Any]:
     config = record["config"]
     if record["status"] not in STATUSES:
         raise ValueError(f"status {record['status']}")
-    axes = {axis: as_label(config.get(axis)) for axis in facets}
+    axes = {axis: masked(as_label(config.get(axis))) for axis in facets}  # keys of runs of version 0.1, or of others
     coefficient, seed = float(config[COEFFICIENT]), int(config["seed"])
-    error = " ".join((record.get("error") or "").split())
+    error = masked(" ".join((record.get("error") or "").split()))
     about = {"member": record["member"], "status": record["status"], "error": error}
     found = {**about, **axes, COEFFICIENT: coefficient, "seed": seed, "fingerprint": config.get("data_fingerprint", "")}
     return found | {PARENT: str(config.get(PARENT, ""))}

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from dr3_ray.data.loading import load_dataset
-from dr3_ray.errors import UserError, check_known
+from dr3_ray.errors import UserError, check_known, first_line
+from dr3_ray.evaluation.contract import Recorded, check_same
 from dr3_ray.policies.scoring import OF_NETWORKS, Fitting, Say, Scorer, Sources, read_stacks
+from dr3_ray.process.stopping import resuming
 from dr3_ray.quantities import RETURN
 from dr3_ray.report.diagnosis import check_apart, validation_of
 from dr3_ray.report.ranked import FILE
@@ -33,6 +35,7 @@ from dr3_ray.stats import Quality
 from dr3_ray.stores import inside, replace_file
 from dr3_ray.sweep.directory import spec_of
 from dr3_ray.training.process import prepare_training
+from dr3_ray.trust.secrets import masked
 
 NAMED = 3  # members that a sentence names
 
@@ -50,6 +53,8 @@ class Selection:
     top: int
     notes: list[str] = field(default_factory=list)
     criteria: Sequence[str] = ()
+    written: bool = True
+    """Whether `selection.csv` could be written; else a note says why not."""
 
     def __str__(self) -> str:
         return as_text(self)
@@ -81,16 +86,24 @@ def select(
         trust: Read checkpoints of version 0.1 too, which are pickles: whoever made them can run code here.
         say: Is told of progress.
 
+    Where the file cannot be written, a note says so.
+
     Raises:
         UserError: not a run, no finished member, no checkpoints, other data than were trained on, or no such criterion.
     """
     path = Path(run)
+    file = inside(path, FILE)
     check_known("criterion", criteria, CRITERIA)
     order = list(dict.fromkeys(criteria)) or list(CRITERIA)
     tables = read_tables(path, columns=None)
-    members = tables.members[tables.members["status"] == "finished"]
+    members = tables.members[(tables.members["status"] == "finished") & (tables.members["last_step"] > 0)]
     if members.empty:
-        raise UserError(f"no member of {path} is finished: there is nothing to choose from yet")
+        raise UserError(
+            f"no member of {path} is finished and has rows: there is nothing to choose from yet; what has ended and "
+            f"lacks rows gets them by `{resuming(path)}`"
+            if tables.lacking
+            else f"no member of {path} is finished: there is nothing to choose from yet"
+        )
     prepare_training()
     records = [record for record in read_index(path) if record["member"] in members.index]
     lacking = [name for name in order if name not in tables.histories or tables.histories[name].isna().any()]
@@ -99,10 +112,13 @@ def select(
     notes = [*_left_out(tables), *notes]
     judge_fit(tables, candidates)
     order = with_ranks(candidates, [name for name in order if name == "mean_rank" or known(candidates, name)])
-    replace_file(inside(path, FILE), candidates.reset_index().to_csv(index=False).encode())
+    unwritten = _write(file, candidates)
     measured = measure(candidates, order, top)
     several = pooled(measured, top) if len(measured) > 1 else {}
-    return Selection(path, candidates, choose(candidates, order), measured, several, top, notes, order)
+    notes += unwritten
+    return Selection(
+        path, candidates, choose(candidates, order), measured, several, top, notes, order, written=not unwritten
+    )
 
 
 def _of_networks(
@@ -152,8 +168,9 @@ def _open(source: str, records: Sequence[Record], data: str | None) -> Sources:
     held_out = data or validation_of(source)
     there = load_dataset(held_out) if held_out else None
     if there is not None:
+        check_same(Recorded.of(train), Recorded.of(there), masked(source))
         if there.spaces != train.spaces:
-            raise UserError(f"{held_out} has other spaces than what was trained on: give episodes of the same task")
+            raise UserError(f"{held_out} has other tasks than what was trained on: give episodes of the same ones")
         check_apart(train, there, str(held_out))
     gammas = [record["config"]["gamma"] for record in records if record["config"].get("gamma") is not None]
     return Sources(train, there, float(max(gammas, default=train.gamma)))
@@ -184,13 +201,28 @@ def _candidates(
     return rows.set_index("member")
 
 
+def _write(file: Path, candidates: pd.DataFrame) -> list[str]:
+    """Write the file; what was measured, for minutes, is not lost where that cannot be done."""
+    try:
+        replace_file(file, candidates.reset_index().to_csv(index=False).encode())
+    except OSError as error:
+        return [f"{file} could not be written: {error.strerror or first_line(error)}"]
+    return []
+
+
 def _left_out(tables: Run) -> list[str]:
     """Say which members are no candidates."""
     others = tables.members[tables.members["status"] != "finished"]
+    lacking = tables.members[(tables.members["status"] == "finished") & (tables.members["last_step"] == 0)]
+    rows = (
+        [f"{len(lacking)} finished members are no candidates, for want of rows: `{resuming(tables.path)}` brings them"]
+        if len(lacking)
+        else []
+    )
     if others.empty:
-        return []
+        return rows
     counts = ", ".join(f"{count} {status}" for status, count in others["status"].value_counts().items())
     listed = [f"{member} ({row['status']})" for member, row in others.iterrows()]
     more = [f"{len(listed) - NAMED} more"] if len(listed) > NAMED else []
     which = ", ".join([*listed[:NAMED], *more])
-    return [f"{counts} of {len(tables.members)} members are no candidates: {which}"]
+    return [*rows, f"{counts} of {len(tables.members)} members are no candidates: {which}"]

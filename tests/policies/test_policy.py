@@ -207,6 +207,10 @@ def test_what_no_member_is_meant_by_is_one_line(run, tmp_path):
             load_policy(run, member)
     with pytest.raises(UserError, match="unknown metric 'td_eror': did you mean 'td_error'"):
         load_policy(run, objective="td_eror")
+    with pytest.raises(UserError, match="unknown metric 'td_eror': did you mean 'td_error'"):
+        load_policy(run, {"dr3_coeff": 0.1, "seed": 1}, "td_eror")  # which leave no choice
+    with pytest.raises(UserError, match="objective 'td_error' says which of several members is best, and one is named"):
+        load_policy(run, read_index(run)[0]["member"], "td_error")
     with pytest.raises(UserError, match="neither a run directory nor a checkpoint"):
         load_policy(tmp_path)
     with pytest.raises(UserError, match="is a URI"):

@@ -1,17 +1,25 @@
 """`dr3-ray select` on a small run with two checkpoints of each member: what it takes, shows, writes and refuses."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from typer.testing import CliRunner
 
 from dr3_ray import UserError, load_run
 from dr3_ray.cli.app import app
-from dr3_ray.report.selection import select
+from dr3_ray.data import load_dataset
+from dr3_ray.evaluation.collect import collect
+from dr3_ray.evaluation.recipes import recipe_of
+from dr3_ray.report.selection import FILE, select
 from dr3_ray.report.selection_judging import CRITERIA
 from dr3_ray.runs.histories import read_histories
 from dr3_ray.runs.index import read_index
@@ -93,6 +101,71 @@ def test_what_cannot_be_chosen_from_is_one_line(run, selection, tmp_path):
     (bare / "index.jsonl").write_text(index.replace('"finished"', '"failed"'))
     with pytest.raises(UserError, match=r"no member of .* is finished"):
         select(bare, ["td_error"])
+
+
+@pytest.fixture
+def bare(run, tmp_path):
+    return Path(shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoints")))
+
+
+@pytest.mark.parametrize("place", ["a folder", "no room"])
+def test_what_was_measured_is_told_where_it_cannot_be_written(bare, place):
+    if place == "a folder":
+        (bare / FILE).mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0 if place == "no room" else limits[0], limits[1]))
+    try:
+        found = select(bare, ["td_error"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not found.written and found.choices
+    assert found.notes[-1].startswith(f"{bare / FILE} could not be written: ") and "could not be" in str(found)
+    assert not [path for path in bare.iterdir() if path.name.endswith(".partial")]
+
+
+def test_a_link_in_its_place_is_refused_before_anything_is_measured(bare, tmp_path):
+    (bare / FILE).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link, which may lead out"):
+        select(bare, ["td_error"])
+
+
+def test_members_without_rows_are_no_candidates(bare):
+    records = read_index(bare)
+    rows = pq.read_table(bare / "histories.parquet")
+    one = records[0]["member"]
+    pq.write_table(rows.filter(pc.field("member") != one), bare / "histories.parquet")
+    found = select(bare, ["td_error"])
+    assert one not in found.candidates.index and len(found.candidates) == len(records) - 1
+    assert any(note.startswith("1 finished members are no candidates, for want of rows") for note in found.notes)
+    pq.write_table(rows.filter(pc.field("member") == "another"), bare / "histories.parquet")
+    with pytest.raises(UserError, match=r"finished and has rows: .*gets them by `dr3-ray sweep --resume"):
+        select(bare, ["td_error"])
+
+
+def test_held_out_episodes_have_the_spaces_of_those_of_training(run, tmp_path):
+    """Of equal shapes: what differs is what the number of an action means."""
+    config = read_index(run)[0]["config"]
+
+    class Shifted(CartPoleEnv):
+        def __init__(self, **how):
+            super().__init__(**how)
+            self.action_space = gym.spaces.Discrete(2, start=3)
+
+        def step(self, action):
+            self.action_space, announced = gym.spaces.Discrete(2), self.action_space
+            turn = super().step(action - 3)
+            self.action_space = announced
+            return turn
+
+    gym.register("Shifted-v0", Shifted, max_episode_steps=20)
+    try:
+        collect(recipe_of("Shifted-v0", "random", steps=40), tmp_path / "others")
+    finally:
+        del gym.registry["Shifted-v0"]
+    others = load_dataset(str(tmp_path / "others"))
+    assert others.spaces == load_dataset(config["dataset"]).spaces
+    with pytest.raises(UserError, match="train on data of equal spaces"):
+        select(run, ["td_error_held_out"], data=str(tmp_path / "others"))
 
 
 def test_one_seed_has_no_interval_and_members_that_failed_are_named(run, tmp_path):

@@ -1,12 +1,15 @@
 """What a run directory is read as, and what is said when it is none."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
 
 from dr3_ray.errors import UserError
+from dr3_ray.report.html import write_report
 from dr3_ray.report.reader import read_tables
+from tests.cli.test_cli import run as main_of
 
 
 def test_the_last_record_of_a_member_wins_and_a_torn_line_is_ignored(demo):
@@ -111,3 +114,26 @@ def test_run_json_names_the_run(torn):
     info = json.loads((torn / "run.json").read_text())
     (torn / "run.json").write_text(json.dumps(info | {"name": ""}))
     assert read_tables(torn).name == "torn"
+
+
+def test_keys_in_another_s_index_are_shown_nowhere(torn, capsys):
+    index = torn / "index.jsonl"
+    uri = "s3://PLANTEDKEY01:PLANTEDSECRET01@bucket/data?endpoint_override=http://h:9&session_token=PLANTEDTOKEN1"
+    dataset = read_tables(torn).members["dataset"].iloc[0]
+    index.write_text(index.read_text().replace(json.dumps(dataset), json.dumps(uri)))
+    assert "PLANTED" in index.read_text()
+    write_report(torn, also=("md", "tex"))
+    assert main_of("report", str(torn), "--json") == 0
+    said = capsys.readouterr()
+    assert "PLANTED" not in said.out + said.err and "bucket" in said.out
+    for path in (torn / "report").rglob("*"):
+        assert path.is_dir() or b"PLANTED" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("name", ["run.json", "index.jsonl"])
+@pytest.mark.parametrize("other", ["pipe", "device"])
+def test_what_never_ends_is_no_file_of_a_run(torn, name, other):
+    (torn / name).unlink()
+    os.mkfifo(torn / name) if other == "pipe" else (torn / name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"pipe|index\.jsonl is empty"):
+        read_tables(torn)

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
@@ -165,16 +165,28 @@ def _write(
     return [*lost, *source.provenance.notes, *found]
 
 
+def _check_idle(wanted: Wanted, actions: SpaceSpec, observations: Any) -> None:
+    """Check that every option has something to change.
+
+    Raises:
+        UserError: one has not.
+    """
+    no_bounds, one_array = actions.kind != "box", not hasattr(observations, "spaces")
+    for option, idle, why in (
+        ("clip_actions", wanted["clip_actions"] and no_bounds, "actions have no bounds"),
+        ("rescale_actions", wanted["rescale_actions"] and no_bounds, "actions have no bounds"),
+        ("flatten", wanted["flatten"] and one_array, "an observation is one array"),
+    ):
+        if idle:
+            raise UserError(f"{option} changes nothing, because {why}: leave it out")
+
+
 def _about(source: Source, wanted: Wanted) -> dict[str, Any]:
     """Return what the manifest says of a source before it is read."""
     observation_space, _, order = observations_of(source.observation_space, wanted["flatten"])
     action_space, notes = SpaceSpec.of_actions(source.action_space), source.provenance.notes
-    idle = [] if action_space.kind == "box" else ["clip_actions", "rescale_actions"]
-    idle += [] if isinstance(source.observation_space, Mapping | Sequence) else ["flatten"]
-    if unused := [option for option in idle if wanted[option]]:  # type: ignore[literal-required]
-        kinds = f"{type(source.observation_space).__name__} and actions of a {type(source.action_space).__name__}"
-        raise UserError(f"{unused[0]} changes nothing in observations of a {kinds}: leave it out")
-    if wanted["rescale_actions"] and action_space.kind == "box":
+    _check_idle(wanted, action_space, source.observation_space)
+    if wanted["rescale_actions"]:
         action_space, note = _rescaled(action_space, source.read(Findings()))
         notes = (note, *notes)
     details = source.provenance.details | ({"observation_order": order} if order else {})
