@@ -43,7 +43,7 @@ def check_folder(path: Path) -> None:
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Check that a file of so many bytes finds room in a folder of this machine: HDF5 ends the process where it does not.
+    """Check that a file of so many bytes finds room in a folder of this machine: HDF5 would end the process else.
 
     Raises:
         OSError: it does not, by the disk, a quota or a limit of this process.

@@ -66,7 +66,7 @@ EXPORTERS = {
         dicts=True,
         named="minari_path",
         room=Room(1, 16_384),
-    ),  # fmt: skip
+    ),
     "d4rl": Exporter("a D4RL HDF5 file", "d4rl", "write_d4rl", "h5py.File({out})", folder=False, room=Room(2, 0)),
     "rllib": Exporter("recordings of RLlib", "rllib", "write_rllib", "BCConfig().offline_data(input_={out})"),
     "parquet": Exporter(
