@@ -61,7 +61,7 @@ def content_of(path: Path) -> bytes:
         UserError: it is a folder or a pipe, say, or another user's.
     """
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # of which there may be no end
+        if path.exists() and not (path.is_file() or path.is_dir()):  # which may never end
             raise OSError(errno.EINVAL, "it is a pipe or a device")
         return path.read_bytes()
     except FileNotFoundError:

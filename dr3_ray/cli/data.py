@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dr3_ray.cli.commands import Commands
+from dr3_ray.cli.commands import Commands, refuse_idle
 from dr3_ray.cli.listing import AsJson
 from dr3_ray.cli.paths import FILE, PATH, TYPED
 from dr3_ray.errors import UserError
@@ -127,6 +127,7 @@ def check(
 
 @app.command()
 def collect(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -165,6 +166,9 @@ def collect(
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="An option of the learner, or warm_up: its random steps."),
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="The run or checkpoint is from somebody whose code may run here.")
+    ] = False,
 ) -> None:
     """Make a data set: an online learner plays, and its replay or its policy's episodes are written. Takes minutes.
 
@@ -182,7 +186,9 @@ def collect(
     if learner and learner not in (*LEARNERS, RANDOM):
         from dr3_ray.policies.players import player_named
 
-        player, options, learner = player_named(learner, options, seed), {}, None
+        player, options, learner = player_named(learner, options, seed, trust), {}, None
+    if player is None or not player.details:
+        refuse_idle(context, ("trust",), "unless a run or checkpoint plays")
     recipe = recipe_of(
         source,
         learner,

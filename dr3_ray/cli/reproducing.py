@@ -1,7 +1,7 @@
 """`dr3-ray reproduce`: the studies of the repository."""
 
 import ast
-import os
+import runpy
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ import dr3_ray
 from dr3_ray.cli.commands import refuse_idle
 from dr3_ray.cli.paths import PATH
 from dr3_ray.errors import UserError, check_known, first_line
+from dr3_ray.process import stopping
 from dr3_ray.trust.text import printable
 
 FOLDER = "studies"
@@ -38,9 +39,11 @@ def reproduce(
             print(f"{each}: {_question(path)}")
         return
     check_known("study", [name], studies)
-    words = [str(studies[name]), "--scale", scale, "--out", str(out or Path("runs") / name)]
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *words])
+    study, typed = studies[name], stopping.command_line()
+    stopping.advise(lambda: typed)
+    sys.argv[:] = [str(study), "--scale", scale, "--out", str(out or Path("runs") / name)]
+    sys.path.insert(0, str(study.parent))  # as Python has it of a script, beside what studies share
+    runpy.run_path(str(study), run_name="__main__")  # here, where signals are handled from the first moment on
 
 
 def _question(study: Path) -> str:

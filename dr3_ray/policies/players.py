@@ -17,20 +17,21 @@ from dr3_ray.policies.loading import load_policy
 from dr3_ray.uris import path_here
 
 
-def player_named(learner: str, settings: Mapping[str, Any], seed: int) -> Player:
+def player_named(learner: str, settings: Mapping[str, Any], seed: int, trust: bool = False) -> Player:
     """Return the player that a run, a checkpoint or `module:callable` names; a module is imported, and so run.
 
     Args:
         learner: of a run the best member's policy plays; a callable takes an observation and returns an action.
         settings: of a policy, `sample`: whether its actions are drawn from its distribution.
         seed: of these draws.
+        trust: read checkpoints of version 0.1 too, which are pickles: whoever made them can run code here.
 
     Raises:
         UserError: there is no such player, or it has no such setting.
     """
     path = path_here(learner)
     if path and path.is_dir():
-        return _policy(learner, path.resolve(), settings, seed)
+        return _policy(learner, path.resolve(), settings, seed, trust)
     module, colon, name = learner.partition(":")
     if not (colon and all(map(str.isidentifier, (*module.split("."), *name.split("."))))):
         raise UserError(
@@ -45,11 +46,11 @@ def player_named(learner: str, settings: Mapping[str, Any], seed: int) -> Player
     return Player(learner, name.rpartition(".")[2], lambda environment, episode: function, identity=identity)
 
 
-def _policy(learner: str, path: Path, settings: Mapping[str, Any], seed: int) -> Player:
+def _policy(learner: str, path: Path, settings: Mapping[str, Any], seed: int, trust: bool) -> Player:
     sample = settings.get("sample", False)
     if settings.keys() - {"sample"} or type(sample) is not bool:
         raise UserError(f"a trained policy has the option sample=true or sample=false alone, not {dict(settings)}")
-    policy = load_policy(learner)
+    policy = load_policy(learner, trust=trust)
     if sample and not hasattr(getattr(policy.networks, "actor", None), "sample"):
         raise UserError(f"{policy.spec.name} has a deterministic policy: leave out sample=true")
 

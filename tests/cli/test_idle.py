@@ -33,6 +33,7 @@ IDLE = {  # what is typed beside them, where they would change nothing
     ("diagnose", "objective"): ("CHECKPOINT", "--objective", "td_error"),
     ("data import", "clip_actions"): ("steps.csv", "--out", "there", "--clip-actions"),
     ("data import", "rescale_actions"): ("steps.csv", "--out", "there", "--rescale-actions"),
+    ("data collect", "trust"): ("CartPole-v1", "--out", "there", "--learner", "random", "--trust"),
     ("data import", "flatten"): ("steps.csv", "--out", "there", "--flatten"),
 }  # fmt: skip
 

@@ -1,5 +1,8 @@
 """`dr3-ray reproduce`, without running a study."""
 
+import subprocess
+import sys
+
 import pytest
 
 import dr3_ray
@@ -39,6 +42,35 @@ def test_what_lies_in_the_folder_of_the_shell_is_listed_at_most(text, capsys, mo
     assert ended() == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("coadaptation: ") and line.isprintable()
+
+
+STUDY = """
+import os, signal, sys
+import shared  # which lies beside it
+print(sys.argv[1:], __name__, flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+while True: signal.pause()
+if __name__ == "__main__":
+    pass
+"""
+COMMAND = """
+import sys, dr3_ray
+dr3_ray.__file__ = "nowhere/else/__init__.py"
+sys.argv[:] = ["dr3-ray", "reproduce", "one", "--scale", "smoke"]
+from dr3_ray.__main__ import main
+main()
+"""
+
+
+def test_a_study_is_stopped_in_one_line_while_it_imports_still(tmp_path):
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "one.py").write_text(STUDY)
+    (tmp_path / "studies" / "shared.py").touch()
+    done = subprocess.run([sys.executable, "-c", COMMAND], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "['--scale', 'smoke', '--out', 'runs/one'] __main__\n"
+    assert (done.returncode, done.stderr) == (
+        130, "stopped; this goes on: dr3-ray reproduce one --scale smoke\n"
+    )  # fmt: skip
 
 
 def test_without_the_repository(capsys, monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ LISTED = {
         "report/__init__.py",
         "policies/players.py",  # what the user's own command names as a player
     ],
-    "__import__": [], "spec_from_file_location": [], "run_path": [], "run_module": [], "locate": [],
+    "__import__": [], "spec_from_file_location": [], "run_path": ["cli/reproducing.py"], "run_module": [], "locate": [],
     "Tuner.restore": ["evolution/snapshots.py"],  # after check_trusted
     "RLModule.from_checkpoint": ["sweep/trained.py"],  # after check_trusted
     "Algorithm.from_checkpoint": [],
