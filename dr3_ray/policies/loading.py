@@ -13,7 +13,7 @@ from dr3_ray.runs.checkpoints import packs_kept
 from dr3_ray.runs.directory import RUN
 from dr3_ray.runs.index import Record, current, read_index
 from dr3_ray.sweep.directory import spec_of
-from dr3_ray.sweep.trained import kept_networks, trained_networks
+from dr3_ray.sweep.trained import kept_networks, last_networks
 from dr3_ray.training.saved import PLACE, Trained, read_networks
 from dr3_ray.uris import path_here
 
@@ -86,11 +86,20 @@ def find_member(
         )
     if updates is not None:
         return _found_at(path, record, updates, chosen, trust)
-    for trained, members in trained_networks(path, trust, packs=[record["pack"]]):
-        if record["member"] in members:
-            row = members.index(record["member"])
-            return Found(trained, row, {**trained.members[row], **record["config"]}, chosen, record["member"])
+    for last in last_networks(path, trust, packs=[record["pack"]]):
+        if record["member"] in last.members:
+            row = last.members.index(record["member"])
+            told = chosen + _earlier(record, last.updates)
+            return Found(last.trained, row, {**last.trained.members[row], **record["config"]}, told, record["member"])
     raise UserError(f"{which} has only damaged checkpoints: `{resuming(path)}` trains it again from its start")
+
+
+def _earlier(record: Record, updates: int) -> str:
+    """Say that a checkpoint is not of the end of a member's training, if it is not."""
+    end = record.get("end") or 0
+    if updates >= end:
+        return ""
+    return f"; after {updates:,} of {end:,} updates, for no later checkpoint is here and whole"
 
 
 def _at(member: Which) -> tuple[Which, int | None]:

@@ -109,7 +109,7 @@ def select(
     lacking = [name for name in order if name not in tables.histories or tables.histories[name].isna().any()]
     numbers, notes = _of_networks(path, records, lacking, Fitting(fqe_steps, fqe_seeds), data, trust, say)
     candidates = _candidates(tables, members, numbers)
-    notes = [*_left_out(tables), *notes]
+    notes = [*_left_out(tables), *_unmeasured(members, numbers), *notes]
     judge_fit(tables, candidates)
     order = with_ranks(candidates, [name for name in order if name == "mean_rank" or known(candidates, name)])
     unwritten = _write(file, candidates)
@@ -208,6 +208,14 @@ def _write(file: Path, candidates: pd.DataFrame) -> list[str]:
     except OSError as error:
         return [f"{file} could not be written: {error.strerror or first_line(error)}"]
     return []
+
+
+def _unmeasured(members: pd.DataFrame, numbers: Mapping[tuple[str, int], Any]) -> list[str]:
+    """Say of how many members no whole checkpoint of their end was there, where checkpoints were measured."""
+    gone = [member for member, step in members["last_step"].items() if (str(member), int(step)) not in numbers]
+    if not gone or not numbers:
+        return []
+    return [f"of {len(gone)} members the last checkpoint is not here or damaged: {', '.join(gone[:NAMED])}"]
 
 
 def _left_out(tables: Run) -> list[str]:

@@ -96,8 +96,8 @@ class Checkpoints:
             if _updates_of(old) not in stay:
                 self._delete(old)
 
-    def load(self, read: Callable[[str], None], mend: bool = True) -> None:
-        """Have `read` read the last checkpoint that is whole; without one nothing happens.
+    def load(self, read: Callable[[str], None], mend: bool = True) -> int | None:
+        """Have `read` read the last checkpoint that is whole, and return its updates; without one nothing happens.
 
         To `mend`, those that are not whole are removed.
         """
@@ -106,9 +106,11 @@ class Checkpoints:
         for path in self._all():
             with self._copy_of(path) as directory:
                 if is_whole(Path(directory)):
-                    return read(directory)
+                    read(directory)
+                    return _updates_of(path)
             if mend:
                 self._delete(path)
+        return None
 
     def updates(self) -> list[int]:
         """Return after how many updates there are checkpoints, whole or not, the first one first."""

@@ -25,11 +25,8 @@ def trained_networks(
     Raises:
         UserError: not a run directory, its storage cannot be used, or a checkpoint is not trusted.
     """
-    for records, checkpoints in _packs(run, packs):
-        found: list[Trained] = []
-        checkpoints.load(lambda at, found=found: found.append(_trained(Path(at), trust)), mend=False)  # type: ignore[misc]
-        for trained in found:
-            yield trained, [_member(each, records) for each in trained.members]
+    for last in last_networks(run, trust, packs):
+        yield last.trained, last.members
 
 
 class Kept(NamedTuple):
@@ -38,6 +35,19 @@ class Kept(NamedTuple):
     updates: int
     trained: Trained
     members: list[str | None]
+
+
+def last_networks(run: Path, trust: bool = False, packs: Collection[str] | None = None) -> Iterator[Kept]:
+    """Read the networks of the last checkpoint of each pack that is whole; arguments are those of `trained_networks`.
+
+    Raises:
+        UserError: as `trained_networks`.
+    """
+    for records, checkpoints in _packs(run, packs):
+        found: list[Trained] = []
+        made = checkpoints.load(lambda at, found=found: found.append(_trained(Path(at), trust)), mend=False)  # type: ignore[misc]
+        for trained in found:
+            yield Kept(made or 0, trained, [_member(each, records) for each in trained.members])
 
 
 def kept_networks(

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from dr3_ray import load_policy
 from dr3_ray.data.spaces import SpaceSpec
 from dr3_ray.errors import UserError
+from dr3_ray.report.selection import select
 from dr3_ray.runs.histories import read_histories
 from dr3_ray.runs.identity import configuration
 from dr3_ray.runs.index import read_index
@@ -103,6 +104,25 @@ def test_damaged_checkpoints_are_told_from_none(run, tmp_path):
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(UserError, match="has no checkpoint here: sweep with checkpoints"):
         load_policy(copy)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "gone"])
+def test_an_earlier_checkpoint_than_the_last_is_told(run, tmp_path, damage):
+    """Its policy is not what the score was measured of."""
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    last = max(int(path.name) for path in copy.glob("checkpoints/*/*"))
+    assert "updates" not in load_policy(copy).chosen
+    for path in copy.glob(f"checkpoints/*/{last:010d}"):
+        if damage == "gone":
+            shutil.rmtree(path)
+        else:
+            (state := next(path.rglob("*.safetensors"))).write_bytes(state.read_bytes()[:600])
+    policy = load_policy(copy)
+    assert (
+        policy.chosen == load_policy(run).chosen + "; after 20 of 40 updates, for no later checkpoint is here and whole"
+    )
+    found = select(copy, ["td_error", "start_value"])
+    assert any(note.startswith("of 4 members the last checkpoint is not here or damaged") for note in found.notes)
 
 
 def test_tensors_and_lists_are_observations_too(run):
