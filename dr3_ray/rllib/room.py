@@ -37,9 +37,10 @@ def check_room(config: Any) -> None:
 
 def lack_is_told(config: Any) -> AbstractContextManager[None]:
     """Say now and then, while an algorithm is built, which of its processes a cluster has no room for."""
-    if get_current_placement_group() is not None:  # in a trial of Tune, which says so itself
+    processes = [each for count, each in _each(config) if count]
+    if not processes or get_current_placement_group() is not None:  # in a trial of Tune, which says so itself
         return nullcontext()
-    return lack.lack_is_told("learners and evaluation runners", [each for count, each in _each(config) if count])
+    return lack.lack_is_told("learners and evaluation runners", processes)
 
 
 def wanted(config: Any) -> dict[str, float]:
