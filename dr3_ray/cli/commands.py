@@ -38,7 +38,7 @@ class _Once(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. What is slow before its first word is the import of libraries."""
-        with said_if_silent("loading torch"):
+        with said_if_silent("loading libraries"):
             return super().invoke(ctx)
 
 

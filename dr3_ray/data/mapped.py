@@ -26,6 +26,14 @@ def as_array(array: pa.Array, column: Column, rows: int) -> Array:
     return np.frombuffer(array.buffers()[-1], dtype, count=math.prod(shape)).reshape(shape)
 
 
+def plain_values(array: pa.Array) -> Array:
+    """Return a column of plain values without nulls, as its `to_numpy` does, which would import pandas."""
+    if not pa.types.is_boolean(array.type):
+        return np.from_dlpack(array)
+    packed = np.frombuffer(array.buffers()[-1], np.uint8)
+    return np.unpackbits(packed, count=array.offset + len(array), bitorder="little")[array.offset :].astype(bool)
+
+
 def select(column: Column, stored: Array | Framed, rows: Array) -> Array:
     """Copy these rows as they lie on disk, flags as 0 or 1, observations as a column of them would."""
     if isinstance(stored, Framed):

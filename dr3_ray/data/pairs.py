@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from dr3_ray.data.columns import Columns
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.reader import Dataset
-from dr3_ray.data.spaces import named_parts
 
 CHUNK = 2**24  # bytes of rows that are read together
 
@@ -19,20 +19,17 @@ def share_of_pairs(data: Dataset) -> float:
     rows, pairs, valid = [], [], []
     at_once = max(1, CHUNK // (2 * data.observation_space.size * 4))
     for start in range(0, len(data), at_once):
-        indices = np.arange(start, min(start + at_once, len(data)))
-        found = data.take(
-            indices, ["observations", "actions", "next_observations", "next_actions", "next_actions_valid"]
-        )
-        rows.append(_hashes(found["observations"], found["actions"]))
-        pairs.append(_hashes(found["next_observations"], found["next_actions"]))
-        valid.append(found["next_actions_valid"])
+        stored = data.stored(start, start + at_once)
+        rows.append(_hashes(stored, "observations", "actions"))
+        pairs.append(_hashes(stored, "next_observations", "next_actions"))
+        valid.append(stored["next_actions_valid"])
     in_backup = np.concatenate(pairs)[np.concatenate(valid)]
     return float(np.isin(in_backup, np.concatenate(rows)).mean()) if len(in_backup) else np.nan
 
 
-def _hashes(observations: object, actions: Array) -> Array:
-    """Return a hash of each row [R], Python's own, which is another one in another process."""
-    parts = [*named_parts(observations).values(), actions]
+def _hashes(stored: Columns, *columns: str) -> Array:
+    """Return a hash of these columns of each row [R], Python's own, which is another one in another process."""
+    parts = [each for name, each in stored.items() if name.partition("/")[0] in columns]
     raw = [np.ascontiguousarray(part.reshape(len(part), -1)).view(np.uint8) for part in parts]
     content = np.concatenate(raw, axis=1)
     rows = content.view(f"V{content.shape[1]}").reshape(-1).tolist()

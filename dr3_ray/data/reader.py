@@ -31,7 +31,7 @@ from dr3_ray.data.columns import (
 )
 from dr3_ray.data.episodes import monte_carlo_returns
 from dr3_ray.data.frames import FRAMES, Framed, Stack, shard_layout
-from dr3_ray.data.mapped import as_array, decode, select
+from dr3_ray.data.mapped import as_array, decode, plain_values, select
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.opening import opening_fault, read_manifest
 from dr3_ray.data.paging import Extents, MappedFile, mapped_file
@@ -146,7 +146,7 @@ class Dataset:
         `terminated`.
         """
         batch = self._read_batch(self.manifest.episodes, EPISODE_SCHEMA)
-        return {name: batch.column(name).to_numpy(zero_copy_only=False) for name in EPISODE_SCHEMA.names}
+        return {name: plain_values(batch.column(name)) for name in EPISODE_SCHEMA.names}
 
     def check(self, columns: Sequence[str]) -> None:
         """Check that the data set has all these columns.

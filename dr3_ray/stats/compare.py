@@ -34,8 +34,8 @@ def probability_of_improvement(treated: Mapping[Any, float], baseline: Mapping[A
         return Estimate(np.nan, np.nan, np.nan, 0, left_out)
     wins = float(((1 + np.sign(differences)) / 2).sum())
     tail = (1 - CONFIDENCE) / 2
-    low = float(scipy.stats.beta.ppf(tail, wins, n - wins + 1)) if wins > 0 else 0.0
-    high = float(scipy.stats.beta.ppf(1 - tail, wins + 1, n - wins)) if wins < n else 1.0
+    low = float(scipy.special.betaincinv(wins, n - wins + 1, tail)) if wins > 0 else 0.0
+    high = float(scipy.special.betaincinv(wins + 1, n - wins, 1 - tail)) if wins < n else 1.0
     return Estimate(wins / n, low, high, n, left_out)
 
 
@@ -52,5 +52,5 @@ def paired_difference(treated: Mapping[Any, float], baseline: Mapping[Any, float
         return Estimate(np.nan, np.nan, np.nan, 0, left_out)
     value = float(differences.mean())
     spread = float(differences.std(ddof=1)) / np.sqrt(n) if n > 1 else np.nan
-    half = spread * float(scipy.stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / comparisons, n - 1)) if n > 1 else np.nan
+    half = spread * float(scipy.special.stdtrit(n - 1, 1 - (1 - CONFIDENCE) / 2 / comparisons)) if n > 1 else np.nan
     return Estimate(value, value - half, value + half, n, left_out)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,12 @@ def test_iqm_is_the_mean_of_the_middle_in_any_order(scores, random):
     cut = len(scores) // 4
     shuffled = random.sample(scores, len(scores))
     assert iqm(shuffled) == pytest.approx(np.mean(sorted(scores)[cut : len(scores) - cut]))
+
+
+@given(st.lists(st.lists(st.integers(-1000, 1000).map(float), min_size=7, max_size=7), min_size=1, max_size=30))
+def test_iqm_is_what_scipy_calls_it(rows):
+    for axis in (0, 1):
+        np.testing.assert_allclose(iqm(rows, axis), scipy.stats.trim_mean(rows, 0.25, axis), rtol=1e-13)
 
 
 @given(values, st.integers(-50, 50), st.integers(1, 9))
