@@ -36,6 +36,8 @@ STARTS = {
     "import dr3_ray": ["-c", "import dr3_ray"],
     "import dr3_ray.rllib": ["-c", "import dr3_ray.rllib"],
     "dr3-ray --help": ["-m", "dr3_ray", "--help"],
+    "dr3-ray schema": ["-m", "dr3_ray", "schema"],
+    "dr3-ray data info": ["-m", "dr3_ray", "data", "info", "embedded:breakout-replay"],
     "first update through RLlib": ["-c", FIRST_UPDATE],
 }
 SWEEP = [

@@ -25,6 +25,9 @@ def run(*arguments: str) -> int:
     return int(end.value.code or 0)
 
 
+HEAVY = {"torch", "ray", "pandas", "matplotlib"}
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["--help"], ["sweep", "--help"], ["status", "--help"], ["demo", "--help"], ["report", "--help"]]
 )
@@ -40,13 +43,39 @@ def test_help_is_quick_and_needs_neither_torch_nor_ray(arguments):
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert child_cpu_s() - started < 3
     assert "Usage: dr3-ray" in out
-    assert not {"torch", "ray", "pandas", "matplotlib"} & set(json.loads(out.splitlines()[-1]))
+    assert not HEAVY & set(json.loads(out.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["schema"], ["data", "info", "embedded:breakout-replay?split=train"], ["data", "list", "."]]
+)
+def test_what_only_reads_needs_neither_torch_nor_ray(arguments, tmp_path):
+    code = (
+        "import atexit, sys\nfrom dr3_ray.__main__ import main\n"
+        f"atexit.register(lambda: print(sorted({HEAVY} & sys.modules.keys())))\nmain(sys.argv[1:])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_commands_are_these(capsys):
     assert run() == 0
     shown = capsys.readouterr().out
-    names = ["sweep", "demo", "schema", "status", "report", "diagnose", "doctor", "data", "algorithms", "options"]
+    names = [
+        "sweep",
+        "demo",
+        "schema",
+        "status",
+        "report",
+        "serve",
+        "diagnose",
+        "doctor",
+        "data",
+        "algorithms",
+        "options",
+    ]
     for command in names:
         assert f"│ {command} " in shown
     panels = [line.split()[1] for line in shown.splitlines() if line.startswith("╭")]

@@ -56,8 +56,8 @@ class PackTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Build the algorithm, and take up where the pack was left."""
-        take_keys()
         seldom_search_for_cycles()  # before RLlib is imported
+        take_keys()
         torch.set_num_threads(max(1, int(config["cpus"])))  # trials share a machine
         members = config["pack"]["members"]
         self.results: list[dict[str, Any]] = []  # of all evaluations
