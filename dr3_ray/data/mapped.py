@@ -27,9 +27,9 @@ def as_array(array: pa.Array, column: Column, rows: int) -> Array:
 
 
 def plain_values(array: pa.Array) -> Array:
-    """Return a column of plain values without nulls, as its `to_numpy` does, which would import pandas."""
+    """Copy a column of plain values without nulls, as its `to_numpy` does, which would import pandas."""
     if not pa.types.is_boolean(array.type):
-        return np.from_dlpack(array)
+        return np.from_dlpack(array).copy()
     packed = np.frombuffer(array.buffers()[-1], np.uint8)
     return np.unpackbits(packed, count=array.offset + len(array), bitorder="little")[array.offset :].astype(bool)
 

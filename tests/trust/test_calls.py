@@ -24,8 +24,8 @@ LISTED = {
     "import_module": [  # names that stand there
         "__init__.py", "compat/__init__.py", "data/__init__.py", "data/exporters/__init__.py",
         "data/importers/__init__.py", "diagnostics/__init__.py",
-        "report/__init__.py",
         "policies/players.py",  # what the user's own command names as a player
+        "report/__init__.py",
     ],
     "__import__": [], "spec_from_file_location": [], "run_path": ["cli/reproducing.py"], "run_module": [], "locate": [],
     "Tuner.restore": ["evolution/snapshots.py"],  # after check_trusted
