@@ -21,7 +21,7 @@ from dr3_ray.errors import UserError, check_known
 from dr3_ray.report import tables
 from dr3_ray.report.diagnosed import read_diagnoses, titles
 from dr3_ray.report.explorer import page_data
-from dr3_ray.report.figures import draw_facet
+from dr3_ray.report.figures import Picture, draw_facet
 from dr3_ray.report.files import write_whole
 from dr3_ray.report.judging import Judged, judge_datasets, judge_tables
 from dr3_ray.report.lines import palette
@@ -74,24 +74,17 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
     colours = palette(run.coefficients)
     best_first = _best_first(run, summary)
     drawn = set(best_first[:DRAWN])
-    facets: list[dict[str, Any]] = []
-    prefixes: set[str] = set()
-    drawings: list[tuple[str, str, str]] = []
     datasets, judged = judge_datasets(run, summary, outcomes), judge_tables(run, summary, outcomes)
-    for each in judged:
-        rows, prefix = each.rows, file_name(each.heading)
-        prefix += f"-{len(facets)}" * (prefix in prefixes)
-        prefixes.add(prefix)
+    facets: list[dict[str, Any]] = []
+    drawings: list[tuple[str, str, str]] = []
+    for name, each in _named(judged).items():
         pictures = []
-        if tuple(rows[run.facets].iloc[0]) in drawn:
-            pictures = draw_facet(prefix, rows_of_facet(run, rows, run.histories), each.members, rows, colours)
-        for picture in pictures:
-            write_whole(inside(out, f"{picture.name}.png"), picture.png)
-            for kind in {"svg", "pdf"} & set(also):
-                write_whole(inside(out, f"{picture.name}.{kind}"), picture.render(kind))
+        if tuple(each.rows[run.facets].iloc[0]) in drawn:
+            pictures = draw_facet(name, rows_of_facet(run, each.rows, run.histories), each.members, each.rows, colours)
+        _write_pictures(pictures, out, also)
         drawings += [(picture.name, each.heading, picture.title) for picture in pictures]
         figures = [{"svg": Markup(picture.svg), "file": f"{picture.name}.png"} for picture in pictures]
-        facets.append({"name": prefix, "judged": each, "table": _table(rows, colours), "figures": figures})
+        facets.append({"name": name, "judged": each, "table": _table(each.rows, colours), "figures": figures})
     notes = tables.notes(run, summary)
     for kind, text in _papers(datasets, drawings, notes, also).items():
         write_whole(out / kind, text.encode())
@@ -132,6 +125,23 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
     shown = Group(*terminal(datasets), *selected, tables.notes_text(run, summary))
     commands = [each.more for each in datasets if each.more]
     return Report(write_whole(out / "report.html", page.encode()), shown, commands)
+
+
+def _named(judged: list[Judged]) -> dict[str, Judged]:
+    """Return the tables by the beginnings of their pictures' names, each table with its own."""
+    found: dict[str, Judged] = {}
+    for number, each in enumerate(judged):
+        name = file_name(each.heading)
+        found[name + f"-{number}" * (name in found)] = each
+    return found
+
+
+def _write_pictures(pictures: list[Picture], out: Path, also: Collection[str]) -> None:
+    """Write pictures as PNG, and in the formats that papers take where these are asked for."""
+    for picture in pictures:
+        write_whole(inside(out, f"{picture.name}.png"), picture.png)
+        for kind in {"svg", "pdf"} & set(also):
+            write_whole(inside(out, f"{picture.name}.{kind}"), picture.render(kind))
 
 
 def _papers(
