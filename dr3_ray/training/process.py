@@ -11,8 +11,8 @@ def prepare_training() -> None:
     """Make this process, and its calling thread, ready to train: to the bit the same, and faster.
 
     Freed memory is kept for the next tensors. Denormal numbers become zero: the moments of dead units decay into them,
-    and a CPU's Adam takes twice as long on them. What is compiled is kept in the cache of this package. Python looks for
-    cycles of garbage less often.
+    and a CPU's Adam takes twice as long on them. What is compiled is kept in the cache of this package. Python looks
+    for cycles of garbage less often.
 
     Raises:
         UserError: the variable of that cache names no folder of this machine.

@@ -89,4 +89,9 @@ def test_what_an_entry_point_changes_is_seen_by_it(tmp_path):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=settled)
     before, imported, _ = json.loads(done.stdout)
-    assert {name for name in before if imported[name] != before[name]} == {"mallopt", "denormals", "environment", "garbage"}
+    assert {name for name in before if imported[name] != before[name]} == {
+        "mallopt",
+        "denormals",
+        "environment",
+        "garbage",
+    }
