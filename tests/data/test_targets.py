@@ -131,7 +131,7 @@ def test_the_longest_names_are_written_to(tmp_path, name):
 ASK = "import os; from dr3_ray.data.targets import check_target; {}check_target({!r})"
 
 
-def refused(command, reason):
+def assert_refused(command, reason):
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     last = result.stderr.splitlines()[-1]
     assert last.startswith("dr3_ray.errors.UserError: cannot write") and reason in last, result
@@ -139,14 +139,14 @@ def refused(command, reason):
 
 def test_a_read_only_file_system_is_refused(tmp_path):
     script = f'mount -t tmpfs -o ro none {tmp_path} && {sys.executable} -c "{ASK.format("", str(tmp_path / "out"))}"'
-    refused(["unshare", "--mount", "--map-root-user", "sh", "-c", script], "the file system is read-only")
+    assert_refused(["unshare", "--mount", "--map-root-user", "sh", "-c", script], "the file system is read-only")
 
 
 def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
     """Somebody who is not root, whom permissions do not bind, asks."""
     (tmp_path / "shut").mkdir(mode=0o500)
     code = ASK.format("os.getuid() or os.setuid(65534); ", str(tmp_path / "shut" / "out"))
-    refused([sys.executable, "-c", code], "permission denied")
+    assert_refused([sys.executable, "-c", code], "permission denied")
 
 
 def test_room_is_looked_at_before(tmp_path):

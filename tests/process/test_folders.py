@@ -27,6 +27,7 @@ SWEEP = [
     "--seeds=1",
     "--environment=none",
     "--pack=1",
+    "--concurrent=1",
     "--evaluations=2",
     "--set=hidden_sizes=[8]",
     "--set=batch_size=16",

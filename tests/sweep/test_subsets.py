@@ -17,6 +17,7 @@ from dr3_ray.sweep.spec.spec import SweepSpec
 def test_two_views_are_two_facets(cluster, cartpole, tmp_path):
     names = [f"{cartpole}?split=train&validation=0.25", f"{cartpole}?take=uniform:0.5", cartpole]
     tiny = {"options": {"hidden_sizes": [16, 16], "n_step": 3}, "steps": 20, "evaluations": 2, "environment": "none"}
+    tiny["concurrent"] = 1
     sweep = SweepSpec(algorithms=["DR3-DQN"], datasets=names, coefficients=[0], seeds=2, out=tmp_path / "run", **tiny)
     summary = train_sweep(sweep)
     assert summary.statuses == {"finished": 6}

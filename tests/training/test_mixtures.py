@@ -1,6 +1,5 @@
 """Populations on mixtures: packs and lone runs, both sets of weights, resuming, tasks, and probes of every part."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,31 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from dr3_ray.algorithms.registry import find
 from dr3_ray.data import from_arrays, load_dataset
 from dr3_ray.data.sampler import best_first
 from dr3_ray.errors import UserError
 from dr3_ray.quantities import quantity
 from dr3_ray.training.batches import Batches
-from dr3_ray.training.member import Member
 from dr3_ray.training.normalization import EPSILON
-from dr3_ray.training.population import Population
 from dr3_ray.training.share import Share
 from dr3_ray.types import Noise
 from tests.training.test_population import assert_equal, everything
+from tests.training.twins import check_twins, population
 
 PENDULUM = "embedded:pendulum-replay"
 PHASES = f"mix:{PENDULUM}?split=train=1:0.75,{PENDULUM}?take=uniform:0.2=0:0.25,since=5"
 TASKS = f"mix:{PENDULUM}?split=train=0.75/swing,{PENDULUM}?split=validation=0.25/hold"
-TINY = {"hidden_sizes": [8], "batch_size": 16}
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
-
-
-def population(source: str, members: list[dict[str, Any]], algorithm: str = "DR3-IQL", **how: Any) -> Population:
-    data = load_dataset(source)
-    spec = find(algorithm, data.spaces.action_kind)
-    return Population.of(spec, [Member.from_dict(spec, TINY | member) for member in members], data, data.spaces, **how)
 
 
 @pytest.mark.parametrize(
@@ -41,28 +31,11 @@ def population(source: str, members: list[dict[str, Any]], algorithm: str = "DR3
 )
 @pytest.mark.parametrize("execution", ["in_turn", "stacked"])
 def test_a_pack_is_its_lone_runs_and_goes_on_where_it_was(
-    execution: Any, algorithm: str, source: str, options: dict[str, Any]
+    execution: str, algorithm: str, source: str, options: dict[str, Any]
 ) -> None:
     source = PHASES.replace(PENDULUM, source)
     members = [{"seed": 1, **options}, {"seed": 2, "target_share": 0.5, **options}]
-    pack = population(source, members, algorithm, execution=execution)
-    saved = {}
-    for number, updates in enumerate((3, 4, 2)):  # 3 to 7 has the change of weights in it
-        saved[number] = copy.deepcopy((pack.networks.state_dict(), pack.state_dict()))
-        pack.update(updates)
-    for row, member in enumerate(members):
-        alone = population(source, [member], algorithm, execution=execution)
-        alone.update(9)
-        for name, values in everything(alone).items():
-            torch.testing.assert_close(everything(pack)[name][row : row + 1], values, rtol=1e-4, atol=1e-5)
-            assert execution == "stacked" or torch.equal(everything(pack)[name][row : row + 1], values), name
-    for number, rest in ((1, (4, 2)), (2, (2,))):
-        again = population(source, members, algorithm, execution=execution)
-        again.networks.load_state_dict(saved[number][0])
-        again.load_state_dict(saved[number][1])
-        for updates in rest:
-            again.update(updates)
-        assert_equal(everything(again), everything(pack))
+    check_twins(source, members, algorithm, execution, resumed=(3, 7))  # the change of weights is in between
 
 
 def test_weights_change_at_their_update_however_updates_are_cut() -> None:

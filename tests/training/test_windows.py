@@ -1,6 +1,5 @@
 """Populations that draw from a window: packs and lone runs, resuming, which rows are drawn, and what is refused."""
 
-import copy
 from typing import Any
 
 import pytest
@@ -12,8 +11,9 @@ from dr3_ray.data.sampler import CountingSampler
 from dr3_ray.errors import UserError
 from dr3_ray.training.batches import Batches
 from dr3_ray.types import Noise
-from tests.training.test_mixtures import PHASES, population
+from tests.training.test_mixtures import PHASES
 from tests.training.test_population import assert_equal, everything
+from tests.training.twins import check_twins, population
 
 PENDULUM, BREAKOUT = "embedded:pendulum-replay", "embedded:breakout-replay"
 WINDOW = {"shuffle_window": 600}
@@ -31,28 +31,12 @@ pytestmark = pytest.mark.usefixtures("without_shape_checks")
 )
 @pytest.mark.parametrize("execution", ["in_turn", "stacked"])
 def test_a_pack_is_its_lone_runs_and_goes_on_within_a_window(
-    execution: Any, algorithm: str, source: str, options: dict[str, Any]
+    execution: str, algorithm: str, source: str, options: dict[str, Any]
 ) -> None:
     members = [{"seed": 1, **WINDOW}, {"seed": 2, **WINDOW}]
     members[1] |= options
     members[0] |= {name: value for name, value in options.items() if name == "n_step"}
-    pack = population(source, members, algorithm, execution=execution)
-    pack.update(3)
-    saved = copy.deepcopy((pack.networks.state_dict(), pack.state_dict()))
-    pack.probe()
-    pack.update(6)
-    again = population(source, members, algorithm, execution=execution)
-    again.networks.load_state_dict(saved[0])
-    again.load_state_dict(saved[1])
-    again.update(2)
-    again.update(4)
-    assert_equal(everything(again), everything(pack))
-    for row, member in enumerate(members):
-        alone = population(source, [member], algorithm, execution=execution)
-        alone.update(9)
-        for name, values in everything(alone).items():
-            torch.testing.assert_close(everything(pack)[name][row : row + 1], values, rtol=1e-4, atol=1e-5)
-            assert execution == "stacked" or torch.equal(everything(pack)[name][row : row + 1], values), name
+    check_twins(source, members, algorithm, execution)
 
 
 @pytest.mark.parametrize("counting", [False, True])

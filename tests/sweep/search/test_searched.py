@@ -102,7 +102,7 @@ def test_a_driver_that_is_killed_goes_on_with_its_search(cluster, cartpole, tmp_
 
 def test_two_problems_two_objectives_and_members_that_diverge(cluster, cartpole, pendulum, tmp_path, capfd):
     spec = SweepSpec(
-        datasets=[cartpole, pendulum], **TINY, steps=20, evaluations=2, out=tmp_path / "run",
+        datasets=[cartpole, pendulum], **TINY, steps=20, evaluations=2, concurrent=1, out=tmp_path / "run",
         axes={"critic_lr": [1e-3, 1e30]}, objective=["episode_return_mean", "dot_product"],
         search={"method": "nsga2", "trials": 3, "points": [{"critic_lr": 1e30}, {"critic_lr": 1e-3}]},
     )  # fmt: skip
