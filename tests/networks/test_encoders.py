@@ -78,8 +78,9 @@ def test_without_a_weight_it_is_the_base(critic_spec: AlgorithmSpec, make: Any):
     base, zero = make(critic_spec, [{}], regularized=False, **double), make(critic_spec, [{"dr3_coeff": 0.0}], **double)
     for each in (base, zero):
         each.update(3)
+    found = zero.networks.state_dict()
     for name, values in base.networks.state_dict().items():
-        torch.testing.assert_close(values, zero.networks.state_dict()[name], rtol=1e-9, atol=1e-9, msg=name)
+        torch.testing.assert_close(values, found[name], rtol=1e-9, atol=1e-9, msg=name)
 
 
 @pytest.mark.spread(8)
@@ -91,9 +92,10 @@ def test_a_member_of_a_pack_on_images_is_the_same_member_alone(spec: AlgorithmSp
     for each in (*packs, *alone):
         each.update(2)
     for pack in packs:
+        found = pack.networks.state_dict()
         for k, single in enumerate(alone):
             for name, values in single.networks.state_dict().items():
-                torch.testing.assert_close(pack.networks.state_dict()[name][k], values[0], rtol=1e-9, atol=1e-9)
+                torch.testing.assert_close(found[name][k], values[0], rtol=1e-9, atol=1e-9)
 
 
 def test_acting_on_images(spec: AlgorithmSpec, make: Any, make_data: Any):

@@ -44,7 +44,8 @@ def test_training_is_near_the_exact_one_and_probes_are_exact(make_population, sp
         make_population(spec, [{"precision": each, "hidden_sizes": [256, 256], "batch_size": 64}])
         for each in ("fp32", "bf16")
     )
-    assert all(torch.equal(value, rounded.probe()[key]) for key, value in exact.probe().items())
+    found = rounded.probe()
+    assert all(torch.equal(value, found[key]) for key, value in exact.probe().items())
     for population in (exact, rounded):
         population.update(2)
     for name, part in exact.steps.parts.items():

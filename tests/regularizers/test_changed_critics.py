@@ -141,9 +141,10 @@ def test_a_changed_critic_trains_like_any_other(algorithm: Any, change: dict[str
     for each in (*packs, *alone):
         each.update(20)
     for pack in packs:
+        found = pack.networks.state_dict()
         for k, single in enumerate(alone):
             for name, values in single.networks.state_dict().items():
-                torch.testing.assert_close(pack.networks.state_dict()[name][k], values[0], rtol=1e-9, atol=1e-9)
+                torch.testing.assert_close(found[name][k], values[0], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("algorithm", SPECS, ids=lambda spec: spec.name)

@@ -154,8 +154,9 @@ def test_the_seed_makes_the_run(spec: AlgorithmSpec, execution: str, make_popula
     for run in runs:
         run.update(10)
     assert_equal(everything(runs[0]), everything(runs[1]))
+    other = runs[2].networks.state_dict()
     for name, values in runs[0].networks.state_dict().items():
-        assert not torch.equal(values, runs[2].networks.state_dict()[name]), name
+        assert not torch.equal(values, other[name]), name
         torch.testing.assert_close(values[0], values[1])  # two members of one seed and equal options are twins
 
 
@@ -430,5 +431,6 @@ def test_sums_and_targets_of_one_call_are_those_of_many(make_population: Any):
             sampler.rows, sampler.batch_size, sampler.noise, [0, 1, 2], torch.float64
         )
         each.update(12)
+    expected = everything(apart)
     for name, values in everything(together).items():
-        torch.testing.assert_close(values, everything(apart)[name], rtol=1e-7, atol=1e-9, msg=name)
+        torch.testing.assert_close(values, expected[name], rtol=1e-7, atol=1e-9, msg=name)

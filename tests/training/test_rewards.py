@@ -69,8 +69,9 @@ def test_every_algorithm_has_them(name: str, make_population: Make) -> None:
     theirs = make_population(spec, data=changed(0.5, 3.0, 0.0, "continuous", 19.0))
     ours.update(3), theirs.update(3)
     assert return_range(ours.members[0].options, ours.data) == 19.0  # ten rows an episode, of returns 0 … 19
+    found = everything(ours)
     for key, value in everything(theirs).items():
-        torch.testing.assert_close(everything(ours)[key], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
 
 
 def test_what_cannot_be_done_is_told(make_population: Make) -> None:

@@ -30,16 +30,17 @@ def check_twins(
         done += updates
         saved[done] = copy.deepcopy((pack.networks.state_dict(), pack.state_dict()))
         pack.probe()
+    found = everything(pack)
     for row, member in enumerate(members):
         alone = population(source, [member], algorithm, execution=execution)
         alone.update(9)
         for name, values in everything(alone).items():
-            torch.testing.assert_close(everything(pack)[name][row : row + 1], values, rtol=1e-4, atol=1e-5)
-            assert execution == "stacked" or torch.equal(everything(pack)[name][row : row + 1], values), name
+            torch.testing.assert_close(found[name][row : row + 1], values, rtol=1e-4, atol=1e-5)
+            assert execution == "stacked" or torch.equal(found[name][row : row + 1], values), name
     for updates in resumed:
         again = population(source, members, algorithm, execution=execution)
         again.networks.load_state_dict(saved[updates][0])
         again.load_state_dict(saved[updates][1])
         for more in {3: (2, 4), 7: (2,)}[updates]:
             again.update(more)
-        assert_equal(everything(again), everything(pack))
+        assert_equal(everything(again), found)
