@@ -291,8 +291,8 @@ def test_several_steps_follow_the_original_episode(make_dataset, query):
         assert len(data) == len(view)
         found = gather_n_step(data, indices, COLUMNS, 3)
         assert found.keys() == expected.keys() and all(equal(found[name], expected[name]) for name in found)
-        plain = data.gather(indices, COLUMNS)
-        assert all(equal(plain[name], whole.gather(there, COLUMNS)[name]) for name in COLUMNS)
+        plain, wanted = data.gather(indices, COLUMNS), whole.gather(there, COLUMNS)
+        assert all(equal(plain[name], wanted[name]) for name in COLUMNS)
     assert (expected["n_steps"] > 1).any()
 
 
