@@ -11,7 +11,7 @@ above 0 with its interval, *is below* it where it lies below, and is *undecided*
 95% for all comparisons on one data set together (Bonferroni). P(better) is the share of pairs of equal seeds that the
 algorithm wins, a tie counting half, and not rliable's share of all pairs.
 
-Settings stand in `SETTINGS`; what is not there is a default. Seeds count from 10: those below were in an earlier table,
+Settings stand in `SETTINGS`; all others are defaults. Seeds count from 10: those below were in an earlier table,
 after which settings were changed on other seeds (CQL's batch of 256 in the place of 64 and BRAC's longer training of
 its behaviour model on Pendulum; CQL's α and Adam's ε on Breakout, and BRAC's α). Nothing is left out, and no seed is
 added.
