@@ -7,22 +7,18 @@ and is the same for all. The text beside each default is its documentation and n
 import dataclasses
 import difflib
 import math
-import re
 import reprlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from dr3_ray.counts import read_count
 from dr3_ray.errors import UserError
-
-TEXT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?(?:e\+?[0-9]{1,2})?)([km]?)", re.IGNORECASE)
-FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 Number = float | Tensor  # a float, or [K] in a stack of members
 
@@ -134,19 +130,6 @@ class Options:
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         for option in dataclasses.fields(self):
             yield option.name, getattr(self, option.name)
-
-
-def read_count(text: str) -> int:
-    """Read a whole number, which may end in k for thousands or M for millions.
-
-    Raises:
-        ValueError: the text is none.
-    """
-    found = TEXT.fullmatch(text.strip())
-    value = Decimal(found[1].replace("_", "")) * FACTORS[found[2].lower()] if found else Decimal("0.5")
-    if value != int(value):
-        raise ValueError("it has to be a whole number, such as 5000, 10k or 1e6")
-    return int(value)
 
 
 def checked(option: "dataclasses.Field[Any]", value: Any) -> Any:

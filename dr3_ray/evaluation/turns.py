@@ -25,10 +25,12 @@ def begin(environment: gym.Env[Any, Any], where: str, seed: int) -> tuple[Any, d
         UserError: the environment, which lies `where`, raises something, or returns something else.
     """
     try:
-        observation, info = environment.reset(seed=seed)
+        found = environment.reset(seed=seed)
     except Exception as error:  # of whoever wrote it
         raise _told(where, "reset", error) from error
-    return observation, info
+    if not (isinstance(found, tuple) and len(found) == 2):
+        raise UserError(f"{where} does not return an observation and a dict from `reset`, as Gymnasium's do: wrap it")
+    return found
 
 
 def play(environment: gym.Env[Any, Any], where: str, action: Any) -> Turn:
@@ -38,9 +40,12 @@ def play(environment: gym.Env[Any, Any], where: str, action: Any) -> Turn:
         UserError: as `begin`; or the reward is no number, or an end is no truth value.
     """
     try:
-        observation, reward, terminated, truncated, info = environment.step(action)
+        found = environment.step(action)
     except Exception as error:  # of whoever wrote it
         raise _told(where, "step", error) from error
+    if not (isinstance(found, tuple) and len(found) == 5):
+        raise UserError(f"{where} does not return five values from `step`, as Gymnasium's do: wrap it")
+    observation, reward, terminated, truncated, info = found
     return Turn(
         observation,
         float(_one(where, "reward", reward)),

@@ -20,7 +20,8 @@ def test_studies_are_listed_with_their_questions(capsys, monkeypatch, tmp_path):
     assert ended() == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "against_corl", "coadaptation", "health", "implicit_regularizer", "learning", "minatar_games", "selection",
+        "against_corl", "coadaptation", "coadaptation_input", "health", "implicit_regularizer", "learning",
+        "minatar_games", "selection",
     ]  # fmt: skip
     assert all("?" in line for line in lines)
 

@@ -329,10 +329,10 @@ SEEN = np.zeros(4, np.float32)
 @pytest.mark.parametrize(
     ("first", "then", "says"),
     [
-        (SEEN, None, "reset.. of the environment does not return an observation and a dict"),
-        ((SEEN, {}), (SEEN, 1.0, True, {}), "step.. of the environment does not return five values"),
-        ((SEEN, {}), (SEEN, "one", True, False, {}), "the environment gives 'one' for a reward"),
-        ((SEEN, {}), (SEEN, np.ones(2), True, False, {}), "for a reward: give one number"),
+        (SEEN, None, "does not return an observation and a dict from `reset`"),
+        ((SEEN, {}), (SEEN, 1.0, True, {}), "does not return five values from `step`"),
+        ((SEEN, {}), (SEEN, "one", True, False, {}), "gives 'one' for reward"),
+        ((SEEN, {}), (SEEN, np.ones(2), True, False, {}), "for reward: correct it to one number"),
         ((SEEN, {}), (SEEN, np.ones(1), True, False, {}), None),
     ],
 )

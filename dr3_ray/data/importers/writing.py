@@ -173,9 +173,9 @@ def _check_idle(wanted: Wanted, actions: SpaceSpec, observations: Any) -> None:
     """
     no_bounds, one_array = actions.kind != "box", not hasattr(observations, "spaces")
     for option, idle, why in (
-        ("clip_actions", wanted["clip_actions"] and no_bounds, "actions have no bounds"),
-        ("rescale_actions", wanted["rescale_actions"] and no_bounds, "actions have no bounds"),
-        ("flatten", wanted["flatten"] and one_array, "an observation is one array"),
+        ("--clip-actions", wanted["clip_actions"] and no_bounds, "actions have no bounds"),
+        ("--rescale-actions", wanted["rescale_actions"] and no_bounds, "actions have no bounds"),
+        ("--flatten", wanted["flatten"] and one_array, "an observation is one array"),
     ):
         if idle:
             raise UserError(f"{option} changes nothing, because {why}: leave it out")

@@ -14,7 +14,7 @@ from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS
 from dr3_ray.sweep.spec.space import names_of, space_of
 
 REGULAR = {name for options in REGULARIZER_OPTIONS for name in options.names()}
-PLAIN = {bool: pa.bool_(), int: pa.int64(), str: pa.string()}
+PLAIN = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
 def options_of(form: AlgorithmSpec) -> dict[str, Any]:

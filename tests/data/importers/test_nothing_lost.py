@@ -185,9 +185,9 @@ UNLIKE = {
         rows(actions=np.full((N, 1), 0.5), action_space=gym.spaces.Box(-3, 3, (1,), np.int32)),
         "action 0.5 is no whole number",
     ),
-    "bounds of choices": (rows(rescale_actions=True), "rescale_actions changes nothing"),
-    "clipped choices": (rows(clip_actions=True), "clip_actions changes nothing"),
-    "a flattened vector": (rows(flatten=True), "flatten changes nothing"),
+    "bounds of choices": (rows(rescale_actions=True), "--rescale-actions changes nothing"),
+    "clipped choices": (rows(clip_actions=True), "--clip-actions changes nothing"),
+    "a flattened vector": (rows(flatten=True), "--flatten changes nothing"),
     "a discount that is true": (rows(gamma=True), "gamma is True"),
 }  # fmt: skip
 
