@@ -9,7 +9,8 @@ from tests.cli.test_paths import commands
 
 USED = {  # whatever else is typed, or where something else says so
     "schema": "", "demo": "out", "algorithms": "as_json", "options": "algorithm as_json",
-    "report": "run as_json", "fetch": "run cluster out checkpoints", "serve": "run host port", "status": "run watch as_json",
+    "report": "run as_json", "fetch": "run cluster out checkpoints", "serve": "run host port",
+    "status": "run watch as_json",
     "doctor": "cluster storage as_json",  # --storage by test_cluster_file
     "diagnose": "source data member where trust as_json", "select": "run criteria top trust as_json",
     "reproduce": "name", "evaluate": "source env episodes seed member where video every_return trust",
