@@ -19,8 +19,8 @@ from dr3_ray.losses import iql as weighted
 from dr3_ray.losses import td
 from dr3_ray.networks.actors import CategoricalActor, GaussianActor, categorical_sample
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import DISCRETE as CRITICS
 from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.discrete_critics import DISCRETE as CRITICS
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
 from dr3_ray.observations import Observations

@@ -10,7 +10,7 @@ from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions, TrainingOption
 from dr3_ray.losses import td
 from dr3_ray.networks.actors import greedy
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import DISCRETE, CriticActions
+from dr3_ray.networks.discrete_critics import DISCRETE, CriticActions
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.stochastic import ahead
 from dr3_ray.networks.targets import target_of

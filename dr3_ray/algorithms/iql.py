@@ -20,8 +20,8 @@ from dr3_ray.losses import bc as bc_losses
 from dr3_ray.losses import iql, td
 from dr3_ray.networks.actors import CategoricalActor, GaussianActor, gaussian_log_prob
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import DISCRETE as CRITICS
 from dr3_ray.networks.critics import ContinuousCritic, ValueNetwork
+from dr3_ray.networks.discrete_critics import DISCRETE as CRITICS
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
 from dr3_ray.observations import Observations

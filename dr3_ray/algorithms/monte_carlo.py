@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from dr3_ray.algorithms import dqn, sarsa
 from dr3_ray.algorithms.spec import AlgorithmSpec, TrainingOptions
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import DISCRETE as CRITICS
 from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.discrete_critics import DISCRETE as CRITICS
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.options import Number, choice, number
 from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition

@@ -13,7 +13,7 @@ from dr3_ray.algorithms import dqn, rem
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.losses import cql, quantile, td
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import MultiHeadCritic
+from dr3_ray.networks.discrete_critics import MultiHeadCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.targets import target_of
 from dr3_ray.options import Number, choice, number

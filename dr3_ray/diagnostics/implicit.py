@@ -31,7 +31,8 @@ from torch.func import functional_call, grad, vmap
 from dr3_ray.errors import UserError
 from dr3_ray.losses.features import feature_dot
 from dr3_ray.losses.td import masked_mean, value_of
-from dr3_ray.networks.critics import ContinuousCritic, MultiHeadCritic
+from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.discrete_critics import MultiHeadCritic
 from dr3_ray.observations import Observations, each_part
 from dr3_ray.options import Number, per_row
 from dr3_ray.types import Backup, Transition

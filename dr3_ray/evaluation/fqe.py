@@ -18,7 +18,8 @@ from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.errors import UserError
 from dr3_ray.losses import td
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
+from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.discrete_critics import DiscreteCritic
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.networks.members import member_view
 from dr3_ray.networks.targets import target_of

@@ -22,7 +22,8 @@ from dr3_ray.diagnostics.measuring import (
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.fqe import some_action
 from dr3_ray.losses.td import value_of
-from dr3_ray.networks.critics import MultiHeadCritic, next_features
+from dr3_ray.networks.critics import next_features
+from dr3_ray.networks.discrete_critics import MultiHeadCritic
 from dr3_ray.networks.members import member_view
 from dr3_ray.observations import each_part
 from dr3_ray.runs.health import threshold

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dr3_ray.networks.critics import ContinuousCritic, MultiHeadCritic
+from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.discrete_critics import MultiHeadCritic
 
 
 def brute_force(critic: nn.Module, observations: Any, actions: Tensor, layers: str) -> Tensor:

@@ -13,7 +13,8 @@ from dr3_ray.diagnostics.features import feature_statistics
 from dr3_ray.diagnostics.implicit import implicit_regularizer
 from dr3_ray.errors import UserError
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
+from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.discrete_critics import DiscreteCritic
 from dr3_ray.types import Backup, Transition
 
 PAGE = Path(__file__).parents[2] / "docs" / "diagnose.md"

@@ -17,7 +17,8 @@ from dr3_ray.diagnostics.implicit import (
 )
 from dr3_ray.errors import UserError
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ActionInputCritic, ContinuousCritic, DiscreteCritic, MultiHeadCritic
+from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.discrete_critics import ActionInputCritic, DiscreteCritic, MultiHeadCritic
 from dr3_ray.networks.members import member_view
 from dr3_ray.regularizers.dr3 import dr3_penalty
 from dr3_ray.types import Backup, Transition

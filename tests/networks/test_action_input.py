@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ActionInputCritic, DiscreteCritic, MultiHeadCritic
+from dr3_ray.networks.discrete_critics import ActionInputCritic, DiscreteCritic, MultiHeadCritic
 from dr3_ray.types import Transition
 
 K, B, N = 2, 5, 3

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dr3_ray.networks import blocks, products
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ActionInputCritic, ContinuousCritic, DiscreteCritic, MultiHeadCritic
+from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.discrete_critics import ActionInputCritic, DiscreteCritic, MultiHeadCritic
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 CRITICS = {

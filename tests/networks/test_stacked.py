@@ -10,7 +10,8 @@ from torch import Tensor, nn, tensor
 
 from dr3_ray.data.sampler import generator
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
+from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.discrete_critics import DiscreteCritic
 from dr3_ray.networks.encoders import MLP, StackedLayerNorm, StackedLinear, flat_observations
 from dr3_ray.networks.members import flatten_parameters, frozen, member_view
 from dr3_ray.networks.optim import StackedAdam

@@ -14,7 +14,8 @@ from dr3_ray.algorithms.registry import find
 from dr3_ray.data.sampler import generator
 from dr3_ray.losses.features import feature_dot
 from dr3_ray.networks.architecture import Architecture
-from dr3_ray.networks.critics import ContinuousCritic, DiscreteCritic
+from dr3_ray.networks.critics import ContinuousCritic
+from dr3_ray.networks.discrete_critics import DiscreteCritic
 from dr3_ray.regularizers.dr3 import DR3, dr3_penalty, multiplier_networks, with_dr3
 from dr3_ray.types import Backup, Terms, Transition
 
