@@ -22,7 +22,7 @@ from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 import typer
-from coadaptation import SETTINGS, Claim, interval, judge, verdict
+from coadaptation import SETTINGS, Claim, interval, judge, judgement
 from matplotlib.figure import Figure
 from packs import markdown
 from published import Published, Scale, made_with, publish
@@ -135,7 +135,7 @@ for each action.
         markdown(
             ["claim", "data", "target period", "growth, or its ratio", "it"],
             [
-                [asked.claim.said, *map(str, facet), interval(estimate), verdict(asked.claim, estimate)]
+                [asked.claim.said, *map(str, facet), interval(estimate), judgement(asked.claim, estimate)]
                 for asked, facet, estimate in judged
             ],
         )
@@ -208,7 +208,7 @@ def answered(judged: list[tuple[Asked, Any, Estimate]]) -> str:
     """Return the answer in one sentence a claim."""
     said = []
     for asked in CLAIMS:
-        verdicts = [verdict(asked.claim, estimate) for other, _, estimate in judged if other is asked]
+        verdicts = [judgement(asked.claim, estimate) for other, _, estimate in judged if other is asked]
         counts = ", ".join(f"{verdicts.count(each)} {each.split()[-1]}" for each in ("holds", "fails", "is undecided"))
         said.append(f"- {asked.claim.said[0].upper()}{asked.claim.said[1:]}: {counts}, of {len(verdicts)} comparisons.")
     return "\n".join(said)

@@ -46,7 +46,7 @@ def test_health_compares_flags_with_what_is_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "arguments", "says"),
     [
-        ("learning.py", ["--scale", "pong"], "smoke, desk, full"),
+        ("learning.py", ["--scale", "pong"], "desk, full, smoke"),
         ("against_corl.py", ["--corl", "/nothing", "--algorithm", "DR3-IQL"], "no checkout of CORL"),
     ],
 )
