@@ -7,6 +7,9 @@ import numpy as np
 
 from dr3_ray.errors import UserError, first_line
 
+NOT_ITS_OWN = (UserError, MemoryError, gym.error.DependencyNotInstalled)
+"""What an environment may raise that is told as it is: of this package, of this machine, of what is not installed."""
+
 
 class Turn(NamedTuple):
     """What an environment returns for an action, with a reward and ends that are plain values."""
@@ -26,6 +29,8 @@ def begin(environment: gym.Env[Any, Any], where: str, seed: int) -> tuple[Any, d
     """
     try:
         found = environment.reset(seed=seed)
+    except NOT_ITS_OWN:
+        raise
     except Exception as error:  # of whoever wrote it
         raise _told(where, "reset", error) from error
     if not (isinstance(found, tuple) and len(found) == 2):
@@ -41,6 +46,8 @@ def play(environment: gym.Env[Any, Any], where: str, action: Any) -> Turn:
     """
     try:
         found = environment.step(action)
+    except NOT_ITS_OWN:
+        raise
     except Exception as error:  # of whoever wrote it
         raise _told(where, "step", error) from error
     if not (isinstance(found, tuple) and len(found) == 5):
@@ -66,6 +73,4 @@ def _one(where: str, what: str, value: Any) -> Any:
 
 
 def _told(where: str, method: str, error: Exception) -> UserError:
-    if isinstance(error, UserError):
-        return error
     return UserError(f"{where} raises in `{method}`: {first_line(error)}")
