@@ -220,7 +220,13 @@ class Index:
             line |= {} if end is None else {"end": end}
             lines.append(json.dumps(line) + "\n")
             records[member] = {"config": known["config"], **line} if known else line
-        append(self._file, "".join(lines).encode())
+        try:
+            append(self._file, "".join(lines).encode())
+        except Exception:
+            raise
+        except BaseException:  # a signal, which comes behind the write, too: what is there is not written again
+            self.records |= records
+            raise
         self.records |= records
 
     def _take_up(

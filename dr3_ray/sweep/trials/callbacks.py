@@ -116,7 +116,8 @@ class MemberLog(tune.Callback):
         """Write all rows, then the ends in the index that they allow."""
         if self._histories.flush(force):
             for members, status, pack, end in self._done:
-                for error, those in self._by_error(members).items():
+                left = [each for each in members if self._index.status(each) != status]  # a signal came in between
+                for error, those in self._by_error(left).items():
                     self._write(those, status, pack, error, end)
             self._done.clear()
 
