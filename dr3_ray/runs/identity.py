@@ -14,6 +14,10 @@ LATER = {  # options that came later, and change nothing at these values: no par
     "reward_clip": 0.0,
     "critic_actions": "heads",
     "td_actions": "expected",
+    "hindsight": "none",
+    "hindsight_ratio": 0.8,
+    "hindsight_threshold": 0.0,
+    "hindsight_terminal": False,
 }
 LENGTH = ("steps", "evaluations")  # by which members of one kind may differ
 PARENT = "parent"  # the member that a configuration goes on from, as `HASH@UPDATES`; the options of both tell which

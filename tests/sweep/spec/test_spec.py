@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dr3_ray.algorithms.registry import find
+from dr3_ray.algorithms.registry import ALGORITHMS, find
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS
@@ -88,6 +88,45 @@ def test_a_trial_with_a_gpu_has_its_share_of_the_cpus(cartpole, monkeypatch, ask
 def test_the_hash_of_a_configuration_stays_what_it_was():
     config = {"algorithm": "DR3-CQL", "dataset": "x", "dr3_coeff": 0.1, "hidden_sizes": [8, 8], "seed": 0, "steps": 10}
     assert member_id(config) == "6cc446cd6f5348fa"
+
+
+HASHES = {  # of members with the defaults, as they were written: no change of the code may change one
+    "DR3-DQN discrete": "5b4cee7dc758337f",
+    "DR3-CQL discrete": "e0d97f4447c5c5f9",
+    "DR3-CQL continuous": "7727af3ac8d593e8",
+    "DR3-SARSA discrete": "ab7ab443a979a34a",
+    "DR3-SARSA continuous": "cfd5e80e9c914c7f",
+    "DR3-IQL discrete": "461342ab619bd8b4",
+    "DR3-IQL continuous": "ed24cd1d112968c2",
+    "DR3-AWAC discrete": "f309adf31001c923",
+    "DR3-AWAC continuous": "ef01b36dee167fec",
+    "DR3-REM discrete": "578613d510cc29c1",
+    "DR3-TD3BC continuous": "0245c46f5a5a4541",
+    "DR3-ReBRAC continuous": "c39a079f70c71c0e",
+    "DR3-EDAC continuous": "cc0aa1d282acb099",
+    "DR3-FQL continuous": "9774f218641958ba",
+    "DR3-BRAC continuous": "4dcb778feea5c13a",
+    "DR3-QRDQN discrete": "2678e04365f5034d",
+    "DR3-QRCQL discrete": "d9ce5c205e0b5dbe",
+    "DR3-TD discrete": "93fe0c1e67b4c2b2",
+    "DR3-TD continuous": "5f080f96edbdb1f1",
+    "DR3-MC discrete": "de16c0c432fba4fe",
+    "DR3-MC continuous": "a56b890ac991954f",
+    "BC discrete": "035a90109c3fc2c7",
+    "BC continuous": "aa285f8bab928dae",
+}
+
+
+def test_options_that_came_later_do_not_change_the_members_that_were_there():
+    """Or a sweep that was begun before them would train everything again; `identity.LATER` names their defaults."""
+    data = {"discrete": "embedded:breakout-replay", "continuous": "embedded:pendulum-replay"}
+    about = {"coefficients": [0.1], "seeds": 1, "steps": 100, "evaluations": 2, "environment": "none"}
+    found = {
+        f"{name} {kind}": next(iter(members(SweepSpec(algorithms=[name], datasets=[data[kind]], **about))))
+        for name, forms in ALGORITHMS.items()
+        for kind in forms
+    }
+    assert {name: found[name] for name in HASHES} == HASHES
 
 
 def test_a_spec_without_drawing_has_the_members_it_always_had(cartpole):
