@@ -31,10 +31,16 @@ def member_id(config: Mapping[str, Any]) -> str:
 
     The data count by their contents, not by where they lie.
     """
-    identity = {name: value for name, value in config.items() if name not in PLACES}
-    identity = {name: value for name, value in identity.items() if name not in LATER or value != LATER[name]}
-    identity |= {"config_format": CONFIG_FORMAT}
-    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical(_counted(config) | {"config_format": CONFIG_FORMAT}).encode()).hexdigest()[:16]
+
+
+def _counted(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a configuration tells members apart."""
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in PLACES and not (name in LATER and value == LATER[name])
+    }
 
 
 def configuration(config: Mapping[str, Any]) -> str:
@@ -52,7 +58,7 @@ def configurations(members: Sequence[Mapping[str, Any]]) -> list[list[int]]:
 
 def but_for_length(config: Mapping[str, Any]) -> str:
     """Return a text that is the same for members that differ only in how long they train and how often they play."""
-    return json.dumps({name: value for name, value in config.items() if name not in (*LENGTH, *PLACES)}, sort_keys=True)
+    return json.dumps({name: value for name, value in _counted(config).items() if name not in LENGTH}, sort_keys=True)
 
 
 def every(config: Mapping[str, Any]) -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.report.reader import read_tables
-from dr3_ray.runs.identity import member_id
+from dr3_ray.runs.identity import LATER, member_id
 from dr3_ray.runs.index import current, read_index
 from dr3_ray.runs.plain import read_plain
 from dr3_ray.runs.status import read_status
@@ -55,12 +55,16 @@ def all_of(old: dict[str, Any]) -> Callable[[], set[str]]:
     return lambda: {record["pack"] for record in old.values()}
 
 
-@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2, 3]))
+@given(
+    st.integers(1, 4), st.integers(1, 6), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2, 3]),
+    st.sampled_from([{}, LATER]),
+)  # fmt: skip
 def test_packs_are_those_that_were_begun_and_evaluations_some_of_theirs(
-    size: int, before: int, more: int, seeds: int, apart: int
+    size: int, before: int, more: int, seeds: int, apart: int, later: dict[str, Any]
 ) -> None:
+    """Also where the shorter ones are older than some options."""
     old = records(configs(10 * before, before), size)
-    new = by_hash(configs(10 * (before + more) * apart, before + more, seeds))
+    new = by_hash(configs(10 * (before + more) * apart, before + more, seeds, **later))
     found, reasons = longer_packs(new, old, all_of(old))
     if before % apart == 0:  # a pack goes on if all its members are wanted
         whole = [start for start in range(0, 4, size) if min(start + size, 4) <= seeds]
