@@ -16,7 +16,6 @@ interval of 95%. A claim holds where the interval lies on its side, fails where 
 else. Nothing is left out, and no seed is added.
 """
 
-import inspect
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -25,7 +24,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, made_with, publish, tallied, verdict
+from published import Published, Scale, ending, publish, shares, tallied, verdict
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -116,7 +115,6 @@ def page(found: Published) -> str:
         for claim in CLAIMS
         if (estimate := judge(claim, own))
     ]
-    fixed = inspect.cleandoc(__doc__ or "").partition("coadaptation\n\n")[2]
     return f"""# {(__doc__ or "").partition("?")[0]}?
 
 {tallied(CLAIMS, [(claim, judgement(claim, estimate)) for claim, _, estimate in judged])}
@@ -143,20 +141,9 @@ Interquartile means over seeds; growth and change of mean Q are those since a th
 
 {markdown(MEASURED, [_row(own) for _, own in runs.groupby(["learner", *FACETS], sort=False)])}
 
-{
-        markdown(
-            ["data", "rows", "share of (s′, a′) that are rows"],
-            [[name, f"{rows:,}", f"{share:.2f}"] for name, (rows, share, _) in found.about["data"].items()],
-        )
-    }
+{shares(found)}
 
-## Fixed beforehand
-
-{fixed}
-
-## Run again
-
-{made_with("coadaptation", found)} All measurements: [coadaptation.parquet](coadaptation.parquet).
+{ending("coadaptation", __doc__, found)}
 """
 
 

@@ -16,7 +16,6 @@ and period: a claim holds where Student's t interval of 95% of the mean logarith
 on the other, and is undecided else. Nothing is left out, and no seed is added.
 """
 
-import inspect
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -25,7 +24,7 @@ import typer
 from coadaptation import SETTINGS, Claim, interval, judge, judgement
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, made_with, publish
+from published import Published, Scale, ending, publish, shares
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -119,7 +118,6 @@ def page(found: Published) -> str:
         for asked in CLAIMS
         if (estimate := judge(asked.claim, own.assign(growth=own[f"growth_{asked.pairs}"])))
     ]
-    fixed = inspect.cleandoc(__doc__ or "").partition("coadaptation_input\n\n")[2]
     return f"""# {(__doc__ or "").partition("?")[0]}?
 
 {answered(judged)}
@@ -148,20 +146,9 @@ The second of two numbers is at the data's pairs (s′, a′), and of norms that
 
 {markdown(MEASURED, [_row(own) for _, own in runs.groupby(["learner", *FACETS], sort=False)])}
 
-{
-        markdown(
-            ["data", "rows", "share of (s′, a′) that are rows"],
-            [[name, f"{rows:,}", f"{share:.2f}"] for name, (rows, share, _) in found.about["data"].items()],
-        )
-    }
+{shares(found)}
 
-## Fixed beforehand
-
-{fixed}
-
-## Run again
-
-{made_with("coadaptation_input", found)} All measurements: [coadaptation_input.parquet](coadaptation_input.parquet).
+{ending("coadaptation_input", __doc__, found)}
 """
 
 

@@ -34,7 +34,6 @@ is undecided else. Nothing is left out, and no seed is added. The form with the 
 not compared with the paper's display.
 """
 
-import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,7 +46,7 @@ import torch
 import typer
 from matplotlib.figure import Figure
 from packs import main, markdown
-from published import Published, about_code, interval, made_with, publish, tallied, verdict
+from published import Published, about_code, ending, interval, publish, tallied, verdict
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn.functional import one_hot, softplus
@@ -310,7 +309,6 @@ def page(found: Published) -> str:
     """Write the page from what was measured, every number of it."""
     runs = outcomes(found.histories)
     results = [(*each, verdict(each[2], each[0].bound, each[0].above)) for each in judged(runs)]
-    fixed = inspect.cleandoc(__doc__ or "").partition("implicit_regularizer\n\n")[2]
     moved = runs[runs["arm"] == "drift"]
     arms = [own for way in (IN, OUTSIDE) for name, *_ in ARMS if len(own := _of(runs, way, name))]
     return f"""# {(__doc__ or "").partition("?")[0]}?
@@ -347,15 +345,7 @@ Means over seeds, of the last layer with Σ* = I.
 
 {markdown(TERMS, [_terms(own) for own in arms])}
 
-## Fixed beforehand
-
-{fixed}
-
-## Run again
-
-{
-        made_with("implicit_regularizer", found)
-    } All measurements: [implicit_regularizer.parquet](implicit_regularizer.parquet).
+{ending("implicit_regularizer", __doc__, found)}
 """
 
 

@@ -17,7 +17,6 @@ its behaviour model on Pendulum; CQL's α and Adam's ε on Breakout, and BRAC's 
 added.
 """
 
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +26,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown, with_interval
-from published import Published, Scale, made_with, publish
+from published import Published, Scale, ending, publish
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -133,7 +132,6 @@ def answer(runs: list[Path], scale: str, out: Path) -> str:
 def page(found: Published) -> str:
     """Write the page from what was measured, every number of it."""
     runs = outcomes(found.histories)
-    fixed = inspect.cleandoc(__doc__ or "").partition("learning\n\n")[2]
     return f"""# {(__doc__ or "").partition("?")[0]}?
 
 {answered(runs)}
@@ -144,13 +142,7 @@ def page(found: Published) -> str:
 
 {markdown(AGAINST, list(_against_cloning(runs)))}
 
-## Fixed beforehand
-
-{fixed}
-
-## Run again
-
-{made_with("learning", found)} All measurements: [learning.parquet](learning.parquet).
+{ending("learning", __doc__, found)}
 """
 
 

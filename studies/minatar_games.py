@@ -26,7 +26,6 @@ and no seed is added. Not tried, for what they cost: IQL, QR-CQL, comparators of
 smaller sets. There is no scale for a GPU yet.
 """
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -35,7 +34,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, interval, made_with, publish, tallied, verdict
+from published import Published, Scale, ending, interval, publish, tallied, verdict
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -297,7 +296,6 @@ def page(found: Published) -> str:
     runs = outcomes(found.histories)
     results = list(judged(runs))
     held = runs[runs["data"].isin(HELD_OUT)].sort_values(["data", "algorithm", "arm"], key=_places, kind="stable")
-    fixed = inspect.cleandoc(__doc__ or "").partition("minatar_games\n\n")[2]
     better = [(claim, probability_of_improvement(*(by_seed(held, *which, claim.column) for which in sides(claim))))
               for claim in CLAIMS if claim.column in ("final", "average")]  # fmt: skip
     return f"""# {(__doc__ or "").partition("?")[0]}?
@@ -346,13 +344,7 @@ Final returns, means over the tuning sets that were tried and their seeds; the c
 
 {markdown(["learner", "setting", "final return", ""], list(_tuned(runs)))}
 
-## Fixed beforehand
-
-{fixed}
-
-## Run again
-
-{made_with("minatar_games", found)} All measurements: [minatar_games.parquet](minatar_games.parquet).
+{ending("minatar_games", __doc__, found)}
 """
 
 

@@ -5,6 +5,7 @@ The measurements of all its runs are written as one small Parquet file, and the 
 so that a test can write it again.
 """
 
+import inspect
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
+from packs import markdown
 
 from dr3_ray.errors import UserError, check_known
 from dr3_ray.stats import Estimate
@@ -188,6 +190,29 @@ def made_with(name: str, found: Published) -> str:
     return (
         f"`dr3-ray reproduce {name} --scale {found.about['scale']}`, with dr3-ray {versions['dr3-ray']} ({code}torch "
         f"{versions['torch']}), {found.core_hours:.1f} hours of one core of {found.about['machine']}.{data}"
+    )
+
+
+def ending(name: str, document: str | None, found: Published, more: str = "") -> str:
+    """Return the end of a study's page: what its document fixed beforehand, behind its question and command, and how.
+
+    `more` is said of the run.
+    """
+    _, _, fixed = inspect.cleandoc(document or "").split("\n\n", 2)
+    return f"""## Fixed beforehand
+
+{fixed}
+
+## Run again
+
+{made_with(name, found)}{more} All measurements: [{name}.parquet]({name}.parquet)."""
+
+
+def shares(found: Published) -> str:
+    """Return the table of the rows of each data set, and of the share of its (s′, a′) that are rows."""
+    return markdown(
+        ["data", "rows", "share of (s′, a′) that are rows"],
+        [[name, f"{rows:,}", f"{share:.2f}"] for name, (rows, share, _) in found.about["data"].items()],
     )
 
 

@@ -19,7 +19,6 @@ Student's t interval of 95%. A claim holds where the interval lies on its side o
 and is undecided else. Nothing is left out.
 """
 
-import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, interval, made_with, publish, verdict
+from published import Published, Scale, ending, interval, publish, verdict
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -142,11 +141,16 @@ def _by_chance(table: Table) -> float:
     return float(np.mean([_regret(said, table.returns) for said in each]))
 
 
+def _took(found: Published) -> str:
+    """Say how long choosing took, and what was noted of it."""
+    notes = " ".join(f"{note}." for note in found.about["notes"])
+    return f" Fitted critics and the rest took {found.about['selecting_s'] / 3600:.1f} hours.\n{notes}"
+
+
 def page(found: Published) -> str:
     """Write the page from what was measured, every number of it."""
     every = list(tables(found.histories))
     results = list(judged(every))
-    fixed = inspect.cleandoc(__doc__ or "").partition("selection\n\n")[2]
     chance = float(np.mean([_by_chance(table) for table in every]))
     ranked = [each for each in results if not each[0].startswith("always")]
     counts = {side: [NAMES[name] for name, _, correlation, regret in ranked
@@ -155,7 +159,7 @@ def page(found: Published) -> str:
     return f"""# {(__doc__ or "").partition("?")[0]}?
 
 - The order of returns is told better than by chance by {_listed(counts["order"])}, of {len(ranked)} criteria.
-- Less regret than a c₀ drawn at random is had by {_listed(counts["regret"])}, of {len(ranked)}.
+- Criteria with less regret than a c₀ drawn at random: {_listed(counts["regret"])}, of {len(ranked)}.
 
 ![Regret of each criterion](selection.svg)
 
@@ -171,14 +175,7 @@ As a share of the range of returns, which is that of the four c₀.
 
 {markdown(["learner", "data", "range", *(NAMES[name] for name in every[0].said)], [_regrets(each) for each in every])}
 
-## Fixed beforehand
-
-{fixed}
-
-## Run again
-
-{made_with("selection", found)} Fitted critics and the rest took {found.about["selecting_s"] / 3600:.1f} hours.
-{" ".join(f"{note}." for note in found.about["notes"])} All measurements: [selection.parquet](selection.parquet).
+{ending("selection", __doc__, found, _took(found))}
 """
 
 
