@@ -1,4 +1,10 @@
-"""The most that can be meant: more is a slip of the keyboard, by which a process would hang or run out of memory."""
+"""Whole numbers of users: as people write them, and the most that can be meant.
+
+More is a slip of the keyboard, by which a process would hang or run out of memory.
+"""
+
+import re
+from decimal import Decimal
 
 COUNT = 10**15
 """Of steps, episodes for a mean, and whatever is only counted; the index keeps numbers below 2^53."""
@@ -14,3 +20,19 @@ EPISODES = 100_000
 """Of a member in an evaluation: each has an environment of its own."""
 MEMBERS = 1_000_000
 """Of a sweep, and values of one axis; 20,000 were tried (benchmarks/scale.py)."""
+
+TEXT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?(?:e\+?[0-9]{1,2})?)([km]?)", re.IGNORECASE)
+FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def read_count(text: str) -> int:
+    """Read a whole number, which may end in k for thousands or M for millions.
+
+    Raises:
+        ValueError: the text is none.
+    """
+    found = TEXT.fullmatch(text.strip())
+    value = Decimal(found[1].replace("_", "")) * FACTORS[found[2].lower()] if found else Decimal("0.5")
+    if value != int(value):
+        raise ValueError("it has to be a whole number, such as 5000, 10k or 1e6")
+    return int(value)

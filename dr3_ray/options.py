@@ -17,8 +17,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from dr3_ray.counts import read_count
 from dr3_ray.errors import UserError
+from dr3_ray.limits import read_count
 
 Number = float | Tensor  # a float, or [K] in a stack of members
 

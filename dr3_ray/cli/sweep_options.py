@@ -8,7 +8,7 @@ import typer
 from pydantic import BaseModel
 
 from dr3_ray.cli.paths import PATH
-from dr3_ray.counts import read_count
+from dr3_ray.limits import read_count
 from dr3_ray.sweep.search.methods import METHODS
 from dr3_ray.sweep.spec.search import Search as SearchFields
 from dr3_ray.sweep.spec.spec import SweepSpec

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dr3_ray.algorithms.registry import find
-from dr3_ray.counts import read_count
 from dr3_ray.data import SpaceSpec
 from dr3_ray.errors import UserError, check_known
 from dr3_ray.evaluation.environments import GYMNASIUM, is_ours, make_environment
 from dr3_ray.evaluation.quality import EXPERT, MEDIUM, MEDIUM_REPLAY, QUALITIES, REPLAY
+from dr3_ray.limits import read_count
 from dr3_ray.training.member import Member
 
 GAMMA = 0.99

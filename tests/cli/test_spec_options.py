@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from dr3_ray.cli.app import main
 from dr3_ray.cli.spec_options import spec_above, spec_from
-from dr3_ray.counts import read_count
 from dr3_ray.errors import UserError
+from dr3_ray.limits import read_count
 from dr3_ray.sweep.spec.spec import SweepSpec
 
 DATA = "embedded:breakout-replay"

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from dr3_ray import limits
-from dr3_ray.counts import read_count
+from dr3_ray.limits import read_count
 
 
 def _as_count(value: Any) -> Any:
