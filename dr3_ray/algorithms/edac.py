@@ -57,10 +57,7 @@ def objective(options: EDACOptions) -> Objective:
         target_entropy = -per_row(options.target_entropy_scale) * actions.shape[-1]
         losses = {
             "critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1),
-            "actor": td.mean_over_batch(soft_actor_critic.actor_loss(log_probs, value, log_temperature.exp())),
-            "temperature": td.mean_over_batch(
-                soft_actor_critic.temperature_loss(log_temperature, log_probs, target_entropy)
-            ),
+            **soft_actor_critic.policy_losses(log_probs, value, log_temperature, target_entropy),
         }
         metrics = {
             "q_data": q.detach().mean((1, 2)),

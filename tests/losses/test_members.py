@@ -54,6 +54,7 @@ CASES: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (rem.mix, (normal(B, 4, 5), normal(5))),
     (rewards.transformed, (normal(B), normal(1), positive(1), positive(1))),
     (soft_actor_critic.actor_loss, (normal(B), normal(B), positive(1))),
+    (soft_actor_critic.policy_losses, (normal(B), normal(B), normal(1), normal(1))),
     (soft_actor_critic.temperature_loss, (normal(1), normal(B), normal(1))),
     (td.bellman_target, (normal(B), choices(2, B).double(), normal(B), positive(1))),
     (td.n_step_return, (normal(B, 4), positive(1))),
@@ -68,7 +69,8 @@ CASES: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
 ]
 
 
-def parts(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def parts(result: Tensor | tuple[Tensor, ...] | dict[str, Tensor]) -> tuple[Tensor, ...]:
+    result = tuple(result.values()) if isinstance(result, dict) else result
     return result if isinstance(result, tuple) else (result,)
 
 
