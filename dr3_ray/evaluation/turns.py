@@ -1,5 +1,6 @@
 """Turns of an environment: what its code raises or returns amiss is told as the environment's, in one line."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -8,7 +9,7 @@ import numpy as np
 from dr3_ray.errors import UserError, first_line
 
 NOT_ITS_OWN = (UserError, MemoryError, gym.error.DependencyNotInstalled)
-"""What an environment may raise that is told as it is: of this package, of this machine, of what is not installed."""
+"""Errors that an environment passes on: of this package, of this machine's memory, of a package that is missing."""
 
 
 class Turn(NamedTuple):
@@ -27,15 +28,8 @@ def begin(environment: gym.Env[Any, Any], where: str, seed: int) -> tuple[Any, d
     Raises:
         UserError: the environment, which lies `where`, raises something, or returns something else.
     """
-    try:
-        found = environment.reset(seed=seed)
-    except NOT_ITS_OWN:
-        raise
-    except Exception as error:  # of whoever wrote it
-        raise _told(where, "reset", error) from error
-    if not (isinstance(found, tuple) and len(found) == 2):
-        raise UserError(f"{where} does not return an observation and a dict from `reset`, as Gymnasium's do: wrap it")
-    return found
+    observation, info = _answer(where, "reset", 2, "an observation and a dict", lambda: environment.reset(seed=seed))
+    return observation, info
 
 
 def play(environment: gym.Env[Any, Any], where: str, action: Any) -> Turn:
@@ -44,14 +38,7 @@ def play(environment: gym.Env[Any, Any], where: str, action: Any) -> Turn:
     Raises:
         UserError: as `begin`; or the reward is no number, or an end is no truth value.
     """
-    try:
-        found = environment.step(action)
-    except NOT_ITS_OWN:
-        raise
-    except Exception as error:  # of whoever wrote it
-        raise _told(where, "step", error) from error
-    if not (isinstance(found, tuple) and len(found) == 5):
-        raise UserError(f"{where} does not return five values from `step`, as Gymnasium's do: wrap it")
+    found = _answer(where, "step", 5, "five values", lambda: environment.step(action))
     observation, reward, terminated, truncated, info = found
     return Turn(
         observation,
@@ -72,5 +59,14 @@ def _one(where: str, what: str, value: Any) -> Any:
     return array.item()
 
 
-def _told(where: str, method: str, error: Exception) -> UserError:
-    return UserError(f"{where} raises in `{method}`: {first_line(error)}")
+def _answer(where: str, method: str, count: int, described: str, ask: Callable[[], Any]) -> tuple[Any, ...]:
+    """Return what a method of the environment returns, which has to be so many values."""
+    try:
+        found = ask()
+    except NOT_ITS_OWN:
+        raise
+    except Exception as error:  # of whoever wrote it
+        raise UserError(f"{where} raises in `{method}`: {first_line(error)}") from error
+    if not (isinstance(found, tuple) and len(found) == count):
+        raise UserError(f"{where} does not return {described} from `{method}`, as Gymnasium's do: wrap it")
+    return found
