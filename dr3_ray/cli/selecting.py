@@ -59,11 +59,11 @@ def select(
     check_known("criterion", named, CRITERIA)
     measured = set(named or CRITERIA)
     if not measured & {*FITTED, *WEIGHTED}:
-        refuse_idle(context, ("fqe_steps",), "for these criteria, none of which fits anything")
+        refuse_idle(context, ("fqe_steps",), "as these criteria fit no critic")
     if not measured & set(FITTED) or not fqe_steps:
         refuse_idle(context, ("fqe_seeds",), "without fitted critics")
     if not measured & {*HELD_OUT, *WEIGHTED}:
-        refuse_idle(context, ("data",), "for these criteria, none of which is of held-out episodes")
+        refuse_idle(context, ("data",), "as these criteria read no held-out episodes")
     found = []
     for each in run:
         with _shown() as say:

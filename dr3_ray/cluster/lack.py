@@ -70,7 +70,7 @@ def lack_of(what: str, wanted: Collection[Needs]) -> str:
     there = ", ".join(map(described, machines))
     rest = f"{free.get('CPU', 0.0):g} CPUs and {free.get('GPU', 0.0):g} GPUs are free"
     return (
-        f"{what} wait for room: {needs} each; the cluster has {there}, of which {rest}; {_coming(status)}. They begin "
+        f"{what} wait for room: {needs} each; the cluster has {there}, where {rest}; {_coming(status)}. They begin "
         + ("once others have ended or a machine has joined" if fits else "once a machine with as much has joined")
         + "; else stop this and ask for less"
     )

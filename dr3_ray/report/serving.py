@@ -128,6 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = SILENT
 
     def do_GET(self) -> None:
+        """Answer with what the path names, or that the browser has it already."""
         if not self.server.is_named(self.headers.get("Host")):
             return self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
         found = self.server.content(self.path.partition("?")[0])

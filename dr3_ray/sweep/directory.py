@@ -160,7 +160,7 @@ def lengthened(spec: SweepSpec, steps: int, evaluations: int | None = None) -> S
         UserError: it has as many steps, or they are no multiple of what lies between two evaluations, or it searches.
     """
     if steps < spec.steps:
-        raise UserError(f"{spec.out} has {spec.steps:,} steps, and trains for more of them, not for {steps:,}")
+        raise UserError(f"{spec.out} has {spec.steps:,} steps already: give more than that, not {steps:,}")
     if spec.search and steps > spec.steps:
         raise UserError(
             f"{spec.out} was searched by what members are worth after {spec.steps:,} steps, and with {steps:,} it is "
@@ -170,8 +170,8 @@ def lengthened(spec: SweepSpec, steps: int, evaluations: int | None = None) -> S
     if evaluations is None and steps % every:
         near = " or ".join(f"{each:,}" for each in (steps // every * every, (steps // every + 1) * every))
         raise UserError(
-            f"{spec.out} is evaluated every {every:,} steps, of which {steps:,} is no multiple: ask for {near}, or for "
-            "--evaluations, too"
+            f"{spec.out} is evaluated every {every:,} steps, and {steps:,} is no multiple of that: ask for {near}, or "
+            "for --evaluations, too"
         )
     asked = spec.model_dump(include=spec.model_fields_set)
     return SweepSpec(**asked | {"steps": steps, "evaluations": evaluations or steps // every})

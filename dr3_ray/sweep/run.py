@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +21,14 @@ from dr3_ray.stores import NO_ROOM, write_json
 from dr3_ray.sweep.directory import PARENTS, open_run
 from dr3_ray.sweep.driver import Driver
 from dr3_ray.sweep.ends import adopt
-from dr3_ray.sweep.parents import document_of, find_parents, known_parents, with_names
+from dr3_ray.sweep.parents import Parent, document_of, find_parents, known_parents, with_names
 from dr3_ray.sweep.plan import planned_members, unfinished
 from dr3_ray.sweep.resume import unseen_packs
 from dr3_ray.sweep.search.proposals import Proposals, Searches
 from dr3_ray.sweep.search.scores import MemberScores
 from dr3_ray.sweep.search.study_files import check_study
 from dr3_ray.sweep.spec.problems import Problem, problems
-from dr3_ray.sweep.spec.spec import SweepSpec
+from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.sweep.trials.loggers import check_installed
 from dr3_ray.sweep.trials.ray_trials import RayTrials, Trials
 
@@ -100,9 +100,7 @@ def train_sweep(
         run = read_run(spec.out)["id"]
         claim(spec.checkpoints, run, str(spec.out.resolve()))
         if parents:
-            known = {parent.name: parent for parent in (*known_parents(spec).values(), *parents)}
-            write_json(spec.out / RUN, read_run(spec.out) | {PARENTS: document_of(known.values())})
-            adopt(spec, run, parents, missing.values())
+            _keep_parents(spec, run, parents, missing)
         if lost := unseen_packs(spec, index.records.values()):
             say(f"{spec.checkpoints} has no checkpoint of {len(lost)} packs that were begun: they begin again")
         try:
@@ -121,6 +119,13 @@ def train_sweep(
             write_json(spec.out / RUN, read_run(spec.out) | {"foreseen": len(searches.members)})
         counts = Counter(index.records[member]["status"] for member in {**planned, **searches.members})
     return RunSummary(spec.out, {status: counts[status] for status in SHOWN if counts[status]}, interrupted)
+
+
+def _keep_parents(spec: SweepSpec, run: str, parents: Sequence[Parent], missing: Mapping[str, Config]) -> None:
+    """Write down the parents of a sweep, and copy the ends from which its missing members begin."""
+    known = {parent.name: parent for parent in (*known_parents(spec).values(), *parents)}
+    write_json(spec.out / RUN, read_run(spec.out) | {PARENTS: document_of(known.values())})
+    adopt(spec, run, parents, missing.values())
 
 
 def _take_up(

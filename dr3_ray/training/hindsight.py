@@ -128,10 +128,10 @@ def _untold(why: str) -> UserError:
 
 
 def check_hindsight(options: Options, spaces: Spaces) -> None:
-    """Check that options that ask for other goals can be had on these observations.
+    """Check that these observations have the goals that the options ask for.
 
     Raises:
-        UserError: they cannot.
+        UserError: they have none, or another option excludes other goals.
     """
     if (asked := getattr(options, "hindsight", "none")) == "none":
         return

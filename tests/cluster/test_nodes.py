@@ -95,7 +95,7 @@ def test_learners_that_no_machine_has_room_for_wait_with_a_word(cluster, monkeyp
         algorithm = building.result(timeout=120)
     assert re.fullmatch(
         r"learners and evaluation runners wait for room: 1 for 3 CPUs each; the cluster has (\S+ with 1 CPUs and "
-        r"[01] GPUs(, )?)+, of which .* are free; no machine is starting\. They begin once a machine with as much has "
+        r"[01] GPUs(, )?)+, where .* are free; no machine is starting\. They begin once a machine with as much has "
         "joined; else stop this and ask for less",
         said[0],
     )

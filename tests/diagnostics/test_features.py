@@ -19,7 +19,7 @@ def test_statistics_by_hand():
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], tensor([value]))
-    # at the data's pairs, of which the first alone is known
+    # at the data's pairs: only the first is known
     recorded = recorded_statistics(phi, next_phi, tensor([[1.0, 0.0, 0.0]]))
     torch.testing.assert_close(recorded, {"dot_product_data": tensor([24.0]), "cosine_data": tensor([0.96])})
 

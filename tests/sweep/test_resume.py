@@ -175,10 +175,10 @@ def test_two_sweeps_do_not_write_one_run(tiny):
     [
         ("--resume nowhere", "nowhere is not a run directory: there is nothing to resume"),
         ("--resume .", "is not a run directory"),
-        ("--resume run --steps 5", "run has 100,000 steps, and trains for more of them, not for 5"),
+        ("--resume run --steps 5", "run has 100,000 steps already: give more than that, not 5"),
         (
             "--resume run --steps 102k",
-            "every 5,000 steps, of which 102,000 is no multiple: ask for 100,000 or 105,000, or",
+            "every 5,000 steps, and 102,000 is no multiple of that: ask for 100,000 or 105,000, or",
         ),
         ("--resume run --steps 200k --evaluations 7", "200000 steps cannot be cut into 7 equal parts"),
         ("--resume run --evaluations 40", "or with more --steps: leave out --evaluations, or give no --resume"),
