@@ -52,12 +52,13 @@ class Target:
             self.partial.parent.mkdir(parents=True, exist_ok=True)
             with _locked(self.partial.parent, wait=True):  # of two that begin at once, one is the first
                 self._refuse_others()
+                with suppress(OSError, UserError):  # a home that cannot be written is no reason to write nothing
+                    self._told = announce(self.partial)  # first: whatever is made here is known, whenever this ends
                 self.partial.mkdir(exist_ok=True)
                 self._lock = _lock(self.partial)
         except OSError as error:  # what nobody can see before: too long a name, or a file system of the kernel's
+            self._take_back()
             raise UserError(f"cannot write {self.path}: {error.strerror}, so choose another place") from None
-        with suppress(OSError, UserError):  # a home that cannot be written is no reason to write nothing
-            self._told = announce(self.partial)
         return (self.partial / MANIFEST).exists()
 
     def _refuse_others(self) -> None:
@@ -94,10 +95,16 @@ class Target:
             shutil.rmtree(self.partial, ignore_errors=True)
         os.close(self._lock)
         self._lock = None
+        if not keep:
+            self._take_back()
+        elif self._told:
+            self._told.close()
+
+    def _take_back(self) -> None:
+        """Tell the cache of nothing."""
         if self._told:
-            if not keep:
-                with suppress(OSError):
-                    os.unlink(self._told.name)
+            with suppress(OSError):
+                os.unlink(self._told.name)
             self._told.close()
 
 
