@@ -33,7 +33,8 @@ def make(request: Any, make_population: Any, monkeypatch: Any) -> Any:
         spec: AlgorithmSpec, members: list[dict[str, Any]], execution: str = "stacked", **given: Any
     ) -> Population:
         spaces = SPACES[spec.action_kind]._replace(observation_shape=shape)
-        options = {"encoder": encoder, "random_crop": 1, "hidden_sizes": (6,), "batch_size": 4}
+        # so wide that no member starts with dead ReLUs only
+        options = {"encoder": encoder, "random_crop": 1, "hidden_sizes": (16,), "batch_size": 4}
         return make_population(spec, [options | member for member in members], execution, spaces=spaces, **given)  # type: ignore[no-any-return]
 
     return build
@@ -111,7 +112,7 @@ def test_acting_on_images(spec: AlgorithmSpec, make: Any, make_data: Any):
 def test_a_crop_changes_only_what_is_trained_on(name: str, make_population: Any):
     shape, encoder = SHAPES[name]
     spaces = SPACES["discrete"]._replace(observation_shape=shape)
-    given = {"encoder": encoder, "hidden_sizes": (6,)}
+    given = {"encoder": encoder, "hidden_sizes": (16,)}
     plain, moved = (
         make_population(find("DR3-DQN", "discrete"), [given | {"random_crop": padding}], spaces=spaces)
         for padding in (0, 2)

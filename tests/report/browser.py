@@ -8,13 +8,18 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 QUIET = ("quiet", "no-first-run", "disable-gpu", "disable-quic", "disable-background-networking",
          "disable-component-update", "disable-sync", "no-sandbox", "hide-scrollbars")  # fmt: skip
 WAIT = 120  # seconds for what hangs
+LEFT = "Inspected target navigated or closed"
+
+
+class Left(Exception):
+    """The page that was asked has given way to another one, before it answered."""
 
 
 def program() -> str:
@@ -44,6 +49,8 @@ class Tab:
         while True:
             answer = self._read()
             if answer.get("id") == self.number:
+                if answer.get("error", {}).get("message") == LEFT:
+                    raise Left
                 assert "error" not in answer, answer
                 return answer["result"]
             self.events.append(answer)
@@ -69,7 +76,10 @@ class Tab:
     def until(self, script: str) -> None:
         """Wait until an expression of the page is true."""
         end = time.monotonic() + WAIT
-        while not self.run(script):
+        while True:
+            with suppress(Left):
+                if self.run(script):
+                    return
             assert time.monotonic() < end, script
             time.sleep(0.02)
 
