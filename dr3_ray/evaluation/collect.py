@@ -5,12 +5,15 @@ others of the same kind. Killed at any moment, it goes on from its last checkpoi
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dr3_ray import __version__
 from dr3_ray.data import Manifest, Provenance, states
@@ -61,7 +64,8 @@ def collect(
         if not target.open():
             check_target(out, _room(learning, about), target.partial.name)
             journal = Journal(target.partial, {"command": command, "created": now()}, seconds)
-            _write(target.partial, learning, about, journal)
+            with _one_thread():
+                _write(target.partial, learning, about, journal)
         forget(target.partial)
         target.commit()
     except UserError:
@@ -75,6 +79,18 @@ def collect(
     for note in manifest.provenance.notes:
         warnings.warn(note, stacklevel=2)
     return manifest
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread, as a sweep's trials do."""
+    # DQN's 3,000 steps beside other work on two cores: 20 CPU-s, and in two threads that wait for each other 214
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _purpose(recipe: Recipe, player: Player | None) -> str:
