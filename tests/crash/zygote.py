@@ -3,6 +3,7 @@
 The first process runs under the recorder of file operations; each fork is told what is to happen at which write.
 """
 
+import gc
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -110,17 +112,35 @@ def _child(task: dict[str, Any], said: int) -> None:
     os._exit(code)
 
 
-def _serve() -> None:
-    import dr3_ray.cli.app
-    import dr3_ray.runs.fetch
-    import dr3_ray.runs.status
-    import dr3_ray.sweep.search.studies
+# what drivers import when they come to it: each fork would do so again
+LATE = (
+    "alembic.autogenerate.compare", "dr3_ray.cli.app", "dr3_ray.runs.fetch", "dr3_ray.runs.status",
+    "dr3_ray.sweep.run", "dr3_ray.sweep.search.studies", "rich._emoji_codes", "rich.progress",
+)  # fmt: skip
+
+
+def _prepare(algorithms: dict[str, list[str]]) -> None:
+    """Import all that drivers need, and find out what is the same for all of them."""
+    for module in LATE:
+        import_module(module)
+    import optuna
+
+    from dr3_ray.sweep.resume import versions
     from tests.crash.untrained import measured_names
 
-    assert dr3_ray.cli.app
-    for dataset, algorithms in json.loads(sys.argv[1]).items():
-        for algorithm in algorithms:
+    versions()
+    for sampler in (optuna.samplers.TPESampler(), optuna.samplers.RandomSampler()):
+        study = optuna.create_study(storage=optuna.storages.RDBStorage("sqlite://"), sampler=sampler)
+        study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0.0, 1.0)}), 0.0)
+    for dataset, names in algorithms.items():
+        for algorithm in names:
             measured_names(algorithm, dataset)
+    gc.collect()
+    gc.freeze()  # so that a fork's collections copy no pages
+
+
+def _serve() -> None:
+    _prepare(json.loads(sys.argv[1]))
     standing: dict[int, str] = {}
     for line in sys.stdin:
         task = json.loads(line)
