@@ -7,13 +7,14 @@ What is more than variables of the environment is left to Ray's script beside WO
 import json
 import os
 import sys
+from typing import Any
 
 CONTEXT, LANGUAGE = "--serialized-runtime-env-context=", "--language="
 
 
 def command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     """Return the command of the worker that these arguments ask for, and its variables of the environment."""
-    context = next((json.loads(each[len(CONTEXT) :]) for each in arguments if each.startswith(CONTEXT)), {})
+    context: dict[str, Any] = next((json.loads(each[len(CONTEXT) :]) for each in arguments if each.startswith(CONTEXT)), {})
     variables = context.pop("env_vars", {})
     python = context.pop("py_executable", sys.executable)
     plain = not any(context.values()) and python == sys.executable and "$" not in "".join(variables.values())
