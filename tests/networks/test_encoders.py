@@ -12,7 +12,7 @@ from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.observations import Shape
 from dr3_ray.training import batches
 from dr3_ray.training.population import Population
-from tests.conftest import SPACES
+from tests.conftest import SPACES, every_algorithm
 from tests.training.test_population import assert_equal, different_members, everything
 
 SHAPES: dict[str, tuple[Shape, Any]] = {
@@ -21,6 +21,17 @@ SHAPES: dict[str, tuple[Shape, Any]] = {
     "cog": ((3, 6, 6), "cog"),
     "dict": ({"camera": (6, 6, 3), "state": (2, 2)}, {"camera": "cog"}),
 }
+ENCODERS = [name for name in SHAPES if name != "dict"]  # which know nothing of algorithms
+
+
+def each_in_turn(with_critic: bool = False) -> list[Any]:
+    """Every algorithm on named parts, which it may treat in its own way, and with one of the encoders."""
+    return [
+        pytest.param(each.values[0], shape, id=f"{each.id}-{shape}")
+        for number, each in enumerate(every_algorithm())
+        for shape in ("dict", ENCODERS[number % len(ENCODERS)])
+        if each.values[0].has_critic or not with_critic
+    ]
 
 
 @pytest.fixture(params=SHAPES)
@@ -40,12 +51,13 @@ def make(request: Any, make_population: Any, monkeypatch: Any) -> Any:
     return build
 
 
-@pytest.mark.spread(8)
+@pytest.mark.spread(5)
+@pytest.mark.parametrize(("algorithm", "make"), each_in_turn(), indirect=["make"])
 @pytest.mark.usefixtures("without_shape_checks")
-def test_an_algorithm_on_images(spec: AlgorithmSpec, make: Any):
+def test_an_algorithm_on_images(algorithm: AlgorithmSpec, make: Any):
     """All parameters move, targets by their rule, the seed makes the run, a checkpoint continues it to the bit."""
-    members = different_members(spec, 3)
-    pack = make(spec, members)
+    members = different_members(algorithm, 3)
+    pack = make(algorithm, members)
     before = copy.deepcopy(pack.networks.state_dict())
     pack.update(2)
     if hasattr(pack.networks, "target_critic"):  # it follows at the third step
@@ -56,7 +68,7 @@ def test_an_algorithm_on_images(spec: AlgorithmSpec, make: Any):
     if hasattr(pack.networks, "target_critic"):
         part, tau = pack.steps.parts["critic"], tensor([0.5, 1.0, 0.25])[:, None]
         torch.testing.assert_close(part.target_values, (1.0 - tau) * target + tau * part.values, rtol=1e-5, atol=1e-7)
-    twin, restored = make(spec, members), make(spec, [member | {"seed": 9} for member in members])
+    twin, restored = make(algorithm, members), make(algorithm, [member | {"seed": 9} for member in members])
     twin.update(3)
     assert_equal(everything(pack), everything(twin))
     pack.update(3)
@@ -71,12 +83,13 @@ def test_an_algorithm_on_images(spec: AlgorithmSpec, make: Any):
     assert_equal(everything(pack), everything(restored))
 
 
-@pytest.mark.spread(8)
+@pytest.mark.spread(5)
+@pytest.mark.parametrize(("algorithm", "make"), each_in_turn(with_critic=True), indirect=["make"])
 @pytest.mark.usefixtures("without_shape_checks")
-def test_without_a_weight_it_is_the_base(critic_spec: AlgorithmSpec, make: Any):
+def test_without_a_weight_it_is_the_base(algorithm: AlgorithmSpec, make: Any):
     """Up to rounding: with DR3, s and s' pass the convolutions together."""
     double = {"dtype": torch.float64}
-    base, zero = make(critic_spec, [{}], regularized=False, **double), make(critic_spec, [{"dr3_coeff": 0.0}], **double)
+    base, zero = make(algorithm, [{}], regularized=False, **double), make(algorithm, [{"dr3_coeff": 0.0}], **double)
     for each in (base, zero):
         each.update(3)
     found = zero.networks.state_dict()
@@ -84,12 +97,13 @@ def test_without_a_weight_it_is_the_base(critic_spec: AlgorithmSpec, make: Any):
         torch.testing.assert_close(values, found[name], rtol=1e-9, atol=1e-9, msg=name)
 
 
-@pytest.mark.spread(8)
+@pytest.mark.spread(5)
+@pytest.mark.parametrize(("algorithm", "make"), each_in_turn(), indirect=["make"])
 @pytest.mark.usefixtures("without_shape_checks")
-def test_a_member_of_a_pack_on_images_is_the_same_member_alone(spec: AlgorithmSpec, make: Any):
-    members = different_members(spec, 2)
-    packs = [make(spec, members, execution, dtype=torch.float64) for execution in ("in_turn", "stacked")]
-    alone = [make(spec, [member], dtype=torch.float64) for member in members]
+def test_a_member_of_a_pack_on_images_is_the_same_member_alone(algorithm: AlgorithmSpec, make: Any):
+    members = different_members(algorithm, 2)
+    packs = [make(algorithm, members, execution, dtype=torch.float64) for execution in ("in_turn", "stacked")]
+    alone = [make(algorithm, [member], dtype=torch.float64) for member in members]
     for each in (*packs, *alone):
         each.update(2)
     for pack in packs:

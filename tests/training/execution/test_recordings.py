@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dr3_ray.algorithms.registry import find
 from dr3_ray.algorithms.spec import AlgorithmSpec
+from dr3_ray.training import batches
 from dr3_ray.training.execution import recordings as recorded
 from dr3_ray.training.population import Population
 from dr3_ray.types import Spaces, Terms
@@ -80,7 +81,8 @@ def test_replays_are_equal_with_other_options(options: dict[str, Any], make_popu
 
 
 @pytest.mark.slow
-def test_replays_are_equal_on_images_and_named_parts(make_population: Any):
+def test_replays_are_equal_on_images_and_named_parts(make_population: Any, monkeypatch: Any):
+    monkeypatch.setattr(batches, "PROBE_ROWS", 16)
     spec, spaces = find("DR3-DQN", "discrete"), Spaces({"camera": (8, 8, 3), "state": (2, 2)}, "discrete", 3)
     options = {"encoder": {"camera": "impala"}, "random_crop": 2, "batch_size": 4}
     members = [options | {"seed": seed} for seed in range(2)]
