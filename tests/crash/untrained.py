@@ -105,7 +105,7 @@ class InTurn:
 
     def wait(self, spec: SweepSpec, say: Callable[[str], None]) -> int:
         """There is always room."""
-        return SLOTS
+        return min(SLOTS, spec.concurrent or SLOTS)
 
     def share(
         self, spec: SweepSpec, datasets: dict[str, str], environments: set[str], say: Callable[[str], None]
@@ -116,9 +116,9 @@ class InTurn:
     def train(self, spec: SweepSpec, packs: PackSearcher, log: MemberLog, say: Callable[[str], None]) -> None:
         """Do what Tune does, with as many attempts for every pack as `spec.retries` allow."""
         going: list[_Trial] = []
-        number, over = 0, False
+        number, over, slots = 0, False, self.wait(spec, say)
         while not over or going:
-            while not over and len(going) < SLOTS:
+            while not over and len(going) < slots:
                 name = f"trial-{number}"
                 config = packs.suggest(name)
                 if config is None or config == Searcher.FINISHED:

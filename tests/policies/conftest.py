@@ -11,20 +11,23 @@ from dr3_ray.evaluation.contract import Recorded
 from dr3_ray.policies.policy import Policy
 from dr3_ray.sweep.run import train_sweep
 from dr3_ray.sweep.spec.spec import SweepSpec
+from dr3_ray.sweep.trials.trainable import PackTrainable
 from dr3_ray.training.member import Member, build_networks
 from dr3_ray.training.saved import Trained
+from tests.crash.untrained import InTurn
 from tests.sweep.conftest import cartpole, cluster, pendulum  # noqa: F401
 
 PLAYERS = [form for forms in ALGORITHMS.values() for form in forms.values() if form.act is not None]
 
 
 @pytest.fixture(scope="package")
-def run(cluster, cartpole, tmp_path_factory) -> Path:  # noqa: F811
-    """Two configurations with two seeds each, in one pack."""
+def run(cartpole, tmp_path_factory) -> Path:  # noqa: F811
+    """Two configurations with two seeds each, in one pack that was trained in this process."""
     out = tmp_path_factory.mktemp("policies") / "run"
     asked = {"datasets": [cartpole], "coefficients": [0, 0.1], "seeds": 2, "steps": 40, "evaluations": 2}
     asked |= {"keep_checkpoints": 2}
-    train_sweep(SweepSpec(**asked, evaluation_episodes=2, options={"hidden_sizes": [8]}, concurrent=1, out=out))
+    spec = SweepSpec(**asked, evaluation_episodes=2, options={"hidden_sizes": [8]}, concurrent=1, out=out)
+    train_sweep(spec, trials=InTurn(pack=PackTrainable))
     return out
 
 

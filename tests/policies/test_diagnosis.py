@@ -16,18 +16,21 @@ from dr3_ray.runs.histories import read_histories
 from dr3_ray.runs.plain import read_plain, write_plain
 from dr3_ray.sweep.run import train_sweep
 from dr3_ray.sweep.spec.spec import SweepSpec
+from dr3_ray.sweep.trials.trainable import PackTrainable
 from dr3_ray.training.saved import NAME, PLACE
+from tests.crash.untrained import InTurn
 from tests.sweep.conftest import collect
 
 
 @pytest.fixture(scope="module")
-def split(cluster, tmp_path_factory) -> Path:
+def split(tmp_path_factory) -> Path:
     """Two coefficients of an algorithm with a model of the behaviour, on a part of the episodes; no rollouts."""
     out = tmp_path_factory.mktemp("diagnosis") / "run"
     data = collect(tmp_path_factory.mktemp("data") / "cartpole", "CartPole-v1", 20)
     asked = {"algorithms": ["DR3-TD"], "datasets": [f"{data}?split=train&take=best:0.9"], "coefficients": [0, 0.1]}
     asked |= {"seeds": 1, "steps": 60, "evaluations": 6, "environment": "none", "objective": "td_error"}
-    train_sweep(SweepSpec(**asked, options={"hidden_sizes": [8]}, concurrent=1, out=out))
+    spec = SweepSpec(**asked, options={"hidden_sizes": [8]}, concurrent=1, out=out)
+    train_sweep(spec, trials=InTurn(pack=PackTrainable))
     return out
 
 

@@ -145,7 +145,7 @@ CELLS = [
     "from dr3_ray import SweepSpec, load_run, run_sweep",
     """sweep = run_sweep(SweepSpec(
     datasets=["embedded:breakout-replay"], coefficients=[0, 0.03], seeds=1, environment="none", steps=20, evaluations=2,
-    options={"hidden_sizes": [8]}, objective="dot_product", out="run"))
+    options={"hidden_sizes": [8]}, concurrent=1, objective="dot_product", out="run"))
 sweep""",
     'load_run("run").plot("dot_product")',
     "action = sweep.policy().act(sweep.policy().observation_space.sample())\nint(action), sweep.best().score",

@@ -22,6 +22,8 @@ from dr3_ray.runs.index import INDEX, Index, read_index
 from dr3_ray.runs.mirror import SNAPSHOT, mirrored
 from dr3_ray.sweep.run import train_sweep
 from dr3_ray.sweep.spec.spec import SweepSpec
+from dr3_ray.sweep.trials.trainable import PackTrainable
+from tests.crash.untrained import InTurn
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,8 @@ def finished(tmp_path_factory) -> Path:
     """A small run."""
     out = tmp_path_factory.mktemp("runs") / "finished"
     tiny = {"options": {"hidden_sizes": [8, 8]}, "environment": "none", "steps": 8, "evaluations": 2, "seeds": 1}
-    train_sweep(SweepSpec(datasets=["embedded:breakout-replay"], coefficients=[0, 0.03], out=out, **tiny))
-    ray.shutdown()
+    spec = SweepSpec(datasets=["embedded:breakout-replay"], coefficients=[0, 0.03], out=out, **tiny)
+    train_sweep(spec, trials=InTurn(pack=PackTrainable))
     (out / "checkpoints" / "pack").mkdir(parents=True)
     (out / "checkpoints" / "pack" / "weights").write_bytes(b"weights")
     return out
@@ -144,6 +146,7 @@ def test_a_run_whose_directory_is_lost_is_resumed_from_its_storage(finished, tmp
 def test_studies_come_home_and_a_search_goes_on_with_them(bucket, tmp_path):
     tiny = {"options": {"hidden_sizes": [8]}, "environment": "none", "steps": 8, "evaluations": 2, "seeds": 1}
     asked = {"coefficients": {"log_uniform": [1e-3, 1]}, "objective": "td_error", "storage": bucket("search"), **tiny}
+    asked["concurrent"] = 1
 
     def sweep(out: Path, trials: int) -> list[FrozenTrial]:
         """What is in the studies after so many trials."""

@@ -45,7 +45,7 @@ def write(path: Path, environment: str | None, observed: Any = ANYWHERE, taken: 
 
 def spec_of(data: str, **values: Any) -> SweepSpec:
     small = {"options": {"hidden_sizes": [64, 64]}, "steps": 4, "evaluations": 2, "evaluation_episodes": 2}
-    return SweepSpec(**{"datasets": [data], "algorithms": ["BC"], "seeds": 2} | small | values)
+    return SweepSpec(**{"datasets": [data], "algorithms": ["BC"], "seeds": 2, "concurrent": 1} | small | values)
 
 
 PENDULUM = gym.make("Pendulum-v1").observation_space

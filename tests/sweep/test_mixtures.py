@@ -25,7 +25,7 @@ def test_a_mixture_is_a_data_set(cluster, pendulum, collected, tmp_path):
     parts = [{"data": other, "weight": 3, "task": "swing"}, {"data": pendulum, "weight": 1, "task": "hold"}]
     sweep = SweepSpec(
         algorithms=["DR3-IQL"], datasets=[{"mixture": parts}], coefficients=[0], axes={"target_share": [0, 0.5]},
-        seeds=1, steps=20, evaluations=2, evaluation_episodes=1, out=tmp_path / "run",
+        seeds=1, steps=20, evaluations=2, evaluation_episodes=1, concurrent=1, out=tmp_path / "run",
         options={"hidden_sizes": [16], "batch_size": 32, "normalize_observations": True}
         | {"reward_scaling": "return_range"},
     )  # fmt: skip

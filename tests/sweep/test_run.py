@@ -22,6 +22,7 @@ from tests.sweep.conftest import statuses, steps, wait_for
 from tests.sweep.greedy import Greedy
 
 TINY = {"options": {"hidden_sizes": [16, 16]}, "evaluation_episodes": 2, "steps": 40, "evaluations": 2}
+TINY |= {"concurrent": 1}  # trials one after another share a process
 
 
 def test_from_spec_to_histories_and_a_second_run_has_nothing_to_do(cluster, cartpole, pendulum, tmp_path, capfd):
@@ -73,7 +74,6 @@ def test_what_failed_is_redone_and_the_rest_goes_on(cluster, cartpole, collected
         datasets=[cartpole, str(fragile)],
         seeds=2,
         coefficients=[0.1],
-        concurrent=1,
         retries=0,
         out=tmp_path / "run",
         **TINY,

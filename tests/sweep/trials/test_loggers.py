@@ -91,7 +91,7 @@ def test_every_row_of_a_sweep_arrives_everywhere(cluster, tmp_path, capfd):
     from mlflow import MlflowClient
 
     (tmp_path / "spec.yaml").write_text(DOCS.read_text().split("```yaml")[1].split("```")[0])
-    asked = {"environment": "none", "log": list(LOGGERS), "out": tmp_path / "run"}
+    asked = {"environment": "none", "log": list(LOGGERS), "concurrent": 1, "out": tmp_path / "run"}
     sweep = SweepSpec(**read_spec(tmp_path / "spec.yaml") | asked)
     assert train_sweep(sweep).statuses == {"finished": 4}
     assert "gave up" not in capfd.readouterr().err
