@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pyarrow.fs as pafs
 
 from dr3_ray.data.addresses import Address
+from dr3_ray.data.content import read_content
 from dr3_ray.data.leftovers import WRITING, leftovers, remove
 from dr3_ray.data.machine import LIMIT, alone, cache_folder, cache_limit, entries
 from dr3_ray.data.schema import MANIFEST, MANIFEST_BYTES, FileEntry, Manifest
@@ -44,7 +45,8 @@ def cached(uri: str) -> Path:
 
     It is copied as a whole, also where `uri` names a subset. `URI#FINGERPRINT` means those data and no others; if they
     are here, the store is not asked. Of processes that want the same one at once, one copies and the others wait. Every
-    file is compared with the manifest's digest. Where the cache has a limit, what was used longest ago makes room.
+    file is compared with the manifest's digest, and all rows with theirs. Where the cache has a limit, what was used
+    longest ago makes room.
 
     Raises:
         OSError: the store does not answer.
@@ -82,11 +84,12 @@ def refuse_others(manifest: Manifest, address: Address) -> None:
         UserError: it has another one.
     """
     wanted, where = address.fingerprint, str(address._replace(fingerprint=None))
-    found, old = map(address.identity, (manifest.fingerprint, manifest.old_fingerprint))
-    if wanted == old != found:
+    found, *old = map(address.identity, manifest.identities)
+    if wanted and wanted in old and wanted != found:
+        of = "was of files and not of rows" if wanted == old[0] else "left out spaces and gamma"
         raise UserError(
-            f"{wanted[:16]}… is the fingerprint of {where} by the rule of an older version, which left out spaces and "
-            f"gamma: write {where}#{found}"
+            f"{wanted[:16]}… is the fingerprint of {where} by the rule of an older version, which {of}: "
+            f"write {where}#{found}"
         )
     if wanted and wanted != found:
         raise UserError(f"{where} holds other data: their fingerprint is {found}, not {wanted}")
@@ -256,12 +259,16 @@ def _read_manifest(filesystem: pafs.FileSystem, root: str, address: str) -> byte
 
 def _copy(filesystem: pafs.FileSystem, root: str, manifest: Manifest, content: bytes, place: Path) -> None:
     """Copy all of a data set, or nothing."""
+    from dr3_ray.data.reader import Dataset  # which opens what is in the cache
+
     with tempfile.TemporaryDirectory(prefix=f".copy-{place.name}-", dir=place.parent) as name:
         arrived = Path(name) / "data"
         arrived.mkdir()
         for entry in manifest.files:
             _fetch(filesystem, root, entry, arrived / entry.file)
         replace_file(arrived / MANIFEST, content)
+        if manifest.content is not None and read_content(Dataset(arrived)) != manifest.content:
+            raise UserError(f"{root} is damaged: its rows have another digest than the manifest says; copy it again")
         shutil.rmtree(place, ignore_errors=True)  # of a copy that somebody has damaged
         arrived.rename(place)
 

@@ -4,36 +4,50 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
-RULE = 2  # enters every identity: another number makes every data set another one
+RULE = 3  # enters every identity: another number makes every data set another one
+FILES_RULE = 2  # the same, where a manifest tells no digest of the rows: those of the files stand for it
 # Fields of a manifest that change nothing that is learned. `environment` names where policies play: members record it
-# on their own, and a sweep refuses to mix two. Of a file, its name. `statistics` follow from the rows.
-DESCRIPTION = ("format", "name", "environment", "statistics", "provenance", "digests")
+# on their own, and a sweep refuses to mix two. `statistics` follow from the rows, of which `content` is the digest in
+# whatever files they lie. Without it, the files count, but for their names.
+DESCRIPTION = ("format", "name", "environment", "statistics", "provenance", "digests", "shards", "episodes")
 SUBSET_RULE = 1  # enters the identity of every subset, like RULE: raise it if a name comes to mean other rows
 MIXTURE_RULE = 1  # the same, of every mixture
 DISCOUNT_RULE = 1  # the same, of data opened with another discount than their own
 ABSENT = {"box": ("start",), "discrete": ("shape",), "dict": ("shape", "start")}  # what a space of a kind never says
 
 
-def fingerprint(manifest: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the identity of a dumped `Manifest`: 64 hexadecimal digits."""
-    return digest(
-        {
-            "rule": RULE,
-            "gamma": manifest["gamma"] + 0.0,
-            "complete_episodes": manifest["complete_episodes"],
-            "observation_space": space(manifest["observation_space"]),
-            "action_space": space(manifest["action_space"]),
-            "counts": manifest["counts"],
-            "shards": [_file(entry) for entry in manifest["shards"]],  # their order is that of the rows
-            "episodes": _file(manifest["episodes"]),
-        }
-    )
+class Identities(NamedTuple):
+    """The identities of the same data by the rules of all versions, each 64 hexadecimal digits."""
+
+    now: str
+    of_files: str
+    """By the rule of formats 2 and 3, in which other files of the same rows were other data."""
+    of_format_1: str
+    """By the rule of format 1, which left out spaces, bounds and gamma."""
 
 
-def old_fingerprint(manifest: Mapping[str, Any]) -> str:
-    """Return the identity by the rule of manifest format 1, which left out spaces, bounds and gamma."""
+def identities(manifest: Mapping[str, Any]) -> Identities:
+    """Return the identities of a dumped `Manifest`. Without `content`, it has the one of its files."""
+    about = {
+        "gamma": manifest["gamma"] + 0.0,
+        "complete_episodes": manifest["complete_episodes"],
+        "observation_space": space(manifest["observation_space"]),
+        "action_space": space(manifest["action_space"]),
+        "counts": manifest["counts"],
+    }
+    files = {
+        "shards": [_file(entry) for entry in manifest["shards"]],  # their order is that of the rows
+        "episodes": _file(manifest["episodes"]),
+    }
+    of_files = digest({"rule": FILES_RULE, **about, **files})
+    content = manifest["content"]
+    now = of_files if content is None else digest({"rule": RULE, **about, "content": content})
+    return Identities(now, of_files, _of_format_1(manifest))
+
+
+def _of_format_1(manifest: Mapping[str, Any]) -> str:
     files = [file for entry in manifest["shards"] for file in (entry, *entry.get("frames", ()))]
     files.append(manifest["episodes"])
     identity = [[entry["sha256"] for entry in files], manifest["counts"]]

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from dr3_ray.data import identity
 from dr3_ray.data.columns import Columns, columns_of, parts_on_disk
+from dr3_ray.data.identity import Identities
 from dr3_ray.data.labels import dataset_label, dataset_labels
 from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.mixture_names import MixtureName
@@ -45,14 +46,9 @@ class MixtureManifest(Manifest):
         return tuple(file for part in self.parts for file in part.files)
 
     @property
-    def fingerprint(self) -> str:
-        """The identity: those of the parts, their shares and tasks."""
-        return self._identity([part.fingerprint for part in self.parts])
-
-    @property
-    def old_fingerprint(self) -> str:
-        """The same by the rule of format 1: no run can have begun on it."""
-        return self._identity([part.old_fingerprint for part in self.parts])
+    def identities(self) -> Identities:
+        """The identities: those of the parts, their shares and tasks."""
+        return Identities(*map(self._identity, zip(*(part.identities for part in self.parts), strict=True)))
 
     @property
     def note(self) -> str | None:
@@ -259,7 +255,8 @@ def _manifest(name: MixtureName, sources: Sequence[Dataset]) -> MixtureManifest:
         {field: getattr(target, field) for field in Manifest.model_fields}
         | {
             "name": dataset_label(str(name))[:500],
-            "format": format_of(file for each in given for file in each.shards),
+            "format": format_of((file for each in given for file in each.shards), None),
+            "content": None,
             "complete_episodes": all(each.complete_episodes for each in given),
             "counts": Counts(**counts),
             "shards": tuple(file for each in given for file in each.shards),

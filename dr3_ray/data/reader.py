@@ -126,6 +126,11 @@ class Dataset:
         return tuple(self._parts)
 
     @property
+    def stored_columns(self) -> tuple[str, ...]:
+        """Names that `stored` gives."""
+        return tuple(self._layout)
+
+    @property
     def fingerprint(self) -> str:
         """The identity of the data: of all that changes what is learned from them, a discount that was asked for too.
 

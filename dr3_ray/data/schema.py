@@ -24,13 +24,15 @@ from pydantic import (
 )
 
 from dr3_ray.data import identity
+from dr3_ray.data.identity import Identities
 from dr3_ray.data.spaces import Frozen, SpaceSpec, first_wrong
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.stores import safe_name
 
-FORMAT: Literal[2] = 2  # of the manifests that are written where every observation stands in two columns
-FRAMES: Literal[3] = 3  # where a shard has frames, which versions before do not know
-FORMATS = (1, 2, 3)  # of those that are read
+FORMAT: Literal[4] = 4  # of the manifests that are written: with the digest of the rows
+TWO_COLUMNS: Literal[2] = 2  # without it, of which older versions read those whose observations have two columns each
+FRAMES: Literal[3] = 3  # and where a shard has frames
+FORMATS = (1, 2, 3, 4)  # of those that are read
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 8 * 2**20  # the largest manifest that is written or read
 SHARDS = 10_000  # the most shards of a data set
@@ -131,9 +133,10 @@ class Manifest(Frozen):
 
     `gamma` is the discount of the stored Monte-Carlo returns. `complete_episodes` is false for a subsample of rows,
     whose returns cannot be computed again. `environment` names what to roll out in: "minatar:NAME", "gymnasium:ID".
+    `content` is the digest of rows and episodes, in whatever files they lie (`dr3_ray.data.content`).
     """
 
-    format: Literal[1, 2, 3] = FORMAT
+    format: Literal[1, 2, 3, 4] = FORMAT
     name: Line
     gamma: float = Field(ge=0, le=1)
     complete_episodes: bool
@@ -145,6 +148,7 @@ class Manifest(Frozen):
     episodes: FileEntry
     statistics: dict[str, Statistic]
     provenance: Provenance
+    content: Sha256 | None = None  # formats 1 to 3 have none
     digests: Digests | None = None  # format 1 has none
 
     @model_validator(mode="after")
@@ -154,7 +158,9 @@ class Manifest(Frozen):
             raise ValueError("a file is named twice")
         if self.format == 1 and self.digests is not None:
             raise ValueError("format 1 has no digests")
-        if self.format != FRAMES and any(shard.frames for shard in self.shards):
+        if (self.format == FORMAT) != (self.content is not None):
+            raise ValueError(f"format {self.format} has {'a' if self.format == FORMAT else 'no'} content")
+        if self.format < FRAMES and any(shard.frames for shard in self.shards):
             raise ValueError(f"format {self.format} has no frames")
         return self
 
@@ -166,12 +172,12 @@ class Manifest(Frozen):
     @property
     def fingerprint(self) -> str:
         """The identity: SHA-256 over everything that changes what is learned (see `dr3_ray.data.identity`)."""
-        return identity.fingerprint(self.model_dump())
+        return self.identities.now
 
     @property
-    def old_fingerprint(self) -> str:
-        """The identity by the rule of format 1, which left out spaces, bounds and gamma."""
-        return identity.old_fingerprint(self.model_dump())
+    def identities(self) -> Identities:
+        """The identity, and those by the rules of older versions."""
+        return identity.identities(self.model_dump())
 
     @property
     def digest(self) -> str:
@@ -187,8 +193,8 @@ class Manifest(Frozen):
         if self.digests is None:
             return (
                 f"its manifest is of format {self.format}: its fingerprint, which covers spaces and gamma since then, "
-                f"is {self.fingerprint[:16]} (was {self.old_fingerprint[:16]}); "
-                "`dr3-ray data verify DIR --seal` writes format 2"
+                f"is {self.fingerprint[:16]} (was {self.identities.of_format_1[:16]}); "
+                f"`dr3-ray data verify DIR --seal` writes format {FORMAT}, with the fingerprint of its rows"
             )
         if self.digests.manifest != self.digest:
             return "its name, environment, statistics or provenance were edited since it was written"
@@ -197,11 +203,11 @@ class Manifest(Frozen):
     def sealed(self) -> Self:
         """Return this manifest in the format that its files need, with the digests of its content."""
         digests = Digests(identity=self.fingerprint, manifest=self.digest)
-        return self.model_copy(update={"format": format_of(self.shards), "digests": digests})
+        return self.model_copy(update={"format": format_of(self.shards, self.content), "digests": digests})
 
     def text(self) -> str:
         """Return the content of `manifest.json`."""
-        return self.model_dump_json(indent=1) + "\n"
+        return self.model_dump_json(indent=1, exclude={"content"} if self.content is None else None) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -262,9 +268,11 @@ def strict_json(content: bytes) -> Any:
     return json.loads(content, object_pairs_hook=unique, parse_constant=refuse)
 
 
-def format_of(shards: Iterable[ShardEntry]) -> Literal[2, 3]:
-    """Return the format of a manifest of these shards: the oldest that can say all of it."""
-    return FRAMES if any(shard.frames for shard in shards) else FORMAT
+def format_of(shards: Iterable[ShardEntry], content: str | None) -> Literal[2, 3, 4]:
+    """Return the format of a manifest of these shards, and this digest of rows: the oldest that can say all of it."""
+    if content is not None:
+        return FORMAT
+    return FRAMES if any(shard.frames for shard in shards) else TWO_COLUMNS
 
 
 def _either(numbers: tuple[int, ...]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from dr3_ray.data import identity
 from dr3_ray.data.columns import Columns
+from dr3_ray.data.identity import Identities
 from dr3_ray.data.moments import described
 from dr3_ray.data.n_step import Apart
 from dr3_ray.data.number_types import Array
@@ -23,14 +24,9 @@ class SubsetManifest(Manifest):
     subset: str
 
     @property
-    def fingerprint(self) -> str:
-        """The identity: that of the whole, and which rows."""
-        return identity.of_subset(self.whole.fingerprint, self.subset)
-
-    @property
-    def old_fingerprint(self) -> str:
-        """The same by the rule of format 1: no run can have begun on it."""
-        return identity.of_subset(self.whole.old_fingerprint, self.subset)
+    def identities(self) -> Identities:
+        """The identities: those of the whole, and which rows."""
+        return Identities(*(identity.of_subset(whole, self.subset) for whole in self.whole.identities))
 
     @property
     def note(self) -> str | None:

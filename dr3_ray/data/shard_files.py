@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from dr3_ray.data.columns import Column, Columns, arrow_schema, columns_of, part_column
+from dr3_ray.data.content import EpisodeDigest
 from dr3_ray.data.episodes import checked
 from dr3_ray.data.frames import FRAMES, SMALLEST, FrameBuffer, Stack, shard_layout
 from dr3_ray.data.number_types import Array
@@ -119,6 +120,10 @@ class ShardFiles:
         columns = self.tally.add(columns, keep)
         rows = len(columns["rewards"])
         stored = {name: _as_stored(column, columns[name]) for name, column in self._layout.items()}
+        digest = EpisodeDigest(self._layout)
+        if rows:
+            digest.add(stored)
+        self.tally.digest(digest.digest())
         start = 0
         while start < rows:
             count = min(rows - start, self._rows_per_shard - self._fill)

@@ -98,7 +98,8 @@ class ShardWriter:
         try:
             if kind is None:
                 self._files.flush()
-                self.manifest, lost = finish(self._target.partial, self._about, self._files.tally, self._files.entries)
+                files, older = self._files, not self._once
+                self.manifest, lost = finish(self._target.partial, self._about, files.tally, files.entries, older=older)
                 for note in lost:
                     warnings.warn(note, stacklevel=2)
                 self._target.commit()
@@ -144,6 +145,7 @@ def finish(
     shards: Sequence[ShardEntry],
     notes: Sequence[str] = (),
     strict: bool = False,
+    older: bool = False,
 ) -> tuple[Manifest, list[str]]:
     """Write the table of episodes and the manifest of the shards in a folder.
 
@@ -154,6 +156,7 @@ def finish(
         shards: in their order.
         notes: what an importer has to say, after the provenance's own notes.
         strict: whether a note is an error.
+        older: whether older versions have to read it, which know no digest of all rows.
 
     Returns:
         The manifest, and notes on what rounding lost, which are its last ones.
@@ -169,22 +172,24 @@ def finish(
     lost = [note for note in (tally.used.note() if tally.used else "", tally.rounding.note()) if note]
     rounded = {"rounded": text} if (text := tally.rounding.details()) else {}
     said = (*given.notes, *notes, *lost)
+    content = None if older else tally.content()
     if strict and said:
         raise UserError(f"{'; '.join(said)}: mend that in the source, or import without --strict")
     episodes = [pa.array(values) for values in tally.episodes().values()]
     manifest = Manifest(
         **{**about, "provenance": Provenance(**dict(given) | {"details": given.details | rounded, "notes": said})},
-        format=format_of(shards),
+        format=format_of(shards, content),
+        content=content,
         complete_episodes=tally.complete,
         counts=tally.counts(),
         shards=tuple(shards),
         episodes=write_batch(folder / EPISODES, pa.RecordBatch.from_arrays(episodes, schema=EPISODE_SCHEMA)),
         statistics=tally.statistics(),
     ).sealed()
-    content = manifest.text().encode()
-    if len(content) > MANIFEST_BYTES:
+    written = manifest.text().encode()
+    if len(written) > MANIFEST_BYTES:
         raise UserError(f"these are too many files for a manifest of {MANIFEST_BYTES >> 20} MiB: raise rows_per_shard")
-    replace_file(folder / MANIFEST, content)
+    replace_file(folder / MANIFEST, written)
     return manifest, lost
 
 

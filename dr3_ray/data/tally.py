@@ -7,6 +7,7 @@ import numpy as np
 
 from dr3_ray.data.actions import Used
 from dr3_ray.data.columns import EPISODE_SCHEMA, Columns
+from dr3_ray.data.content import content_of
 from dr3_ray.data.moments import described
 from dr3_ray.data.rounding import Rounding
 from dr3_ray.data.schema import Counts
@@ -25,6 +26,7 @@ class Tally:
         self._terminateds = self._truncateds = 0
         self._rows = 0
         self._episodes: list[tuple[int, int, int, float, bool]] = []
+        self._digests: list[str] = []
         self._moments = described(observation_space)
 
     def add(self, columns: Columns, keep: Any = None) -> Columns:
@@ -45,10 +47,15 @@ class Tally:
             moments.add(np.asarray(total) if name == "episode_returns" else columns[name])
         return columns
 
+    def digest(self, digest: bytes) -> None:
+        """Note the digest of the episode that was added last."""
+        self._digests.append(digest.hex())
+
     def state(self) -> dict[str, Any]:
         """Return all counts, as `merge` and `states.dump` take them."""
         return {
             "episodes": self._episodes,
+            "digests": self._digests,
             "ends": [self._terminateds, self._truncateds],
             "complete": self.complete,
             "moments": {name: moments.state() for name, moments in self._moments.items()},
@@ -59,6 +66,7 @@ class Tally:
     def merge(self, state: Mapping[str, Any], shift: int = 0) -> None:
         """Count in the rows that follow; `shift` is added to the numbers of their episodes."""
         self._episodes += [(number + shift, offset + self._rows, *rest) for number, offset, *rest in state["episodes"]]
+        self._digests += state["digests"]
         self._rows += sum(rows for _, _, rows, *_ in state["episodes"])
         self._terminateds += state["ends"][0]
         self._truncateds += state["ends"][1]
@@ -86,6 +94,10 @@ class Tally:
     def episodes(self) -> Columns:
         """Return the table of episodes, [E] each."""
         return dict(zip(EPISODE, map(np.asarray, zip(*self._episodes, strict=True)), strict=True))
+
+    def content(self) -> str:
+        """Return the digest of all rows and episodes."""
+        return content_of(self.episodes(), map(bytes.fromhex, self._digests))
 
     def statistics(self) -> dict[str, Any]:
         """Return the statistics of each column that has some."""

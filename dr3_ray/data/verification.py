@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dr3_ray.data.columns import Columns, columns_of
+from dr3_ray.data.content import read_content
 from dr3_ray.data.moments import described
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.reader import Dataset
@@ -82,6 +83,8 @@ def verify_contents(dataset: Dataset) -> None:
     for name, statistic in found.items():
         if not _close(statistic, manifest.statistics[name]):
             raise damaged(dataset.path, f"the statistics of {name} in {MANIFEST} are not those of the rows")
+    if manifest.content is not None and read_content(dataset) != manifest.content:
+        raise damaged(dataset.path, f"the rows and episodes are not those of which {MANIFEST} has the digest")
 
 
 def seal(path: Path) -> Manifest:
@@ -93,7 +96,7 @@ def seal(path: Path) -> Manifest:
         UserError: as `verify`.
     """
     dataset = Dataset(path, accept=True)
-    manifest = dataset.manifest.sealed()
+    manifest = dataset.manifest.model_copy(update={"content": read_content(dataset)}).sealed()
     dataset.manifest = manifest
     verify(dataset)
     replace_file(path / MANIFEST, manifest.text().encode())

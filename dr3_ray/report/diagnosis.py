@@ -5,6 +5,8 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dr3_ray.data.addresses import Address
 from dr3_ray.data.loading import largest_reward, load_dataset
 from dr3_ray.data.mixture import Mixture
@@ -118,7 +120,7 @@ def _opened(found: Found, source: str, gamma: Any) -> Rows:
     if data.spaces != found.trained.spaces:
         raise UserError(f"{source} has not the tasks that the member was trained with: give a mixture with as many")
     known = found.config.get("data_fingerprint")
-    if known and source == found.config["dataset"] and known not in (data.fingerprint, data.manifest.old_fingerprint):
+    if known and source == found.config["dataset"] and known not in data.manifest.identities:
         raise UserError(f"{source} is another data set than the run was trained on: bring that one back")
     if gamma is None or data.gamma == gamma:
         return Rows(data, True)
@@ -138,10 +140,16 @@ def check_apart(train: Dataset, held_out: Dataset, source: str) -> None:
         one, other = (each.whole if isinstance(each, Selected) else each for each in (seen, unseen))
         if one.manifest.fingerprint != other.manifest.fingerprint:
             continue
-        if both := len(set(seen.episodes["episode_ids"].tolist()) & set(unseen.episodes["episode_ids"].tolist())):
+        if both := len(set(_places_of(seen, one)) & set(_places_of(unseen, other))):
             raise UserError(
                 f"{source} has {both} episodes that it was trained on: give episodes that are held out, --data"
             )
+
+
+def _places_of(data: Dataset, whole: Dataset) -> list[int]:
+    """Return the places of the episodes in the whole data set; the same rows may have other numbers elsewhere."""
+    places: list[int] = np.searchsorted(whole.episodes["episode_ids"], data.episodes["episode_ids"]).tolist()
+    return places
 
 
 def verdict_on(

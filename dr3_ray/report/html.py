@@ -218,7 +218,7 @@ def _provenance(run: Run, source: str) -> dict[str, str]:
         dataset = load_dataset(_pinned(source, used) if is_uri(source) else source)
     except UserError as error:
         return facts | {"origin": f"unknown, as the data set cannot be opened here: {error}"}
-    if used not in ({dataset.fingerprint}, {dataset.manifest.old_fingerprint}):
+    if not used <= set(dataset.manifest.identities):
         return facts | {"origin": f"unknown, as other data lie there now, with fingerprint {dataset.fingerprint}"}
     manifest, origin = dataset.manifest, dataset.manifest.provenance
     facts |= {"name": manifest.name, "subset": str(dataset.subset or "")}

@@ -163,7 +163,7 @@ def _open(source: str, records: Sequence[Record], data: str | None) -> Sources:
     train = load_dataset(source)
     for record in records:
         known = record["config"]["data_fingerprint"]
-        if known not in (train.fingerprint, train.manifest.old_fingerprint):
+        if known not in train.manifest.identities:
             raise UserError(f"{source} holds other data than this sweep was trained on: put them back")
     held_out = data or validation_of(source)
     there = load_dataset(held_out) if held_out else None

@@ -17,9 +17,9 @@ def adopted(
 ) -> dict[str, Config]:
     """Return the planned members of a run, by the hashes that they have in it.
 
-    A run that began when fingerprints left out spaces, bounds and gamma has its data's old identity. The same rows are
-    the same data if nobody can have changed their manifest since the run was `created` (ISO 8601); `force` takes them
-    for the same.
+    A run that began when fingerprints were of files has its data's old identity, and goes on. One that began when they
+    left out spaces, bounds and gamma too does so if nobody can have changed the manifest since the run was `created`
+    (ISO 8601); `force` takes the same rows for the same data.
 
     Raises:
         UserError: the rows are the same, and whether their manifest is cannot be told.
@@ -28,15 +28,14 @@ def adopted(
     if not known or planned.keys() <= known:
         return planned
     sources = {config["dataset"] for config in planned.values()}
-    fingerprints = {source: load_dataset(source).manifest.old_fingerprint for source in sources}
+    identities = {source: load_dataset(source).manifest.identities for source in sources}
     found, again = {}, set()
     for member, config in planned.items():
-        name = member_id(config | {"data_fingerprint": fingerprints[config["dataset"]]})
-        if member not in known and name in known:
-            found[name] = config
+        names = [member_id(config | {"data_fingerprint": each}) for each in identities[config["dataset"]]]
+        name = next((each for each in (member, *names) if each in known), member)
+        found[name] = config
+        if name != member and name not in names[:-1]:
             again.add(config["dataset"])
-        else:
-            found[member] = config
     for source in again if not force else ():
         if created is None or not _described_before(source, datetime.fromisoformat(created).timestamp()):
             raise UserError(

@@ -48,7 +48,7 @@ def children(spec: SweepSpec, parents: Sequence[Parent], say: Say = lambda text:
     for parent in parents:
         for source in [_data_of(parent)] if spec.inherits("datasets") else spec.datasets:
             data = load_dataset(source)
-            if spec.inherits("datasets") and parent.config["data_fingerprint"] not in ("", data.fingerprint):
+            if spec.inherits("datasets") and parent.config["data_fingerprint"] not in ("", *data.manifest.identities):
                 raise UserError(f"{source} holds other data than parent {parent.name} was trained on: name them again")
             _check_spaces(parent, data)
             for config in members_of(_spec_of(spec, parent, source), once)[0].values():

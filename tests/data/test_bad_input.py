@@ -63,7 +63,7 @@ DAMAGE = {
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "is not a data set (it has no manifest.json)"),
     "no JSON": (lambda path: (path / "manifest.json").write_text('{"format": 1,'), "manifest.json cannot be read"),
     "JSON, but a list": (lambda path: (path / "manifest.json").write_text("[]"), "has manifest format None"),
-    "another format": (lambda path: edit(path, lambda m: m.update(format=4)), "has manifest format 4"),
+    "another format": (lambda path: edit(path, lambda m: m.update(format=5)), "has manifest format 5"),
     "a field missing": (lambda path: edit(path, lambda m: m.pop("gamma")), "manifest.json is wrong at gamma"),
     "an unknown field": (lambda path: edit(path, lambda m: m.update(extra=1)), "manifest.json is wrong at extra"),
     "a wrong space": (lambda path: edit(path, lambda m: m["action_space"].update(n=0)), "wrong at action_space.n"),

@@ -1,5 +1,6 @@
 """Data sets at URIs: copied once, whole or not at all, and mapped from this machine ever after."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -9,14 +10,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import ipc
 
-from dr3_ray.data import Provenance, SpaceSpec, episode_columns, load_dataset, write_dataset
+from dr3_ray.data import Manifest, Provenance, SpaceSpec, episode_columns, load_dataset, write_dataset
 from dr3_ray.data.cache import CACHE, cached, contents, prune, upload
 from dr3_ray.data.embedded import embedded_path
 from dr3_ray.data.machine import LIMIT, cache_folder, cache_limit
 from dr3_ray.data.schema import MANIFEST
+from dr3_ray.data.verification import seal
 from dr3_ray.errors import UserError
 from dr3_ray.remote import open_store
 
@@ -121,6 +125,23 @@ def test_mistakes_leave_nothing_behind(data, bucket, cache, tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         load_dataset(data.as_uri())
     assert not [path for path in cache.rglob("*") if not path.name.startswith(".lock")]
+
+
+def test_rows_that_a_manifest_does_not_name_are_no_copy(data, cache, tmp_path):
+    """Other shards with right digests, under the fingerprint of these: the address means those rows and no others."""
+    pinned = f"{data.as_uri()}#{seal(data).fingerprint}"
+    with ipc.open_file(pa.memory_map(str(shard := data / "shard-00000.arrow"))) as file:
+        batch = file.get_batch(0)
+    place, rewards = batch.schema.get_field_index("rewards"), pa.array(batch["rewards"].to_numpy() + 1, pa.float32())
+    with pa.OSFile(str(shard), "wb") as sink, ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch.set_column(place, batch.schema.field(place), rewards))
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["shards"][0] |= {"sha256": hashlib.sha256(shard.read_bytes()).hexdigest(), "bytes": shard.stat().st_size}
+    (data / "manifest.json").write_text(Manifest.parse(json.dumps(manifest).encode(), data).sealed().text())
+    assert f"{data.as_uri()}#{load_dataset(data).fingerprint}" == pinned
+    with pytest.raises(UserError, match="its rows have another digest than the manifest says"):
+        load_dataset(pinned)
+    assert contents() == []
 
 
 def test_a_full_disk_is_said(data, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Which data are the same: everything that changes what is learned is in the fingerprint, and nothing else."""
 
+import itertools
 import json
 import os
 import pickle
@@ -8,10 +9,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dr3_ray.data import Manifest, Provenance, SpaceSpec, load_dataset, verify
+from dr3_ray.data import Manifest, Provenance, SpaceSpec, content, load_dataset, verify
 from dr3_ray.data.cache import CACHE, contents
 from dr3_ray.data.identity import DESCRIPTION
 from dr3_ray.data.schema import Counts, FileEntry, FramesEntry, ShardEntry, Statistic, format_of
@@ -54,6 +55,7 @@ def manifests(draw, once=st.booleans()):  # noqa: B008  # a strategy
         return entry(f"shard-{number}", ShardEntry, frames=frames and (frames,))
 
     shards = tuple(shard(number) for number in range(draw(st.integers(1, 3))))
+    content = draw(st.none() | sha256)
 
     return Manifest(
         name=draw(words),
@@ -63,7 +65,8 @@ def manifests(draw, once=st.booleans()):  # noqa: B008  # a strategy
         action_space=draw(boxes() | discretes),
         environment=draw(st.none() | words),
         counts=Counts(rows=draw(amounts), episodes=draw(amounts), terminateds=draw(amounts), truncateds=draw(amounts)),
-        format=format_of(shards),
+        format=format_of(shards, content),
+        content=content,
         shards=shards,
         episodes=entry("episodes"),
         statistics={"rewards": Statistic(min=0, max=1, mean=0.5, std=draw(st.floats(0, 1)))},
@@ -109,7 +112,8 @@ def test_every_change_of_one_field_is_another_identity_or_a_documented_descripti
         except UserError:
             continue  # no manifest at all
         same = other.model_dump(exclude={"digests"}) == manifest.model_dump(exclude={"digests"})
-        described = path[0] in DESCRIPTION or path[-1] == "file"
+        of_files = path[0] in ("shards", "episodes")
+        described = (path[0] in DESCRIPTION and not (of_files and manifest.content is None)) or path[-1] == "file"
         assert (other.fingerprint == manifest.fingerprint) == (same or described or _spelling(path, value, target)), (
             path
         )
@@ -120,6 +124,58 @@ def _spelling(path, value, target):
     """Whether a bound says the same in another way: one number for all elements, or -0."""
     new = target[path[-1]]
     return path[-1] in ("low", "high") and {each + 0.0 for each in new} == {each + 0.0 for each in value}
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    observation=st.sampled_from(["float32", "bool", "dict"]),
+    action=st.sampled_from(["box", "discrete"]),
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    keep=st.sampled_from([None, 0.4]),
+    sizes=st.lists(st.integers(1, 40), min_size=2, max_size=2),
+    pieces=st.integers(1, 12),
+    data=st.data(),
+)
+def test_the_files_of_rows_are_no_part_of_them_and_every_value_is(
+    make_dataset, tmp_path, observation, action, lengths, keep, sizes, pieces, data
+):
+    """Shards of any size have one identity, and so does what is read back; a row with another value has another."""
+    lengths = (*lengths, 30)  # of which some rows are kept
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(content, "CHUNK", pieces * 60)
+        opened = []
+        for name, size in zip(("one", "two"), sizes, strict=True):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+            opened.append(load_dataset(make_dataset(name, lengths, observation, action, size, keep)[0]))
+            verify(opened[-1])
+    one, two = opened
+    assert one.fingerprint == two.fingerprint == seal(two.path).fingerprint
+    same_files = one.manifest.shards == two.manifest.shards
+    assert (one.manifest.identities.of_files == two.manifest.identities.of_files) == same_files
+    rows = one.stored(0, len(one))
+    name = data.draw(st.sampled_from([each for each in rows if each != "episode_ids"]))
+    row = data.draw(st.integers(0, len(one) - 1))
+    altered = rows | {name: rows[name].copy()}
+    altered[name].view(np.uint8).reshape(len(one), -1)[row, 0] ^= 1
+    digests = []
+    for values in (rows, altered, rows | {"episode_ids": rows["episode_ids"] + 7}):
+        digest = content.EpisodeDigest(rows)
+        for start in range(0, len(one), pieces):
+            digest.add({each: column[start : start + pieces] for each, column in values.items()})
+        digests.append(digest.digest())
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_a_next_observation_counts_where_it_is_not_the_next_row_s():
+    """What is left out can be told from what is there: no two episodes have one digest."""
+    found = {}
+    for now in itertools.product([0.0, 1.0], repeat=3):
+        for following in itertools.product([0.0, 1.0], repeat=3):
+            digest = content.EpisodeDigest(["observations", "rewards", "next_observations"])
+            columns = {"observations": now, "rewards": (0, 0, 0), "next_observations": following}
+            digest.add({name: np.array(values) for name, values in columns.items()})
+            found.setdefault(digest.digest(), []).append((now, following))
+    assert len(found) == 64
 
 
 @settings(max_examples=30, deadline=None)
@@ -136,11 +192,11 @@ def test_how_a_manifest_is_written_down_is_no_part_of_it(manifest, random):
         again = Manifest.parse(text.encode(), "there")
         assert (again.fingerprint, again.digest, again.note) == (manifest.fingerprint, manifest.digest, None)
     del document["digests"]
-    if manifest.format == 3:
-        with pytest.raises(UserError, match="has no frames"):
+    if manifest.format > 2:
+        with pytest.raises(UserError, match=r"has no (frames|content)"):
             Manifest.parse(json.dumps(document | {"format": 1}).encode(), "there")
         return
-    assert "frames" not in manifest.text()  # so that older versions read it
+    assert not any(word in manifest.text() for word in ("frames", "content"))  # so that older versions read it
     old = Manifest.parse(json.dumps(document | {"format": 1}).encode(), "there")
     assert old.fingerprint == manifest.fingerprint == old.sealed().fingerprint and "format 1" in old.note
 
@@ -150,26 +206,30 @@ def edit(path, **changes):
     (path / "manifest.json").write_text(json.dumps(manifest | changes))
 
 
-def as_format_1(path):
+def as_format(path, number):
     manifest = json.loads((path / "manifest.json").read_text())
-    del manifest["digests"]
-    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+    del manifest["content"], manifest["digests"]
+    old = Manifest.parse(json.dumps(manifest | {"format": 1}).encode(), path)
+    (path / "manifest.json").write_text((old if number == 1 else old.sealed()).text())
 
 
-def test_an_old_set_has_its_new_identity_before_and_after_it_is_sealed(make_dataset, cli, refused):
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_old_set_has_its_identity_before_and_after_it_is_sealed(make_dataset, cli, refused, number):
     path, _ = make_dataset()
-    new = load_dataset(path).fingerprint
-    as_format_1(path)
+    new = load_dataset(path).manifest.identities
+    as_format(path, number)
     old = load_dataset(path)
-    assert old.fingerprint == new != old.manifest.old_fingerprint
+    assert old.fingerprint == new.of_files and old.manifest.identities[1:] == new[1:] and len(set(new)) == 3
     result = cli("verify", path)
-    assert result.stdout.startswith("ok: 11 rows") and result.stderr.startswith("note: its manifest is of format 1")
-    assert f"is the fingerprint of {path} by the rule of an older" in refused(
-        "info", f"{path}#{old.manifest.old_fingerprint}"
-    )
-    assert cli("verify", path, "--seal").stdout.startswith(f"sealed: the fingerprint is {new}\n")
+    assert result.stdout.startswith("ok: 11 rows")
+    assert result.stderr.startswith("note: its manifest is of format 1") == (number == 1)
+    assert "of an older version, which left out spaces and gamma" in refused("info", f"{path}#{new.of_format_1}")
+    assert cli("info", f"{path}#{new.of_files}").returncode == 0
+    assert cli("verify", path, "--seal").stdout.startswith(f"sealed: the fingerprint is {new.now}\n")
     assert load_dataset(path).manifest.note is None
-    assert cli("info", f"{path}#{new}").returncode == 0
+    said = refused("info", f"{path}#{new.of_files}")
+    assert f"which was of files and not of rows: write {path}#{new.now}" in said
+    assert cli("info", f"{path}#{new.now}").returncode == 0
 
 
 def test_an_edited_identity_does_not_open_and_an_edited_description_is_noted(make_dataset, refused, cli):

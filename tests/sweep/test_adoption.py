@@ -38,12 +38,12 @@ def begin(asked: SweepSpec) -> None:
         index.write(planned, "running", pack="p")
 
 
-def under_the_old_identity(asked: SweepSpec) -> list[str]:
+def under_the_old_identity(asked: SweepSpec, rule: str = "of_format_1") -> list[str]:
     """A run as an older version began it; its members."""
     begin(asked)
     lines = []
     for record in read_index(asked.out):
-        old = load_dataset(record["config"]["dataset"]).manifest.old_fingerprint
+        old = getattr(load_dataset(record["config"]["dataset"]).manifest.identities, rule)
         config = record["config"] | {"data_fingerprint": old}
         lines.append(json.dumps(record | {"config": config, "member": member_id(config)}))
     (asked.out / INDEX).write_text("".join(f"{line}\n" for line in lines))
@@ -101,6 +101,16 @@ def test_a_run_under_the_old_identity_says_what_to_do_where_nothing_proves_it(as
     assert list(planned_members(asked, print, force=True)) == old
     fresh = members(asked)
     assert adopted(fresh, [], None) == fresh
+
+
+def test_a_run_that_began_when_fingerprints_were_of_files_goes_on(asked, data):
+    """Whoever wrote the manifest since: files that are the same hold the same rows, spaces and gamma."""
+    old = under_the_old_identity(asked, "of_files")
+    seal(data)
+    planned = planned_members(asked, print)
+    assert list(planned) == old != list(members(asked))
+    with open_run(asked, planned, ["x"]) as index:
+        assert list(index.records) == old
 
 
 def test_what_is_in_the_package_is_the_same(tmp_path):

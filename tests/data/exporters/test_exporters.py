@@ -36,7 +36,7 @@ def imported(to, out, dataset, name="again"):
     options = Options() if to == "minari" else Options(action_space=dataset.action_space.to_gymnasium())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        import_source(lambda: open_source(f"{to}:{out}", options), name, gamma=GAMMA)
+        import_source(lambda: open_source(f"{to}:{out}", options), name, gamma=GAMMA, rows_per_shard=3)
     return load_dataset(name)
 
 
