@@ -52,7 +52,7 @@ class EpisodeDigest:
         return hashlib.sha256(b"".join(ends)).digest()
 
     def _add_next(self, name: str, now: Array, following: Array) -> None:
-        """Add the next observations up to the last one, of which the row is not known that may begin with it."""
+        """Add the next observations but the last one, because the row behind that is not known yet."""
         held = self._last.get(name, following[:0])
         known = np.concatenate([held, following[:-1]])
         begins = now[1 - len(held) :]
@@ -77,7 +77,7 @@ def content_of(episodes: Columns, digests: Iterable[bytes]) -> str:
 
 
 def read_content(dataset: Dataset) -> str:
-    """Return the digest of the rows and episodes of an opened data set, all of which are read."""
+    """Read all rows of an opened data set, and return the digest of rows and episodes."""
     return content_of(dataset.episodes, _digests(dataset))
 
 

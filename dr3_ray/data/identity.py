@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 RULE = 3  # enters every identity: another number makes every data set another one
 FILES_RULE = 2  # the same, where a manifest tells no digest of the rows: those of the files stand for it
 # Fields of a manifest that change nothing that is learned. `environment` names where policies play: members record it
-# on their own, and a sweep refuses to mix two. `statistics` follow from the rows, of which `content` is the digest in
-# whatever files they lie. Without it, the files count, but for their names.
+# on their own, and a sweep refuses to mix two. `statistics` follow from the rows. `content` is the digest
+# of these, in whatever files they lie; without it, the files count, but for their names.
 DESCRIPTION = ("format", "name", "environment", "statistics", "provenance", "digests", "shards", "episodes")
 SUBSET_RULE = 1  # enters the identity of every subset, like RULE: raise it if a name comes to mean other rows
 MIXTURE_RULE = 1  # the same, of every mixture

@@ -30,7 +30,7 @@ from dr3_ray.errors import UserError, first_line
 from dr3_ray.stores import safe_name
 
 FORMAT: Literal[4] = 4  # of the manifests that are written: with the digest of the rows
-TWO_COLUMNS: Literal[2] = 2  # without it, of which older versions read those whose observations have two columns each
+TWO_COLUMNS: Literal[2] = 2  # without it, for older versions, where observations have two columns
 FRAMES: Literal[3] = 3  # and where a shard has frames
 FORMATS = (1, 2, 3, 4)  # of those that are read
 MANIFEST = "manifest.json"

@@ -14,12 +14,12 @@ from dr3_ray.data import SpaceSpec, from_env_actions
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.spaces import named_parts, training_spaces
 from dr3_ray.errors import UserError, first_line
-from dr3_ray.evaluation import turns
 from dr3_ray.evaluation.contract import Recorded, contract_in
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.quality import REPLAY, Check, Reached, reached
 from dr3_ray.evaluation.recipes import UNTAUGHT, Recipe, member_of
 from dr3_ray.evaluation.replay import Replay
+from dr3_ray.evaluation.turns import SILENT, Place, Turn, Turns
 from dr3_ray.networks.actors import squashed_sample
 from dr3_ray.observations import Observations
 from dr3_ray.training.normalization import as_trained
@@ -62,7 +62,8 @@ class Learning:
         UserError: the environment cannot be made, or its spaces have no columns.
     """
 
-    def __init__(self, recipe: Recipe, told: Told | None = None, player: Player | None = None):
+    def __init__(self, recipe: Recipe, told: Told | None = None, player: Player | None = None, silent: float = SILENT):
+        """Begin; an environment that does not answer for `silent` seconds is told of, and waited for."""
         self.recipe, self._told, self._player = recipe, told, player
         self.save: Save = lambda learning: None
         self.environment = make_environment(recipe.environment)
@@ -70,6 +71,7 @@ class Learning:
         actions = SpaceSpec.of_actions(self.environment.action_space)
         self.spaces = training_spaces(observations, actions)
         self.contract = contract_in(self.environment, Recorded(recipe.name, observations, actions))
+        self._turns, self._place = Turns(self.contract.where, silent), Place()
         self.rng = np.random.default_rng(recipe.seed)
         self.replay = Replay(recipe.steps + recipe.policy_steps, self.contract)
         self.population: Population | None = None
@@ -120,11 +122,11 @@ class Learning:
         gained, environment = np.zeros(CHECK_EPISODES), make_environment(self.recipe.environment)
         rng = np.random.default_rng(CHECK_SEED)
         for episode in range(CHECK_EPISODES):
-            seen = self._seen(turns.begin(environment, self.contract.where, CHECK_SEED + episode)[0])
+            seen = self._seen(self._turns.begin(environment, CHECK_SEED + episode)[0])
             for _ in range(CHECK_STEPS):
                 action = self._uniform(rng) if self.population is None else self.population.act(seen)[0, 0].numpy()
                 sent = self.contract.actions(np.asarray(action)[None])[0]
-                turn = turns.play(environment, self.contract.where, sent)
+                turn = self._turns.play(environment, sent)
                 gained[episode] += turn.reward
                 if turn.terminated or turn.truncated:
                     break
@@ -191,11 +193,12 @@ class Learning:
     def _begin(self, number: int) -> tuple[Any, Callable[[Any], Any] | None]:
         """Return the first observation of an episode, and the player's function, if one plays."""
         choose = self._player.begin(self.environment, number) if self._player else None
-        return turns.begin(self.environment, self.contract.where, self.recipe.seed + number)[0], choose
+        self._place = Place(episode=number)
+        return self._turns.begin(self.environment, self.recipe.seed + number, self._place)[0], choose
 
-    def _step(self, action: Array) -> turns.Turn:
+    def _step(self, action: Array) -> Turn:
         """Return what the environment answers to a stored action."""
-        return turns.play(self.environment, self.contract.where, self.contract.actions(action[None])[0])
+        return self._turns.play(self.environment, self.contract.actions(action[None])[0], self._place)
 
     def _episode(self, until: int) -> None:
         """Play an episode, or as much of it as there are rows `until` this one."""

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dr3_ray.evaluation import turns
 from dr3_ray.evaluation.contract import Recorded, contract_in
+from dr3_ray.evaluation.turns import SILENT, Place, Turns
 from dr3_ray.observations import Observations
 
 Returns = npt.NDArray[np.float64]
@@ -49,15 +49,21 @@ class Watch(Protocol):
 class Rollout:
     """Environments for K members and E episodes each, made once and played as often as wanted.
 
-    Policies were trained on what was `recorded`, and its contract with the environments says what is converted.
+    Policies were trained on what was `recorded`, and its contract with the environments says what is converted. An
+    environment that does not answer for `silent` seconds is told of, and waited for.
 
     Raises:
         UserError: the environments do not fit what was recorded.
     """
 
-    def __init__(self, make: Make, recorded: Recorded, members: int, episodes: int):
+    def __init__(self, make: Make, recorded: Recorded, members: int, episodes: int, silent: float = SILENT):
         self.environments = [[make() for _ in range(episodes)] for _ in range(members)]
         self.contract = contract_in(self.environments[0][0], recorded)
+        self._turns = Turns(self.contract.where, silent)
+        self._places = [
+            [Place(member if members > 1 else None, episode) for episode in range(episodes)]
+            for member in range(members)
+        ]
 
     def play(self, act: Act, seeds: Sequence[int], watch: Watch | None = None) -> Played:
         """Play one episode in each environment.
@@ -96,7 +102,7 @@ class Rollout:
                 rows.tolist(), columns[places].tolist(), chosen, sent, strict=True
             ):
                 place = member, episode
-                turn = turns.play(self.environments[member][episode], self.contract.where, action)
+                turn = self._turns.play(self.environments[member][episode], action, self._places[member][episode])
                 if watch:
                     watch.stepped(member, episode, choice, turn)
                 returns[place] += turn.reward
@@ -112,7 +118,7 @@ class Rollout:
     def _reset(self, member: int, episode: int, seed: int, watch: Watch | None) -> Any:
         if watch:
             watch.created(member, episode)
-        observation, info = turns.begin(self.environments[member][episode], self.contract.where, seed)
+        observation, info = self._turns.begin(self.environments[member][episode], seed, self._places[member][episode])
         if watch:
             watch.started(member, episode, observation, info)
         return observation

@@ -21,6 +21,7 @@ from ray.rllib.utils.typing import StateDict
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.processes import Rollouts
 from dr3_ray.evaluation.rollout import Flags, Make, Played
+from dr3_ray.evaluation.turns import SILENT
 from dr3_ray.rllib.episodes import EpisodeCallbacks, are_watched, call
 
 RLLIBS_NAME = "rllib-single-agent-env-v0"  # of what `register_env` was given, in Gymnasium's registry
@@ -47,6 +48,7 @@ class PopulationEnvRunner(SingleAgentEnvRunner):
     The start states are the same at every evaluation, unless `evaluation_force_reset_envs_before_iteration` is False.
     """
 
+    silent = SILENT  # seconds without an answer of an environment until that is said
     rollout: Rollouts | None = None
     played = 0  # episodes of each member since the first start state
 
@@ -95,7 +97,8 @@ class PopulationEnvRunner(SingleAgentEnvRunner):
         if self.rollout is None:
             cpus = self.config.num_cpus_per_env_runner if self.worker_index else self.config.num_cpus_for_main_process
             processes = 1 if are_watched(self.config) else int(cpus)
-            self.rollout = Rollouts(self._make(), self.module.recorded, self.module.n_members, episodes, processes)
+            recorded, members = self.module.recorded, self.module.n_members
+            self.rollout = Rollouts(self._make(), recorded, members, episodes, processes, self.silent)
         return self.rollout
 
     def _play(self, rollout: Rollouts, watch: EpisodeCallbacks | None) -> Played:

@@ -44,7 +44,7 @@ class RunStatus(NamedTuple):
     ahead: int
     """Members that a search has still to propose."""
     errors: dict[str, int]
-    """`failed: REASON`, or another status with its reason, and how many members of each."""
+    """`failed: REASON`, or another status with its reason or what is waited for, and how many members of each."""
     lacking: int
     """Members that have ended without rows up to their end."""
     flags: dict[str, list[Flag]]
@@ -113,9 +113,9 @@ def read_status(run: Path) -> RunStatus:
         ahead=ahead,
         errors=dict(
             Counter(
-                f"{record['status']}: {record['error']}"
+                _told(record)
                 for record in records
-                if record["error"] and record["status"] in ("failed", *FINAL)
+                if record["error"] and record["status"] in ("failed", "running", *FINAL)
             ).most_common()
         ),
         lacking=sum(lacks_rows(record, reached) for record in records),
@@ -144,6 +144,13 @@ def sentences(status: RunStatus, run: Path, now: float) -> list[str]:
     said += [f"{count} {error}" for error, count in status.errors.items()]
     said += flag_sentences(status.flags, sum(status.counts.values()))
     return [" · ".join(parts), *said]
+
+
+def _told(record: Record) -> str:
+    """Return what went wrong; of a member that is running, what it waits for."""
+    if record["status"] != "running":
+        return f"{record['status']}: {record['error']}"
+    return f"running: member {record['member']}: {record['error']}: it is waited for"
 
 
 def status_view(status: RunStatus, run: Path, now: float) -> Group:

@@ -1,13 +1,16 @@
 """Rollouts in processes: what is played there, and what becomes of them."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from textwrap import dedent
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,7 @@ from torch import Tensor
 from dr3_ray import UserError
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import SpaceSpec
+from dr3_ray.evaluation import processes, turns
 from dr3_ray.evaluation.contract import Recorded
 from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.processes import Process, Rollouts
@@ -23,7 +27,9 @@ from dr3_ray.networks.members import member_view
 from dr3_ray.training.member import Member, build_networks
 from dr3_ray.training.population import act
 from dr3_ray.types import Spaces
+from tests.evaluation.worlds import World
 
+BOX = gym.spaces.Box(-1, 1, (1,), np.float32)
 CART_POLE = partial(make_environment, "CartPole-v1")
 
 
@@ -87,6 +93,54 @@ def test_what_fails_in_a_process_is_raised_here_and_its_end_is_told() -> None:
     process.close()
 
 
+def hanging(until: str) -> gym.Env[Any, Any]:
+    """An environment that does not answer to a 1 until a file is there."""
+
+    def earn(action: Any, step: int) -> float:
+        while action == 1 and not os.path.exists(until):
+            time.sleep(0.01)
+        return 1.0
+
+    return World(BOX, gym.spaces.Discrete(2), lambda step: np.zeros(1, np.float32), earn, length=3)
+
+
+def chosen(rows: range, observations: Tensor) -> Tensor:
+    """A 1 of member 3, a 0 of the others."""
+    return left(observations) + torch.tensor([[int(row == 3)] for row in rows])
+
+
+def test_an_environment_that_hangs_in_a_process_is_told_here_with_its_member(tmp_path, monkeypatch) -> None:
+    calls: list[Any] = []
+
+    def tell(call: Any) -> None:
+        calls.append(call)
+        (tmp_path / "answer").touch()
+
+    monkeypatch.setattr(turns._Listener, "tell", staticmethod(tell))
+    make = partial(hanging, str(tmp_path / "answer"))
+    rollouts = Rollouts(make, recorded(make), 5, 2, 2, silent=0.2)
+    played = rollouts.play(lambda rows: partial(chosen, rows), [1, 2])
+    rollouts.close()
+    assert (played.returns == 3).all() and calls[-1] is None
+    assert [call.place for call in calls[:-1]] == [(3, 0)]
+
+
+def test_a_process_in_which_an_environment_hangs_is_ended(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "LAST", 0.2)
+    make = partial(hanging, str(tmp_path / "never"))
+    process = Process(make, recorded(make), 4, 1, silent=0.2)
+    process.begin(partial(chosen, range(4)), [1])
+    monkeypatch.setattr(turns._Listener, "tell", staticmethod(interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        process.end()
+    process.close()
+    assert process._process.returncode == -signal.SIGKILL
+
+
+def interrupt(call: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
 def test_processes_end_with_the_one_that_they_play_for() -> None:
     script = """
@@ -113,8 +167,8 @@ def undecided(rows: range, observations: Tensor) -> Tensor:
 
 @pytest.mark.slow
 def test_processes_tell_of_whom_no_action_came_and_of_spaces_that_do_not_agree() -> None:
-    for processes in (1, 3):
-        rollouts = Rollouts(CART_POLE, recorded(CART_POLE), 5, 2, processes)
+    for number in (1, 3):
+        rollouts = Rollouts(CART_POLE, recorded(CART_POLE), 5, 2, number)
         played = rollouts.play(lambda rows: partial(undecided, rows), [1, 2])
         assert played.no_action.tolist() == [False, False, False, True, False] and not played.broken.any()
         assert np.isnan(played.returns).all(1).tolist() == played.no_action.tolist()

@@ -2,7 +2,9 @@
 
 import ast
 import math
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +15,9 @@ from hypothesis import strategies as st
 
 import dr3_ray
 from dr3_ray.errors import UserError
+from dr3_ray.evaluation import turns
+from dr3_ray.evaluation.online import Learning
+from dr3_ray.evaluation.recipes import RANDOM, recipe_of
 from dr3_ray.evaluation.rollout import Rollout
 from tests.evaluation.worlds import World, recorded
 
@@ -76,6 +81,64 @@ def test_a_number_is_one_however_it_comes(value):
 def test_a_reward_that_is_not_finite_breaks_the_episode_alone():
     found = played(lambda turn: (turn[0], np.array([math.nan]), *turn[2:]), "step")
     assert found.broken.all() and np.isnan(found.returns).all()
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What is told of calls without an answer, and an event that lets them answer as soon as something is."""
+    calls, answer = [], threading.Event()
+
+    def tell(call):
+        calls.append(call)
+        answer.set()
+
+    monkeypatch.setattr(turns._Listener, "tell", staticmethod(tell))
+    return SimpleNamespace(calls=calls, answer=answer)
+
+
+@pytest.mark.parametrize("method", ["reset", "step"])
+def test_what_does_not_answer_is_told_and_waited_for(told, method):
+    def hangs(turn):
+        assert told.answer.wait(60)
+        return turn
+
+    rollout = Rollout(lambda: Odd(hangs, method), recorded(BOX, BOX), 2, 3, silent=0.05)
+    played = rollout.play(lambda seen: torch.zeros(*seen.shape[:2], 1), [0, 1, 2])
+    call, answered = told.calls
+    assert (call.where, call.method, call.place) == ("environment Odd", method, (0, 0)) and 0.05 <= call.seconds < 60
+    assert answered is None and (played.returns == 5).all()
+    assert str(call._replace(seconds=61.0)) == (
+        f"environment Odd has not answered `{method}` for 61 s (member 0, episode 0)"
+    )
+
+
+def test_it_is_told_again_now_and_then_and_of_learners_too(told, monkeypatch):
+    def hangs(turn):
+        while len(told.calls) < 2:
+            told.answer.wait(60)
+            told.answer.clear()
+        return turn
+
+    monkeypatch.setattr(turns, "TIMES", 2)
+    gym.register("Hangs-v0", lambda: Odd(hangs, "step"), max_episode_steps=5, disable_env_checker=True)
+    try:
+        learning = Learning(recipe_of("gymnasium:Hangs-v0", RANDOM, steps=5), silent=0.05)
+        learning.learn()
+    finally:
+        del gym.registry["Hangs-v0"]
+    first, second, answered = told.calls
+    assert first.place == second.place == (None, 0) and answered is None
+    assert second.seconds - first.seconds >= 0.1 and "`step` for 0 s (episode 0)" in str(first)
+
+
+def test_nothing_is_told_of_what_is_slow_and_answers_and_no_thread_is_left(told):
+    rollout = Rollout(lambda: Odd(lambda turn: turn, "step"), recorded(BOX, BOX), 1, 1, silent=0.05)
+    rollout.play(lambda seen: torch.zeros(1, seen.shape[1], 1), [0])
+    (thread,) = [each for each in threading.enumerate() if each.name == "turns"]
+    assert not told.answer.wait(0.2)
+    del rollout
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def test_nothing_else_in_the_package_plays_an_environment():

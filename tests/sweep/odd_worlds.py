@@ -1,5 +1,7 @@
 """Environments that go wrong, under names that workers can import: gymnasium:tests.sweep.odd_worlds:Far-v0."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -30,5 +32,21 @@ class Unpaid(World):
         return np.full(2, step / 20, np.float32)
 
 
+class Deaf(World):
+    """It does not answer in its fourth step, until a file is there."""
+
+    until = Path("answer")
+
+    def __init__(self) -> None:
+        super().__init__(ANYWHERE, PUSH, self.look)
+
+    def look(self, step: int) -> Any:
+        """Where one is."""
+        while step == 4 and not self.until.exists():
+            time.sleep(0.01)
+        return np.full(2, step / 20, np.float32)
+
+
+gym.register("Deaf-v0", entry_point=Deaf, disable_env_checker=True)
 gym.register("Far-v0", entry_point=Far, disable_env_checker=True)
 gym.register("Unpaid-v0", entry_point=Unpaid, disable_env_checker=True)

@@ -112,6 +112,20 @@ class MemberLog(tune.Callback):
         self.flush(force=False)
         self._progress.refresh()
 
+    def waits(self, trial: Trial, member: str, call: str) -> None:
+        """Note and say that a member waits for an environment."""
+        if member in self._alive(trial):
+            self._write([member], "running", self._pack(trial), call)
+            self._progress.say(
+                f"member {member}: {call}: it is waited for; stop this, correct the environment or give it a limit of "
+                "its own, and resume"
+            )
+
+    def goes_on(self, trial: Trial) -> None:
+        """Note that the members of the pack wait for nothing any more."""
+        waited = [member for member in self._alive(trial) if self._index.records[member]["error"]]
+        self._write(waited, "running", self._pack(trial))
+
     def flush(self, force: bool = True) -> None:
         """Write all rows, then the ends in the index that they allow."""
         if self._histories.flush(force):

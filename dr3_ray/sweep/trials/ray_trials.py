@@ -15,6 +15,7 @@ from dr3_ray.cluster.nodes import wait_for_nodes
 from dr3_ray.cluster.sharing import share
 from dr3_ray.compat.ray import uncounted
 from dr3_ray.errors import UserError
+from dr3_ray.evaluation.turns import SILENT
 from dr3_ray.process import stopping
 from dr3_ray.runs.directory import read_run
 from dr3_ray.sweep.search.pack_searcher import PackSearcher
@@ -22,6 +23,7 @@ from dr3_ray.sweep.spec.spec import SweepSpec
 from dr3_ray.sweep.trials.asha import Races
 from dr3_ray.sweep.trials.callbacks import MemberLog, Watchdog
 from dr3_ray.sweep.trials.trainable import PackTrainable
+from dr3_ray.sweep.trials.unanswered import Listener
 
 PENDING = 200  # trials that Tune asks for ahead of the machines, by which a cluster sees how far to grow
 
@@ -59,11 +61,14 @@ class Trials(Protocol):
 class RayTrials:
     """Trials of Ray Tune on the machines of a Ray cluster, or on a Ray that is started here.
 
-    Each is a `trainable`; with `trust` it goes on from checkpoints that are pickles.
+    Each is a `trainable`; with `trust` it goes on from checkpoints that are pickles. Environments that do not answer
+    are told of after `silent` seconds.
     """
 
-    def __init__(self, trust: bool = False, trainable: type[tune.Trainable] = PackTrainable) -> None:
-        self._trust, self._trainable = trust, trainable
+    def __init__(
+        self, trust: bool = False, trainable: type[tune.Trainable] = PackTrainable, silent: float = SILENT
+    ) -> None:
+        self._trust, self._trainable, self._silent = trust, trainable, silent
 
     def connect(self, spec: SweepSpec) -> None:
         """Reach a cluster, or start Ray on this machine alone."""
@@ -112,7 +117,11 @@ class RayTrials:
                 storage_path=str(spec.out.resolve()),
                 failure_config=tune.FailureConfig(max_failures=spec.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[log, Watchdog(stopping.resuming(spec.out), room_of(spec), say, spec.patience)],
+                callbacks=[
+                    log,
+                    Listener(log, self._silent),
+                    Watchdog(stopping.resuming(spec.out), room_of(spec), say, spec.patience),
+                ],
                 verbose=0,
             ),
         )

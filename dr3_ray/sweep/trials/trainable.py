@@ -10,12 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import ray
 import torch
 from ray import tune
 
 from dr3_ray.cluster.keys import take_keys
 from dr3_ray.data.cache import cached
 from dr3_ray.data.mixture_names import names_in
+from dr3_ray.evaluation.turns import tell_by
 from dr3_ray.process.memory import seldom_search_for_cycles
 from dr3_ray.remote import patiently
 from dr3_ray.runs.checkpoints import Checkpoints
@@ -25,6 +27,7 @@ from dr3_ray.sweep.ends import read_beginning
 from dr3_ray.sweep.spec.halving import Race
 from dr3_ray.sweep.spec.names import REGULAR
 from dr3_ray.sweep.spec.spec import Config
+from dr3_ray.sweep.trials.unanswered import leave_word
 from dr3_ray.uris import is_uri
 
 if TYPE_CHECKING:
@@ -78,6 +81,8 @@ class PackTrainable(tune.Trainable):
         self.parents = [
             read_beginning(config["storage"], config["run"], each[PARENT]) for each in members if PARENT in each
         ]
+        if ray.is_initialized():
+            tell_by(leave_word(config["pack"]["name"], lambda: [self.hashes[place] for place in self.left]))
         self.algorithm = self.build_algorithm(members, config["cpus"], config["gpus"])
         self._take_up(config)
         self.earlier = list(self.results)  # which the driver may not have seen
