@@ -5,7 +5,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -34,8 +34,8 @@ def describe(sources: list[str], options: Options) -> None:
     facts = {
         "kind": ", ".join(IMPORTERS[find(source)[0]].what for source in sources),
         "rows": f"{opened.rows:,}" if opened.rows else "unknown before they are read",
-        "observations": str(opened.observation_space),
-        "actions": str(opened.action_space),
+        "observation space": str(opened.observation_space),
+        "action space": str(opened.action_space),
     }
     for key, value in (facts | opened.columns).items():
         table.add_row(escape(key), escape(value))
@@ -59,12 +59,17 @@ def write(sources: list[str], options: Options, out: Path, workers: int, **writi
             raise UserError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from None
     for note in manifest.provenance.notes:
         print(f"warning: {note}", file=sys.stderr)
-    own, largest = (
-        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    peak = f"{own:,.0f} MiB" + (f", and up to {largest:,.0f} MiB in each of {workers} workers" if workers > 1 else "")
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    peak = f"{_peak():,.0f} MiB" + (f", and up to {largest:,.0f} MiB in each of {workers} workers" if workers > 1 else "")
     counts = manifest.counts
     print(f"{counts.rows} steps of {counts.episodes} episodes written to {out}; peak memory {peak}")
+
+
+def _peak() -> float:
+    """Return the most memory of this process in MiB: Linux's own account, as getrusage's begins with its parent's."""
+    with suppress(OSError, ValueError, StopIteration), open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _spread(workers: int) -> Spread:

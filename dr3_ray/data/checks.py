@@ -39,6 +39,7 @@ CHECKS = {
         "the column {where} became `terminated`: if it marks timeouts too, correct the source, or name another one "
         "with --columns"
     ),
+    "frame-times": ("{count} rows have no frame of their own at their time (first {where}): the nearest stands there"),
     "action-bounds": "the bounds of the actions are the range of the recorded ones ({where}): give those that you know",
     # seen in rows
     "both-ends": "{count} episodes are terminated and truncated in one step (first {where}): no value follows them",

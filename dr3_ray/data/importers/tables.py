@@ -1,5 +1,6 @@
 """Tables of transitions, in memory or in files, read batch by batch by the names of our columns."""
 
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -184,7 +185,10 @@ def _stacked(parts: list[Array]) -> Array:
 
 
 def from_arrow(array: pa.Array, name: str, row: int, width: int = 1) -> Array:
-    """Return a column as numpy has it, `width` numbers a row; lists of one length as another dimension."""
+    """Return a column as numpy has it, `width` numbers a row; lists of one length as another dimension.
+
+    Images in files, as the package `datasets` keeps them, are bytes [height, width, channel].
+    """
     if array.null_count:
         at = int(np.flatnonzero(array.is_null())[0]) // width
         raise UserError(f"{name} is empty at row {row + at}: drop that episode, or repair it")
@@ -198,5 +202,29 @@ def from_arrow(array: pa.Array, name: str, row: int, width: int = 1) -> Array:
             raise UserError(f"{name} has lists of {min(lengths)} to {max(lengths)} numbers: they have to be as long")
         inner = from_arrow(array.flatten(), name, row, width * max(1, *lengths))
         return inner.reshape(len(array), -1, *inner.shape[1:])
+    if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
+        return _pictures(array.field("bytes"), name, row)
     values: Array = array.to_numpy(zero_copy_only=False)
     return values.view(np.int64) if values.dtype.kind in "mM" else values
+
+
+def _pictures(files: pa.Array, name: str, row: int) -> Array:
+    """Return images that are stored as files, PNG for one, as [R, height, width, channel]."""
+    from PIL import Image
+
+    def picture(content: bytes) -> Array:
+        """Return one, with channels of its own."""
+        with Image.open(io.BytesIO(content)) as image:
+            pixels = np.asarray(image.convert("RGB") if image.mode in ("P", "1") else image)
+        return pixels if pixels.ndim > 2 else pixels[..., np.newaxis]
+
+    if files.null_count:
+        at = int(np.flatnonzero(files.is_null())[0])
+        raise UserError(f"{name} names a file at row {row + at}, and does not hold it: store the images in the table")
+    found = [picture(each) for each in files.to_pylist()]
+    if other := next((place for place, each in enumerate(found) if each.shape != found[0].shape), 0):
+        raise UserError(
+            f"{name} has an image of shape {found[other].shape} at row {row + other}, and of {found[0].shape} at row "
+            f"{row}: make them of one size"
+        )
+    return np.stack(found)

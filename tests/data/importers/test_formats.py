@@ -311,11 +311,12 @@ def test_lerobot(tmp_path, make_rows, assert_episodes):
     for file in range(2):  # the files of a chunk in their order, cut within an episode
         pq.write_table(table.slice(5 * file, 5 - file), folder / f"data/chunk-000/file-{file:03d}.parquet")
     features = {name: {"dtype": "float32"} for name in table.column_names}
-    info = {"codebase_version": "v3.0", "features": features | {"observation.image": {"dtype": "video"}}}
+    info = {"codebase_version": "v3.0", "fps": 10, "features": features | {"observation.image": {"dtype": "video"}}}
     (folder / "meta/info.json").write_text(json.dumps(info))
     assert find(str(folder))[0] == "lerobot"
-    notes = write(folder, tmp_path / "out")
-    assert notes == ["the frames of observation.image are not taken", "terminal-observation", "done"]
+    assert "meta/episodes" in refused(folder, tmp_path)  # the frames of the video
+    notes = write(folder, tmp_path / "out", columns="observation=observation.state")
+    assert notes == ["terminal-observation", "done"]
     done = [(*episode[:3], True, False) for episode in episodes]
     assert_episodes(tmp_path / "out", ended(done))
     (folder / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
