@@ -60,7 +60,9 @@ def write(sources: list[str], options: Options, out: Path, workers: int, **writi
     for note in manifest.provenance.notes:
         print(f"warning: {note}", file=sys.stderr)
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    peak = f"{_peak():,.0f} MiB" + (f", and up to {largest:,.0f} MiB in each of {workers} workers" if workers > 1 else "")
+    peak = f"{_peak():,.0f} MiB" + (
+        f", and up to {largest:,.0f} MiB in each of {workers} workers" if workers > 1 else ""
+    )
     counts = manifest.counts
     print(f"{counts.rows} steps of {counts.episodes} episodes written to {out}; peak memory {peak}")
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dr3_ray.data import identity
-from dr3_ray.data.columns import Columns, columns_of, parts_on_disk
+from dr3_ray.data.columns import Column, Columns, columns_of, part_column, parts_on_disk
 from dr3_ray.data.identity import Identities
 from dr3_ray.data.labels import dataset_label, dataset_labels
 from dr3_ray.data.mixing import Mixing
@@ -18,7 +18,8 @@ from dr3_ray.data.number_types import Array
 from dr3_ray.data.reader import Dataset, routed
 from dr3_ray.data.schema import Counts, FileEntry, Manifest, Provenance, ShardEntry, Statistic, format_of
 from dr3_ray.data.selected import statistics_of
-from dr3_ray.data.spaces import SpaceSpec, with_tasks
+from dr3_ray.data.spaces import SpaceSpec
+from dr3_ray.data.tasks import SEEN, TASK, is_vector, with_tasks
 from dr3_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,13 +64,14 @@ class MixtureManifest(Manifest):
 class Mixture(Dataset):
     """The rows of all `sources`, a part each of the mixture `name`; the last is the target.
 
-    Episodes are numbered anew. With tasks, observations end in the one-hot of their row's task; where they are padded,
-    zeros stand before it, up to the longest. Neither is part of the `observation_space`, that of the target's
-    environment. Weights decide how batches are drawn (`mixing`), and nothing else.
+    Episodes are numbered anew. With tasks, vectors end in the one-hot of their row's task, and other observations have
+    it as the part `task`, an image as `observation` beside it; where vectors are padded, zeros stand before it, up to
+    the longest. Neither is part of the `observation_space`, that of the target's environment. Weights decide how
+    batches are drawn (`mixing`), and nothing else.
 
     Raises:
-        UserError: the sources have other spaces, and are not to be padded or cannot be; or tasks and observations that
-            are no vectors.
+        UserError: the sources have other spaces, and are not to be padded or cannot be; or observations have a part of
+            the task's name.
     """
 
     def __init__(self, name: MixtureName, sources: Sequence[Dataset]) -> None:
@@ -85,9 +87,15 @@ class Mixture(Dataset):
         self.manifest = _manifest(name, sources)
         self.episodes = self._table(self.mixing.starts)
         self._layout = columns_of(self.observation_space, self.action_space)
-        self._parts = parts_on_disk(self._layout)
-        if name.tasks or name.pad:
+        self._suffixes: list[Array] = []  # what stands behind vectors of the sources
+        self._tasks: frozenset[str] = frozenset()  # columns that are tasks
+        self._theirs: dict[str, str] = {}  # columns of the sources that have another name here
+        self._ones: list[Array] = []  # of the sources, where tasks are a part of the observations
+        if name.pad or (name.tasks and is_vector(self.observation_space)):
             self._widen()
+        elif name.tasks:
+            self._set_apart(np.eye(max(name.tasks) + 1, dtype=np.float32)[list(name.tasks)])
+        self._parts = parts_on_disk(self._layout)
         if any(source.apart for source in sources):
             aparts = [source.apart or Apart(source, np.arange(len(source))) for source in sources]
             wholes = [each.whole for each in aparts]
@@ -103,7 +111,7 @@ class Mixture(Dataset):
     def spaces(self) -> "Spaces":
         """The spaces as networks are built for them, with the tasks."""
         plain = super().spaces
-        return plain if self.task is None else with_tasks(plain, len(self.task))
+        return plain if self.task is None else with_tasks(plain, self.observation_space, len(self.task))
 
     def statistics(self) -> dict[str, Statistic]:
         """Compute those of all rows, which are read for it; weights and tasks do not count."""
@@ -133,10 +141,14 @@ class Mixture(Dataset):
 
     def _select(self, rows: Array, stored: Sequence[str]) -> Columns:
         def piece(number: int, part: Array) -> Columns:
-            found = self.sources[number]._select(part, stored)
+            names = {name: self._theirs.get(name, name) for name in stored if name not in self._tasks}
+            lying = self.sources[number]._select(part, tuple(names.values()))
+            found = {name: lying[theirs] for name, theirs in names.items()}
+            for column in self._tasks.intersection(stored):
+                found[column] = np.broadcast_to(self._ones[number], (len(part), self.tasks))
             if "episode_ids" in found:
                 found["episode_ids"] = found["episode_ids"].astype(np.int64) + self._shifts[number]
-            for column in OBSERVED if self.task is not None else ():
+            for column in OBSERVED if self._suffixes else ():
                 if column in found:
                     behind = self._suffixes[number]
                     found[column] = np.concatenate(
@@ -161,14 +173,24 @@ class Mixture(Dataset):
             for name in self.sources[0].episodes
         }  # fmt: skip
 
+    def _lying(self, stored: Sequence[str]) -> list[str]:
+        """Return those of these columns that lie on disk, by their names there."""
+        return [self._theirs.get(name, name) for name in stored if name not in self._tasks]
+
+    def _set_apart(self, ones: Array) -> None:
+        """Make the one-hots of the sources [sources, tasks] a part of the observations."""
+        if TASK in self.observation_space.parts:
+            raise UserError(f"{self.name}: observations have a part {TASK!r}: leave out the tasks, or rename that part")
+        self._theirs = {f"{column}/{SEEN}": column for column in OBSERVED if column in self._layout}
+        ours = {theirs: name for name, theirs in self._theirs.items()}
+        layout = {ours.get(name, name): column for name, column in self._layout.items()}
+        self._tasks = frozenset(part_column(column, TASK) for column in OBSERVED)
+        self._layout = layout | {name: Column(np.dtype(np.float32), ones.shape[1:]) for name in self._tasks}
+        self._ones, self.task, self.tasks = list(ones), ones[-1], ones.shape[1]
+
     def _widen(self) -> None:
         """Make room for padding and tasks behind the observations."""
-        space, tasks = self.observation_space, self.name.tasks
-        if not _is_vector(space):
-            raise UserError(
-                f"{self.name}: a task stands behind the numbers of a vector, and the observations are "
-                f"{' '.join(str(space.to_gymnasium()).split())}: leave out the tasks"
-            )
+        tasks = self.name.tasks
         ones = np.eye(max(tasks) + 1)[list(tasks)] if tasks else np.zeros((len(self.sources), 0))
         sizes = [source.observation_space.size for source in self.sources]
         self._suffixes = [
@@ -209,7 +231,7 @@ def check_paddable(names: Sequence[str], sources: Sequence[Dataset]) -> None:
     target = sources[-1].action_space
     for name, source in zip(names, sources, strict=True):
         observations, actions = source.observation_space, source.action_space
-        if not _is_vector(observations):
+        if not is_vector(observations):
             said = " ".join(str(observations.to_gymnasium()).split())
             raise UserError(
                 f"{dataset_label(name)}: vectors are padded, and its observations are {said}: leave out pad"
@@ -233,10 +255,6 @@ def check_paddable(names: Sequence[str], sources: Sequence[Dataset]) -> None:
 def _choices(space: SpaceSpec) -> int:
     """Return how many actions are chosen from, or of how many numbers one is."""
     return space.n or space.size
-
-
-def _is_vector(space: SpaceSpec) -> bool:
-    return (space.kind, space.dtype, len(space.shape)) == ("box", "float32", 1)
 
 
 def _plain(space: SpaceSpec) -> object:

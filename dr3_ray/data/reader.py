@@ -223,7 +223,7 @@ class Dataset:
         self.check(columns)
         if time.monotonic() - self._looked > CHECKED_EVERY:
             self.check_files()
-        if self.observation_space.kind != "dict":
+        if "" in self._parts["observations"]:
             return self._take(rows, columns)
         found = self._take(rows, [stored for name in columns for stored in self._parts[name].values()])
         return {
@@ -255,7 +255,7 @@ class Dataset:
 
         Frames that two of them have in common count half for each.
         """
-        names = [name for column in columns for name in self._parts[column].values()]
+        names = self._lying([name for column in columns for name in self._parts[column].values()])
         shards = [shard for whole in self.wholes for shard in whole._shards]
         rows = sum(int(whole._ends[-1]) for whole in self.wholes)
 
@@ -286,6 +286,10 @@ class Dataset:
                 else:
                     yield from self._bytes(number, column.starts, low, high)
                     yield from self._bytes(number, column.frames, *column.frames_of(low, high))
+
+    def _lying(self, stored: Sequence[str]) -> list[str]:
+        """Return those of these columns that lie on disk, by their names there."""
+        return list(stored)
 
     def _bytes(self, number: int, values: Array, low: Array, high: Array) -> Iterator[Extents]:
         """Yield where elements of a column of a shard lie, if it is mapped."""

@@ -304,9 +304,3 @@ def training_spaces(observations: SpaceSpec, actions: SpaceSpec) -> "Spaces":
     if actions.n is not None:
         return Spaces(observations.shapes, "discrete", actions.n)
     return Spaces(observations.shapes, "continuous", actions.size)
-
-
-def with_tasks(spaces: "Spaces", tasks: int) -> "Spaces":
-    """Return the spaces with the one-hot of so many tasks behind vector observations."""
-    assert isinstance(spaces.observation_shape, tuple)
-    return spaces._replace(observation_shape=(spaces.observation_shape[0] + tasks,))

@@ -19,7 +19,8 @@ from torch import Tensor
 from dr3_ray.algorithms.registry import find
 from dr3_ray.cluster.pickles import check_trusted
 from dr3_ray.data.actions import to_env_actions
-from dr3_ray.data.spaces import SpaceSpec, named_parts, training_spaces, with_tasks
+from dr3_ray.data.spaces import SpaceSpec, named_parts, training_spaces
+from dr3_ray.data.tasks import with_tasks
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.contract import Recorded, playable
 from dr3_ray.networks.members import member_view
@@ -59,7 +60,7 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
             task_of(self.model_config),
         )
         if task is not None:
-            self.spaces = with_tasks(self.spaces, len(task))
+            self.spaces = with_tasks(self.spaces, self.recorded.observations, len(task))
         self.observation_space, self.action_space = self.recorded.to_gymnasium()
         self.spec = find(self.model_config["algorithm"], self.spaces.action_kind)
         members = [Member.from_dict(self.spec, values) for values in self.model_config["members"]]

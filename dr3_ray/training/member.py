@@ -147,7 +147,7 @@ def build_networks(
         if statistics is None:
             raise UserError("normalize_observations needs statistics: give build_networks observation_statistics(data)")
         normalize_by(networks, statistics)
-    act_in(networks, task)
+    act_in(networks, spaces, task)
     return networks
 
 

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from dr3_ray.data.n_step import Rows
 from dr3_ray.data.number_types import Array
+from dr3_ray.data.tasks import SEEN, TASK
 from dr3_ray.errors import UserError
 from dr3_ray.observations import Observations, each_part
+from dr3_ray.types import Spaces
 
-TASK = "observation_task"  # the buffer with the task of a mixture's target
+BEHIND = "observation_task"  # the buffer with the task of a mixture's target, where it stands behind vectors
 EPSILON = 1e-3  # added to the standard deviation, as in TD3+BC and CORL
 ROWS_AT_ONCE = 65_536
 BYTES_AT_ONCE = 2**30  # of them, where they have images beside numbers
@@ -28,6 +30,7 @@ def observation_statistics(data: Rows) -> Statistics:
     Raises:
         UserError: nothing else is left.
     """
+    tasks = getattr(data, "tasks", 0)
     at_once = min(ROWS_AT_ONCE, max(1, BYTES_AT_ONCE // getattr(data, "row_bytes", 1)))
     batches = torch.split(torch.arange(len(data)), at_once)
 
@@ -35,7 +38,8 @@ def observation_statistics(data: Rows) -> Statistics:
         """Return the observations of these rows, without parts that are bytes."""
         observations: Observations = data.gather(rows, ("observations",))["observations"]
         if isinstance(observations, dict):
-            observations = {name: part for name, part in observations.items() if part.dtype != torch.uint8}
+            kept = {name: part for name, part in observations.items() if part.dtype != torch.uint8}
+            observations = {name: part for name, part in kept.items() if not (tasks and name == TASK)}
         if (isinstance(observations, Tensor) and observations.dtype == torch.uint8) or not len(observations):
             raise UserError("normalize_observations has no effect on bytes, which are divided by 255: leave it out")
         return observations
@@ -51,8 +55,7 @@ def observation_statistics(data: Rows) -> Statistics:
     zeros = each_part(lambda part: torch.zeros(part.shape[1:]), floats(batches[0][:1]))
     center = mean(zeros, 1)
     scale: Observations = each_part(Tensor.sqrt, mean(center, 2))
-    if tasks := getattr(data, "tasks", 0):
-        assert isinstance(center, Tensor) and isinstance(scale, Tensor)
+    if tasks and isinstance(center, Tensor) and isinstance(scale, Tensor):
         center[-tasks:], scale[-tasks:] = 0.0, 1.0 - EPSILON
     return center, scale
 
@@ -66,20 +69,25 @@ def normalize_by(networks: nn.Module, statistics: Statistics) -> None:
         networks.register_buffer(_buffer("scale", name), scale.to(torch.get_default_dtype()) + EPSILON)
 
 
-def act_in(networks: nn.Module, task: Tensor | Array | None) -> None:
-    """Give these networks the one-hot [tasks] of the task that `as_trained` sets behind observations; None: nothing."""
+def act_in(networks: nn.Module, spaces: Spaces, task: Tensor | Array | None) -> None:
+    """Give these networks the one-hot [tasks] of the task that `as_trained` adds to observations; None: nothing."""
     if task is not None:
-        networks.register_buffer(TASK, torch.as_tensor(task, dtype=torch.get_default_dtype()))
+        apart = isinstance(spaces.observation_shape, dict)
+        name = _buffer("task", TASK) if apart else BEHIND
+        networks.register_buffer(name, torch.as_tensor(task, dtype=torch.get_default_dtype()))
 
 
 def as_trained(networks: nn.Module, observations: Observations) -> Observations:
-    """Return observations of the environment [*batch, *observation] as the networks were trained on them.
+    """Return observations of the environment [K, B, *observation] as the networks were trained on them.
 
     With the task that they act in where they were told which, and normalised.
     """
-    task = getattr(networks, TASK, None)
-    if task is not None and isinstance(observations, Tensor):
-        observations = torch.cat([observations, task.expand(*observations.shape[:-1], -1)], dim=-1)
+    behind, apart = (getattr(networks, name, None) for name in (BEHIND, _buffer("task", TASK)))
+    if behind is not None and isinstance(observations, Tensor):
+        observations = torch.cat([observations, behind.expand(*observations.shape[:-1], -1)], dim=-1)
+    if apart is not None:
+        parts = observations if isinstance(observations, dict) else {SEEN: observations}
+        observations = {**parts, TASK: apart.expand(*next(iter(parts.values())).shape[:2], -1)}
     return normalized(networks, observations)
 
 

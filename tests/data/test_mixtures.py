@@ -21,6 +21,7 @@ from dr3_ray.data.mixture_names import MixtureName, Part, absolute_name, names_i
 from dr3_ray.data.n_step import gather_n_step
 from dr3_ray.data.sampler import CountingSampler, Sampler
 from dr3_ray.errors import UserError
+from dr3_ray.training.normalization import observation_statistics
 from dr3_ray.types import Noise
 
 WEIGHTS = st.decimals("0.001", 1000, places=3).map(Decimal.normalize)
@@ -226,7 +227,51 @@ def test_a_mixture_of_one_is_that_data_set(parts):
     assert type(alone) is type(plain) and alone.fingerprint == plain.fingerprint and alone.path == plain.path
 
 
-def test_spaces_have_to_be_equal_and_tasks_stand_behind_vectors(make_dataset):
+@pytest.mark.parametrize(
+    ("kind", "seen"),
+    [("uint8", {"observation": ""}), ("bool", {"observation": ""}), ("dict", {"float32": "float32", "bool": "bool"})],
+)
+def test_the_task_is_a_part_of_what_is_no_vector(make_dataset, kind, seen):
+    """All other parts are those of the sources, whatever reads them; images have a name beside the task."""
+    lengths = {"a": (3, 1, 5, 2), "b": (4,), "c": (2, 3)}
+    paths = [make_dataset(name, each, kind, seed=seed)[0] for seed, (name, each) in enumerate(lengths.items())]
+    sources = [load_dataset(f"{paths[0]}?take=uniform:0.7"), *map(load_dataset, paths[1:])]
+    mixture = load_dataset(f"mix:{paths[0]}?take=uniform:0.7=1/x,{paths[1]}=1/y,{paths[2]}=2/x")
+    mixture = pickle.loads(pickle.dumps(mixture))
+    shape = mixture.spaces.observation_shape
+    assert shape["task"] == (2,) and set(seen) < set(shape) and mixture.task.tolist() == [1.0, 0.0]
+    assert mixture.observation_space == sources[0].observation_space  # of the environment
+    ours = mixture.gather(torch.arange(len(mixture)), mixture.columns)
+    steps = gather_n_step(mixture, torch.arange(len(mixture)), ("observations", "actions", "next_observations"), 2)
+    theirs = [source.gather(torch.arange(len(source)), source.columns) for source in sources]
+    for column in ("observations", "next_observations"):
+        for name, part in seen.items():
+            known = torch.cat([each[column][part] if part else each[column] for each in theirs])
+            assert torch.equal(ours[column][name], known)
+        for found in (ours, steps):
+            assert found[column]["task"].tolist() == [
+                [float(n != 1), float(n == 1)] for n in range(3) for _ in range(len(sources[n]))
+            ]
+    assert torch.equal(ours["actions"], torch.cat([each["actions"] for each in theirs]))
+    sizes = mixture.stored_bytes(("observations", "actions"))
+    assert not [name for name in sizes if "task" in name] and sum(sizes.values()) > 0
+    mean, _ = observation_statistics(mixture) if kind == "dict" else ({}, {})
+    assert "task" not in mean
+    if kind == "uint8":
+        with pytest.raises(UserError, match="no effect on bytes"):
+            observation_statistics(mixture)
+
+
+def test_a_part_that_has_the_tasks_name(tmp_path):
+    for name in "ab":
+        seen = {"task": np.ones((6, 2)), "x": np.ones((6, 1))}
+        acts, gains = np.arange(6) % 2, np.arange(6.0)
+        from_arrays(observations=seen, actions=acts, rewards=gains, terminateds=np.arange(6) == 5, out=tmp_path / name)
+    with pytest.raises(UserError, match="observations have a part 'task': leave out the tasks, or rename that part"):
+        load_dataset(f"mix:{tmp_path / 'a'}=1/x,{tmp_path / 'b'}=1/y")
+
+
+def test_spaces_have_to_be_equal(make_dataset):
     one, images = make_dataset("one")[0], [make_dataset(name, observation="uint8", seed=1)[0] for name in "ab"]
     with pytest.raises(UserError, match=r"a has the observation space Box\(0, 255, \(2, 5\), uint8\), and one has Box"):
         load_dataset(f"mix:{one}=1,{images[0]}=1")
@@ -234,8 +279,6 @@ def test_spaces_have_to_be_equal_and_tasks_stand_behind_vectors(make_dataset):
     with pytest.raises(UserError, match=r"choices has the action space Discrete\(4\), and one has Box"):
         load_dataset(f"mix:{one}=1,{choices}=1")
     assert len(load_dataset(f"mix:{images[0]}=1,{images[1]}=1")) == 22
-    with pytest.raises(UserError, match=r"stands behind the numbers of a vector, .*uint8\): leave out the tasks"):
-        load_dataset(f"mix:{images[0]}=1/a,{images[1]}=1/b")
 
 
 def rows_of(folder, name, observations, actions, action_space=None, seed=0):

@@ -110,6 +110,44 @@ def test_a_policy_acts_in_the_task_of_the_target() -> None:
     assert not torch.equal(made.spec.act(made.networks, (swing - mean) / scale), acted)
 
 
+def test_a_policy_of_images_acts_in_the_task_of_the_target() -> None:
+    breakout = "embedded:breakout-replay"
+    tasks = f"mix:{breakout}?split=train=0.75/left,{breakout}?split=validation=0.25/right"
+    made = population(tasks, [{}, {"seed": 1}], "DR3-DQN")
+    made.update(3)
+    seen = load_dataset(breakout).gather(torch.arange(10).view(2, 5), ["observations"])["observations"]
+    right = {"observation": seen, "task": torch.tensor([0.0, 1.0]).expand(2, 5, 2)}
+    assert torch.equal(made.act(seen), made.spec.act(made.networks, right))
+    critic = made.networks.critic
+    assert not torch.equal(*(critic({**right, "task": torch.eye(2)[n].expand(2, 5, 2)})[0] for n in range(2)))
+
+
+@pytest.mark.parametrize("execution", ["in_turn", "stacked"])
+def test_packs_of_images_with_tasks_are_their_lone_runs(execution: str) -> None:
+    breakout = "embedded:breakout-replay"
+    source = f"mix:{breakout}?split=train=0.75/left,{breakout}?split=validation=0.25/right"
+    members = [{"seed": 1, "n_step": 3}, {"seed": 2, "target_share": 0.5, "n_step": 3}]
+    check_twins(source, members, "DR3-DQN", execution, resumed=(3, 7))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_policy_of_parts_acts_in_the_task_of_the_target(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        seen = {"image": rng.integers(0, 256, (40, 9, 9, 3), np.uint8), "arm": rng.normal(size=(40, 3))}
+        acts, gains, ends = rng.uniform(-1, 1, (40, 2)), rng.normal(size=40), np.arange(40) % 8 == 7
+        from_arrays(observations=seen, actions=acts, rewards=gains, terminateds=ends, out=tmp_path / name)
+    source = f"mix:{tmp_path / 'one'}=1/open,{tmp_path / 'two'}=1/close"
+    made = population(source, [{"normalize_observations": True, "hidden_sizes": [16]}])
+    made.update(3)
+    rows = made.data.gather(torch.arange(len(made.data)), ["observations"])["observations"]
+    shown = {name: rows[name][None, :7] for name in ("image", "arm")}
+    mean, scale = (getattr(made.networks, f"observation_{each}/arm") for each in ("mean", "scale"))
+    torch.testing.assert_close(mean.double(), rows["arm"].double().mean(0), rtol=1e-5, atol=1e-6)
+    whole = {"image": shown["image"], "arm": (shown["arm"] - mean) / scale, "task": torch.tensor([[[0.0, 1.0]] * 7])}
+    assert torch.equal(made.act(shown), made.spec.act(made.networks, whole))
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_policy_of_padded_data_acts_on_the_targets_observations(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
