@@ -12,6 +12,7 @@ from typing import cast
 from dr3_ray.data.importers.joined import joined
 from dr3_ray.data.importers.reading import reading
 from dr3_ray.data.importers.source import Options, Source
+from dr3_ray.data.importers.strangers import stranger
 from dr3_ray.errors import UserError
 from dr3_ray.uris import is_uri, path_here
 
@@ -58,8 +59,10 @@ IMPORTERS = {
     "rllib": Importer("recordings of RLlib", "rllib", "rllib_source", "is_rllib", ("action_space",)),
     "rlds": Importer("an RLDS table of episodes", "rlds", "rlds_source", "is_rlds", ("action_space",)),
     "npz": Importer("arrays in an .npz file", "plain", "npz_source", "is_npz", (*TABLE, "trust")),
+    "hdf5": Importer("arrays in an HDF5 file", "plain", "hdf5_source", "is_hdf5", TABLE),
     "csv": Importer("a CSV table", "plain", "csv_source", "is_csv", TABLE),
     "parquet": Importer("a Parquet table", "plain", "parquet_source", "is_parquet", TABLE),
+    "arrow": Importer("an Arrow table", "plain", "arrow_source", "is_arrow", TABLE),
 }
 
 
@@ -92,6 +95,8 @@ def _found(source: str) -> tuple[str, str]:
             return scheme, str(path)
     if path.is_file() and not path.stat().st_size:
         raise UserError(f"{source} is empty: copy it again")
+    if what := stranger(path):
+        raise UserError(f"{source} is {what}")
     local = [name for name, importer in IMPORTERS.items() if importer.detects]
     raise UserError(f"cannot tell what {source} is: say it, as in {local[0]}:{source}; there are {', '.join(local)}")
 

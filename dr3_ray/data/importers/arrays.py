@@ -26,7 +26,8 @@ from dr3_ray.errors import UserError
 Observations = npt.ArrayLike | Mapping[str, npt.ArrayLike]
 NEEDED = ("observations", "actions", "rewards")
 ENDS = ("terminateds", "truncateds")
-TAKEN = {ours: names for ours, names in NAMES.values() if ours in (*NEEDED, *ENDS)}
+NEXT = "next_observations"
+TAKEN = {ours: names for ours, names in NAMES.values() if ours in (*NEEDED, *ENDS, NEXT)}
 
 
 def from_arrays(
@@ -94,7 +95,8 @@ def from_episodes(
     Args:
         episodes: each with `observations` [T+1, *shape] (or a dict of such), the final one included, `actions` and
             `rewards` [T], and `terminated` or `truncated`, a boolean of the last step or [T]; all by any name that a
-            column of a table may have. A generator is read once, which needs `action_space`.
+            column of a table may have. With `next_observations`, both are [T, *shape]. A generator is read once, which
+            needs `action_space`.
         out: a new or empty directory.
         action_space: a Gymnasium space, `box:LOW,HIGH` or `discrete:N`; taken from the data without it.
         writing: gamma, clip_actions, rescale_actions, name, flatten, strict: see `import_source`.
@@ -249,21 +251,26 @@ def _rows_of(episode: Mapping[str, Any], number: int) -> Batch:
         raise UserError(f"episode {number} is a {type(episode).__name__}: give a dict of arrays")
     taken, where = _taken(episode, number), f"episode {number}: "
     episode = {ours: episode[theirs] for ours, theirs in taken.items()}
-    observed = {
-        name: _array(where + name, part) for name, part in _parts("observations", episode["observations"]).items()
-    }
+    observed, following = (
+        {name: _array(where + name, part) for name, part in _parts(column, episode.get(column)).items()}
+        for column in ("observations", NEXT)
+    )
     actions, rewards = (_array(where + name, episode[name]) for name in ("actions", "rewards"))
     if rewards.ndim > 1 and rewards.shape[1:] != (1,):
         raise UserError(f"{where}rewards has shape {rewards.shape}: give one number for each step")
     rewards = np.ravel(rewards)
-    if scalars := [name for name, values in {**observed, "actions": actions}.items() if not values.ndim]:
+    if scalars := [name for name, values in {**observed, **following, "actions": actions}.items() if not values.ndim]:
         raise UserError(f"{where}{scalars[0]} is one number: give an array with a row for each step")
     lengths = {len(part) for part in observed.values()}
+    if not following:
+        following = {f"next_{name}": part[1:] for name, part in observed.items()}
+    elif {len(rewards)} == lengths == {len(part) for part in following.values()}:
+        lengths = {len(rewards) + 1}
     if lengths != {len(rewards) + 1} or len(actions) != len(rewards) or not len(rewards):
         raise UserError(
             f"episode {number} has {len(rewards)} rewards, {len(actions)} actions and "
             f"{' or '.join(map(str, sorted(lengths)))} observations: it needs as many actions as rewards, at least "
-            "one, and one observation more (the final one)"
+            "one, and one observation more (the final one), or as many with next_observations"
         )
     last = np.arange(len(rewards)) == len(rewards) - 1
     flags, shapes = {}, ((), last.shape, (*last.shape, 1))
@@ -276,10 +283,10 @@ def _rows_of(episode: Mapping[str, Any], number: int) -> Batch:
             )
         flags[ours] = last & bool(said) if said.ndim == 0 else np.ravel(said) != 0
     return {
-        **{name: part[:-1] for name, part in observed.items()},
+        **{name: part[: len(rewards)] for name, part in observed.items()},
         "actions": actions,
         "rewards": rewards,
         **flags,
-        **{f"next_{name}": part[1:] for name, part in observed.items()},
+        **following,
         "episode_ids": np.full(len(rewards), number),
     }

@@ -1,6 +1,6 @@
 """Which columns of a table are what: as the user says, or a guess by the names that are common."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 from dr3_ray.data.importers.files import natural
@@ -40,6 +40,7 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "t": ("timesteps", ("timesteps", "timestep", "t", "step", "steps", "time_step", "frame_index", "time")),
 }  # fmt: skip
 NEEDED = ("observation", "action", "reward")
+MOST_LISTED = 20  # names of columns in a line
 DONE = ("done", "dones", "next.done")  # may mean any end
 
 
@@ -64,10 +65,10 @@ def mapped(names: Iterable[str], said: str | None = None) -> dict[str, list[str]
             if parts := [name for name in free if name.startswith(f"{ours}/")]:  # as an export names them
                 found |= {name: [name] for name in parts}
                 continue
-            found[ours] = next((columns for pattern in patterns if (columns := _natural(pattern, free))), [])
+            found[ours] = next((columns for pattern in patterns if (columns := _natural(pattern, free, str.lower))), [])
             if not found[ours] and key in NEEDED:
                 raise UserError(
-                    f"no column looks like {key}: there are {', '.join(names)}; say which it is, as in "
+                    f"no column looks like {key}: there are {_listed(names)}; say which it is, as in "
                     f"--columns {key}=NAME"
                 )
     taken = {ours: columns for ours, columns in found.items() if columns}
@@ -114,15 +115,20 @@ def _matching(patterns: list[str], names: list[str], key: str) -> list[str]:
         columns = _natural(pattern, names)
         if not columns:
             raise UserError(
-                f"no column is called {pattern!r}, which --columns names for {key}: there are {', '.join(names)}"
+                f"no column is called {pattern!r}, which --columns names for {key}: there are {_listed(names)}"
             )
         found += columns
     return found
 
 
-def _natural(pattern: str, names: list[str]) -> list[str]:
-    """Return the names that match, obs_2 before obs_10."""
-    if pattern in names:
-        return [pattern]
-    matching = [name for name in names if fnmatchcase(name, pattern)]
-    return sorted(matching, key=natural)
+def _natural(pattern: str, names: list[str], read: Callable[[str], str] = str) -> list[str]:
+    """Return the names that match as they are `read`, obs_2 before obs_10."""
+    exact = [name for name in names if name == pattern] or [name for name in names if read(name) == pattern]
+    matching = [name for name in names if fnmatchcase(read(name), pattern)]
+    return exact[:1] or sorted(matching, key=natural)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:MOST_LISTED]) + (
+        f" and {len(names) - MOST_LISTED:,} more" if len(names) > MOST_LISTED else ""
+    )

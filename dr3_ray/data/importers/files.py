@@ -97,8 +97,11 @@ def arrow_data(path: Path, kind: str, **options: Any) -> "pads.Dataset":
 
     try:
         files = sorted(path.rglob("*.parquet"), key=natural) if path.is_dir() else [path]
-        data = pads.dataset(files, format=pads.CsvFileFormat(**options) if kind == "csv" else kind)
-        schema = _of_all([file.physical_schema for file in data.get_fragments()]) if len(files) > 1 else data.schema
-        return data if schema == data.schema else pads.dataset(files, schema, format=kind)
+        named = any("=" in file.relative_to(path).parent.as_posix() for file in files)  # episode=7/part.parquet
+        form: Any = pads.CsvFileFormat(**options) if kind == "csv" else kind
+        how = {"format": form, "partitioning": "hive" if named else None}
+        data = pads.dataset(files, **how)
+        schema = _of_all([data.schema, *(file.physical_schema for file in data.get_fragments() if len(files) > 1)])
+        return data if schema == data.schema else pads.dataset(files, schema, **how)
     except (OSError, pa.ArrowException) as error:
         raise unreadable(path, f"{kind} table", error) from None

@@ -1,5 +1,6 @@
-"""Plain tables in files: CSV, Parquet and .npz, with a row for each step."""
+"""Plain tables in files: CSV, Parquet, Arrow, .npz and HDF5, with a row for each step."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from dr3_ray.data.importers.columns import mapped
-from dr3_ray.data.importers.files import arrow_data, existing
+from dr3_ray.data.importers.files import arrow_data, existing, hdf5, hdf5_keys
 from dr3_ray.data.importers.npz import Npz
 from dr3_ray.data.importers.source import Options, Source
 from dr3_ray.data.importers.table_source import table_source
@@ -16,13 +17,15 @@ from dr3_ray.data.importers.tables import ArrayTable, ArrowTable, Table
 from dr3_ray.data.schema import Provenance
 from dr3_ray.errors import UserError
 
+CSV = re.compile(r"\.(csv|tsv)(\.(gz|bz2|zst))?$")
 REAL = ("observations", "next_observations", "rewards")  # columns of a CSV file that are real, whatever its first rows
 
 
 def csv_source(path: str, options: Options) -> Source:
     """Return the episodes of a CSV file with a line of names."""
     file = existing(path)
-    data = arrow_data(file, "csv")
+    parsing, point = dialect(file)
+    data = arrow_data(file, "csv", parse_options=parsing, convert_options=pacsv.ConvertOptions(decimal_point=point))
     columns = mapped(data.schema.names, options.columns)
     if any(pa.types.is_binary(data.schema.field(name).type) for theirs in columns.values() for name in theirs):
         raise UserError(f"{path} is not UTF-8: save it as UTF-8")
@@ -33,7 +36,8 @@ def csv_source(path: str, options: Options) -> Source:
         for name in theirs
         if pa.types.is_integer(data.schema.field(name).type)
     } | {name: pa.string() for name in columns.get("episode_ids", ())}  # 7 and 007 are two names, as are large numbers
-    data = arrow_data(file, "csv", convert_options=pacsv.ConvertOptions(column_types=types))
+    converting = pacsv.ConvertOptions(column_types=types, decimal_point=point)
+    data = arrow_data(file, "csv", parse_options=parsing, convert_options=converting)
     return _source(path, ArrowTable(data, columns), options, data.schema.names)
 
 
@@ -41,6 +45,20 @@ def parquet_source(path: str, options: Options) -> Source:
     """Return the episodes of a Parquet file, or of all of a folder in the order of their names."""
     data = arrow_data(existing(path), "parquet")
     return _source(path, ArrowTable(data, mapped(data.schema.names, options.columns)), options, data.schema.names)
+
+
+def arrow_source(path: str, options: Options) -> Source:
+    """Return the episodes of a file of Arrow, which pandas and polars call feather."""
+    data = arrow_data(existing(path), "ipc")
+    return _source(path, ArrowTable(data, mapped(data.schema.names, options.columns)), options, data.schema.names)
+
+
+def hdf5_source(path: str, options: Options) -> Source:
+    """Return the episodes of the arrays of an HDF5 file; those in groups are called group/array."""
+    file = hdf5(existing(path))
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if getattr(item, "shape", ()) else None)
+    return _source(path, ArrayTable(file, mapped(names, options.columns)), options, names)
 
 
 def npz_source(path: str, options: Options) -> Source:
@@ -55,15 +73,36 @@ def _source(path: str, table: Table, options: Options, names: Iterable[str]) -> 
     return table_source(table, options, names=names, guessed=True, **about)
 
 
+def dialect(path: Path) -> tuple[pacsv.ParseOptions, str]:
+    """Return how a CSV file is to be parsed, by what stands between the names at its top, and its decimal point."""
+    with pa.input_stream(str(path)) as stream:  # unpacked, by its suffix
+        head = stream.read(2**16).decode("utf-8", "replace")
+    names, _, rows = head.partition("\n")
+    bare = re.sub(r'"[^"]*"', "", names)
+    between = max(",;\t|", key=bare.count)  # of equally many, the first
+    comma = between != "," and re.search(rf"(^|[{between}])-?\d+,\d+([{between}\r\n]|$)", rows) is not None
+    return pacsv.ParseOptions(delimiter=between), "," if comma else "."
+
+
 def is_csv(path: Path) -> bool:
     """Return whether a path looks like a CSV file."""
-    return path.suffix.lower() == ".csv" and path.is_file()
+    return path.is_file() and bool(CSV.search(path.name.lower()))
+
+
+def is_arrow(path: Path) -> bool:
+    """Return whether a path looks like a file of Arrow."""
+    return path.suffix.lower() in (".arrow", ".feather", ".ipc") and path.is_file()
+
+
+def is_hdf5(path: Path) -> bool:
+    """Return whether a file is one of HDF5, whatever is in it."""
+    return bool(hdf5_keys(path))
 
 
 def is_parquet(path: Path) -> bool:
-    """Return whether a path looks like a Parquet file, or a folder with nothing else."""
+    """Return whether a path looks like a Parquet file, or a folder with such, also in folders called column=value."""
     if path.is_dir():
-        return any(path.glob("*.parquet"))
+        return any(path.glob("*.parquet")) or any(path.glob("*=*/**/*.parquet"))
     return path.suffix.lower() == ".parquet"
 
 

@@ -138,8 +138,9 @@ class ArrowTable:
 
     def _within(self, start: int, stop: int, options: dict[str, Any]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the record batches that have rows of a range, each with the number of its first row."""
-        row = 0
-        for piece, rows in self._groups if (start, stop) != (0, self.rows) else ((self._data, self.rows),):
+        row, some = 0, (start, stop) != (0, self.rows)
+        options |= {"schema": self._data.schema} if some else {}  # of all files, with what their folders are called
+        for piece, rows in self._groups if some else ((self._data, self.rows),):
             if row < stop and row + rows > start:
                 for batch in piece.to_batches(**options):
                     yield row, batch
@@ -204,6 +205,8 @@ def from_arrow(array: pa.Array, name: str, row: int, width: int = 1) -> Array:
         return inner.reshape(len(array), -1, *inner.shape[1:])
     if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
         return _pictures(array.field("bytes"), name, row)
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
     values: Array = array.to_numpy(zero_copy_only=False)
     return values.view(np.int64) if values.dtype.kind in "mM" else values
 

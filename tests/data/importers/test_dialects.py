@@ -1,0 +1,143 @@
+"""The same rows in every form that people keep tables in; and what is none of them is told by its name."""
+
+import pickle
+from decimal import Decimal
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dr3_ray.data import from_episodes
+from dr3_ray.data.importers import find, open_source
+from dr3_ray.data.importers.source import Options
+from dr3_ray.data.importers.writing import import_source
+from dr3_ray.errors import UserError
+from tests.data.importers.conftest import write_minari
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+LENGTHS = (3, 1, 5, 2, 7)
+
+
+def frame_of(rows):
+    columns = {"Episode": np.repeat(range(len(LENGTHS)), LENGTHS), "Step": np.concatenate([*map(np.arange, LENGTHS)])}
+    for name, key in (("State", "observations"), ("Next_State", "next_observations"), ("Action", "actions")):
+        columns |= {f"{name}_{index}": rows[key][:, index] for index in range(rows[key].shape[1])}
+    ends = {"Terminated": rows["terminateds"], "Truncated": rows["truncateds"]}
+    return pd.DataFrame(columns | {"Reward": rows["rewards"]} | ends)
+
+
+def save_hdf5(frame, path, **_):
+    with h5py.File(path, "w") as file:
+        for column in ("State", "Next_State", "Action"):
+            file[f"{column}s"] = frame[[name for name in frame if name.startswith(f"{column}_")]].to_numpy()
+        for name in ("Reward", "Terminated", "Truncated", "Episode"):
+            file[name] = frame[name].to_numpy()
+        file["info/goal"] = "a text"
+
+
+FORMS = {
+    "comma.csv": (pd.DataFrame.to_csv, {"index": False}),
+    "excel.csv": (pd.DataFrame.to_csv, {"index": False, "encoding": "utf-8-sig"}),
+    "german.csv": (pd.DataFrame.to_csv, {"index": False, "sep": ";", "decimal": ","}),
+    "half.csv": (pd.DataFrame.to_csv, {"index": False, "sep": ";"}),
+    "bars.csv": (pd.DataFrame.to_csv, {"index": False, "sep": "|"}),
+    "tabs.tsv": (pd.DataFrame.to_csv, {"index": False, "sep": "\t"}),
+    "packed.csv.gz": (pd.DataFrame.to_csv, {"index": False}),
+    "packed.TSV.bz2": (pd.DataFrame.to_csv, {"index": False, "sep": "\t", "compression": "bz2"}),
+    "plain.feather": (pd.DataFrame.to_feather, {}),
+    "plain.h5": (save_hdf5, {}),
+    "folders": (pd.DataFrame.to_parquet, {"partition_cols": ["Episode"]}),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_table_is_the_same_in_any_form(tmp_path, make_rows, assert_episodes, name):
+    rows, episodes = make_rows(LENGTHS)
+    save, how = FORMS[name]
+    save(frame_of(rows), tmp_path / name, **how)
+    for limit in (None, 4):  # in one part, and in several
+        out = tmp_path / f"out-{limit}"
+        import_source(lambda: open_source(str(tmp_path / name)), out, rows_per_shard=limit)
+        assert_episodes(out, episodes)
+
+
+def test_decimals_are_numbers(tmp_path, make_rows, assert_episodes):
+    rows, episodes = make_rows(LENGTHS)
+    table = pa.Table.from_pandas(frame_of(rows))
+    gains = [Decimal(f"{each:.3f}") for each in rows["rewards"]]
+    table = table.set_column(table.schema.names.index("Reward"), "Reward", pa.array(gains, pa.decimal128(10, 3)))
+    pq.write_table(table, tmp_path / "money.parquet")
+    import_source(lambda: open_source(str(tmp_path / "money.parquet")), tmp_path / "out")
+    assert_episodes(tmp_path / "out", [(*each[:2], np.round(each[2], 3), *each[3:]) for each in episodes])
+
+
+def test_names_as_they_are_written_come_first(tmp_path, make_rows):
+    rows, _ = make_rows(LENGTHS)
+    frame = frame_of(rows)
+    frame["reward"] = 1.0
+    frame.to_csv(tmp_path / "two.csv", index=False)
+    assert open_source(str(tmp_path / "two.csv")).columns["rewards"] == "reward"
+    with pytest.raises(UserError, match="no column is called 'reward_2', which --columns names"):
+        open_source(str(tmp_path / "two.csv"), Options(columns="reward=reward_2"))
+    wide = pd.DataFrame({f"x{number}": [1.0] for number in range(900)})
+    wide.to_csv(tmp_path / "wide.csv", index=False)
+    with pytest.raises(UserError, match="x19 and 880 more; say which it is"):
+        open_source(str(tmp_path / "wide.csv"))
+
+
+def test_episodes_with_next_observations(tmp_path, make_rows, assert_episodes):
+    """As Decision Transformer's files have them: lists of dicts with as many observations as actions."""
+    _, episodes = make_rows(LENGTHS)
+    given = [
+        {
+            "observations": seen[:-1],
+            "next_observations": seen[1:],
+            "actions": acts,
+            "rewards": gains,
+            "terminals": np.arange(len(gains)) == (len(gains) - 1 if terminated else -1),
+        }
+        for seen, acts, gains, terminated, _ in episodes
+    ]
+    from_episodes(given, out=tmp_path / "out")
+    assert_episodes(tmp_path / "out", episodes)
+    given[2]["next_observations"] = given[2]["next_observations"][:-1]
+    with pytest.raises(UserError, match=r"episode 2.*or as many with next_observations"):
+        from_episodes(given, out=tmp_path / "none")
+
+
+STRANGERS = {
+    "walks.pkl": (pickle.dumps([{"observations": []}]), "is a pickle, which can run code"),
+    "one.npy": (b"\x93NUMPY", "is one array: save all of them"),
+    "table.xlsx": (b"PK\x03\x04", "is a spreadsheet: save it as CSV"),
+    "old.json": (b'{"type": "SampleBatch", "obs": "BCJ"}', "is a recording of RLlib's old API stack"),
+    "fractal-train.tfrecord-00000-of-01024": (b"\x00\x01", "is a file of TensorFlow: write its episodes as a Parquet"),
+    "what.bin": (b"\x00\x01", "cannot tell what"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_what_cannot_be_read_is_told_by_its_name(tmp_path, name):
+    content, said = STRANGERS[name]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    for place in (folder / name, folder):
+        with pytest.raises(UserError) as error:
+            find(str(place))
+        assert said in str(error.value)
+
+
+def test_folders_of_other_libraries_are_told(tmp_path, minari_home, make_rows, monkeypatch):
+    (tmp_path / "pusht.zarr").mkdir()
+    (tmp_path / "pusht.zarr/.zgroup").write_text("{}")
+    with pytest.raises(UserError, match="is a folder of Zarr: read its arrays"):
+        find(str(tmp_path / "pusht.zarr"))
+    write_minari("mine/walk-v0", make_rows(LENGTHS)[1])
+    with pytest.raises(UserError, match=f"set MINARI_DATASETS_PATH={minari_home}, say minari:mine/walk-v0"):
+        find(str(minari_home / "mine/walk-v0"))
+    (minari_home / "mine/walk-v0").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is the data set mine/walk-v0 of Minari: put it below MINARI_DATASETS_PATH"):
+        find(str(tmp_path / "elsewhere"))
