@@ -265,25 +265,9 @@ def verify(
 
     Example: dr3-ray data verify flights --seal
     """
-    from dr3_ray.data import load_dataset
-    from dr3_ray.data import verify as verify_contents
-    from dr3_ray.data.selected import Selected
-    from dr3_ray.data.verification import seal as seal_manifest
-    from dr3_ray.uris import path_here
+    from dr3_ray.cli.verifying import verify_all
 
-    if seal:
-        folder = path_here(source)
-        if not folder or not folder.is_dir():
-            raise UserError(f"{source} is not a folder of this machine: --seal writes into one")
-        print(f"sealed: the fingerprint is {seal_manifest(folder).fingerprint}")
-    dataset = load_dataset(source)
-    whole = dataset.whole if isinstance(dataset, Selected) else dataset
-    verify_contents(whole)
-    print(f"ok: {len(whole):,} rows in {len(whole.manifest.shards)} shard(s) are as they were written")
-    if whole is not dataset:
-        print(f"the whole data set was checked; {dataset.subset} has {len(dataset):,} of its rows")
-    if dataset.manifest.note:
-        print(f"note: {dataset.manifest.note}", file=sys.stderr)
+    verify_all(source, seal)
 
 
 @app.command()
@@ -301,32 +285,6 @@ def cache(
 
     Example: dr3-ray data cache --prune 30
     """
-    import time
+    from dr3_ray.cli.caching import show
 
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from dr3_ray.data.cache import contents, foreign
-    from dr3_ray.data.cache import prune as remove
-    from dr3_ray.data.leftovers import leftovers
-    from dr3_ray.data.machine import cache_folder, cache_limit
-
-    limit = cache_limit()
-    if prune is not None:
-        left = leftovers()
-        gone = remove(prune * 86_400)
-        print(f"removed {len(gone)} data sets, {sum(each.size for each in gone) / 1e6:,.1f} MB")
-        for each in left:
-            print(f"removed what was left in {each.path}")
-    table = Table("data set", "fingerprint", "MB", "used", title=escape(str(cache_folder())), title_justify="left")
-    for data in contents():
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(data.used))
-        table.add_row(escape(data.manifest.name), data.manifest.fingerprint[:16], f"{data.size / 1e6:,.1f}", used)
-    Console().print(table if table.row_count else f"{cache_folder()} is empty", soft_wrap=True, highlight=False)
-    if limit is not None:
-        print(f"{sum(data.size for data in contents()) / 1e6:,.1f} MB of at most {limit / 1e6:,.1f}")
-    for each in leftovers():
-        print(f"left by an interrupted process, --prune removes it: {each.path}")
-    for path in foreign():
-        print(f"not of dr3-ray, it stays: {path}")
+    show(prune)

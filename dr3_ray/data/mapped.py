@@ -1,12 +1,12 @@
 """Columns as they lie in a mapped file: as arrays that are no copies, and rows of them as training takes them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from dr3_ray.data.columns import Column
+from dr3_ray.data.columns import Column, Columns
 from dr3_ray.data.frames import Framed
 from dr3_ray.data.number_types import Array
 
@@ -54,3 +54,17 @@ def decode(name: str, column: Column, values: Array, lead: Sequence[int]) -> Arr
     elif column.dtype == np.bool_:
         values = values.astype(np.bool_ if name == "next_actions_valid" else np.float32)
     return values.reshape(*lead, *(column.shape or ()))
+
+
+def routed(rows: Array, ends: Array, piece: Callable[[int, Array], Columns]) -> Columns:
+    """Copy the rows [R] of what consists of pieces, one after the other, that end at `ends`.
+
+    `piece` copies rows of the piece of a number, counted from its first.
+    """
+    piece_of = np.searchsorted(ends, rows, "right")
+    order = piece_of.argsort()
+    back = order.argsort()
+    counts = np.bincount(piece_of, minlength=len(ends))
+    parts = zip(np.split(rows[order], counts.cumsum()[:-1]), [0, *ends.tolist()], strict=False)
+    found = [piece(number, part - start) for number, (part, start) in enumerate(parts) if len(part)] or [piece(0, rows)]
+    return {name: np.concatenate([each[name] for each in found]).take(back, 0) for name in found[0]}

@@ -11,11 +11,12 @@ from dr3_ray.data import identity
 from dr3_ray.data.columns import Column, Columns, columns_of, part_column, parts_on_disk
 from dr3_ray.data.identity import Identities
 from dr3_ray.data.labels import dataset_label, dataset_labels
+from dr3_ray.data.mapped import routed
 from dr3_ray.data.mixing import Mixing
 from dr3_ray.data.mixture_names import MixtureName
 from dr3_ray.data.n_step import Apart
 from dr3_ray.data.number_types import Array
-from dr3_ray.data.reader import Dataset, routed
+from dr3_ray.data.reader import Dataset
 from dr3_ray.data.schema import Counts, FileEntry, Manifest, Provenance, ShardEntry, Statistic, format_of
 from dr3_ray.data.selected import statistics_of
 from dr3_ray.data.spaces import SpaceSpec

@@ -7,35 +7,25 @@ from __future__ import annotations
 
 import os
 import time
-from bisect import bisect, bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from dr3_ray.data import identity
 from dr3_ray.data.addresses import Address
-from dr3_ray.data.arrow import read_batch
 from dr3_ray.data.cache import cached, refuse_others
-from dr3_ray.data.columns import (
-    EPISODE_SCHEMA,
-    Column,
-    Columns,
-    arrow_schema,
-    columns_of,
-    part_column,
-    parts_on_disk,
-)
+from dr3_ray.data.columns import EPISODE_SCHEMA, Columns, columns_of, parts_on_disk
 from dr3_ray.data.episodes import monte_carlo_returns
-from dr3_ray.data.frames import FRAMES, Framed, Stack, shard_layout
-from dr3_ray.data.mapped import as_array, decode, plain_values, select
+from dr3_ray.data.frames import Framed
+from dr3_ray.data.mapped import decode, plain_values, routed, select
+from dr3_ray.data.mapped_files import MappedFiles
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.opening import opening_fault, read_manifest
-from dr3_ray.data.paging import Extents, MappedFile, mapped_file
-from dr3_ray.data.schema import MANIFEST, FileEntry, ShardEntry, Statistic, damaged
+from dr3_ray.data.paging import Extents, MappedFile
+from dr3_ray.data.schema import MANIFEST, Statistic, damaged
 from dr3_ray.data.spaces import SpaceSpec, training_spaces
 from dr3_ray.data.subsets import Subset
 from dr3_ray.errors import UserError
@@ -75,15 +65,12 @@ class Dataset:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
         self._uri = uri
-        self._inodes: dict[Path, tuple[int, int]] = {}
         self._looked = 0.0  # when the sizes of files were last compared
-        self._mapped: list[list[MappedFile]] = []  # of each shard
         self.gamma = self.manifest.gamma if gamma is None else gamma
         self._layout = columns_of(self.observation_space, self.action_space)
         self._parts = parts_on_disk(self._layout)
-        self._shards = [self._open_shard(entry) for entry in self.manifest.shards]
-        rows = [entry.rows for entry in self.manifest.shards]
-        self._ends = np.cumsum(rows)
+        self._files = MappedFiles(self.path, self.manifest.shards, self._layout)
+        self._shards, self._ends = self._files.shards, self._files.ends
         if fault := opening_fault(self.manifest, self.episodes, self._shards, self._select):
             raise damaged(self.path, fault)
         digests = self.manifest.digests
@@ -150,7 +137,7 @@ class Dataset:
         `episode_ids`; `offsets` and `lengths` of the stored rows; undiscounted `returns` of the complete episode;
         `terminated`.
         """
-        batch = self._read_batch(self.manifest.episodes, EPISODE_SCHEMA)
+        batch = self._files.batch(self.manifest.episodes, EPISODE_SCHEMA)
         return {name: plain_values(batch.column(name)) for name in EPISODE_SCHEMA.names}
 
     def check(self, columns: Sequence[str]) -> None:
@@ -179,14 +166,7 @@ class Dataset:
         Raises:
             UserError: a file was cut short.
         """
-        for entry in self.manifest.files:
-            path = self.path / entry.file
-            try:
-                found = path.stat()
-            except OSError:
-                continue
-            if (found.st_dev, found.st_ino) == self._inodes.get(path) and found.st_size < entry.bytes:
-                raise damaged(self.path, f"{entry.file} was cut to {found.st_size} bytes while it was read")
+        self._files.check(self.manifest.files)
         self._looked = time.monotonic()
 
     def stored(self, start: int, stop: int) -> Columns:
@@ -248,7 +228,7 @@ class Dataset:
     @property
     def mapped_files(self) -> list[MappedFile]:
         """The files of all shards."""
-        return [file for files in self._mapped for file in files]
+        return [file for files in self._files.of_shards for file in files]
 
     def stored_bytes(self, columns: Sequence[str]) -> dict[str, float]:
         """Return what columns take on disk, in bytes a row, each part by its name there.
@@ -269,34 +249,15 @@ class Dataset:
         return {name: sum(size(name, shard) for shard in shards) / rows for name in names}
 
     def extents(self, starts: Array, stops: Array, stored: Sequence[str]) -> Iterator[Extents]:
-        """Yield the bytes in which these runs of rows lie, ascending; `stored` are names of columns on disk.
+        """Return the bytes in which these runs of rows lie, ascending; `stored` are names of columns on disk.
 
         Of columns that are not mapped there are none.
         """
-        firsts = [0, *self._ends.tolist()]
-        for number in range(bisect(firsts, starts[0]) - 1, bisect_left(firsts, stops[-1])):
-            first, after = np.searchsorted(stops, firsts[number], "right"), np.searchsorted(starts, firsts[number + 1])
-            low, high = (each[first:after] - firsts[number] for each in (starts, stops))
-            low, high = np.maximum(low, 0), np.minimum(high, firsts[number + 1] - firsts[number])
-            for name in stored if len(low) else ():
-                column = self._shards[number][name]
-                if not isinstance(column, Framed):
-                    bits = self._layout[name].is_bit
-                    yield from self._bytes(number, column, low // 8 if bits else low, -(-high // 8) if bits else high)
-                else:
-                    yield from self._bytes(number, column.starts, low, high)
-                    yield from self._bytes(number, column.frames, *column.frames_of(low, high))
+        return self._files.extents(starts, stops, stored)
 
     def _lying(self, stored: Sequence[str]) -> list[str]:
         """Return those of these columns that lie on disk, by their names there."""
         return list(stored)
-
-    def _bytes(self, number: int, values: Array, low: Array, high: Array) -> Iterator[Extents]:
-        """Yield where elements of a column of a shard lie, if it is mapped."""
-        size = values[:1].nbytes
-        for file in self._mapped[number]:
-            if 0 <= (at := values.ctypes.data - file.address) < file.size:
-                yield Extents(file, at + size * low, at + size * high)
 
     def _take(self, rows: Array, stored: Sequence[str]) -> Columns:
         flat = rows.reshape(-1)
@@ -319,51 +280,6 @@ class Dataset:
             },
         )
 
-    def _read_batch(self, entry: FileEntry, schema: pa.Schema) -> pa.RecordBatch:
-        path = self.path / entry.file
-        try:
-            found = path.stat()
-        except OSError:
-            raise damaged(self.path, f"{entry.file} is missing") from None
-        if found.st_size != entry.bytes:
-            raise damaged(self.path, f"{entry.file} has {found.st_size} bytes instead of {entry.bytes}")
-        self._inodes[path] = found.st_dev, found.st_ino
-        try:
-            batch = read_batch(path, schema)
-        except UserError:
-            raise
-        except ValueError as error:
-            raise damaged(self.path, f"{entry.file} {error}") from None
-        if batch.num_rows != entry.rows:
-            raise damaged(self.path, f"{entry.file} has {batch.num_rows} rows, the manifest says {entry.rows}")
-        return batch
-
-    def _open_shard(self, entry: ShardEntry) -> dict[str, Array | Framed]:
-        self._mapped.append([])
-        once = {frames.part: frames for frames in entry.frames or ()}
-        columns = self._open_file(entry, shard_layout(self._layout, once))
-        stored: dict[str, Array | Framed] = {**columns}
-        for part, frames in once.items():
-            stack = Stack(frames.stack, frames.axis)
-            column = self._layout.get(part_column("observations", part))
-            if column is None or not stack.fits(column):
-                raise damaged(self.path, f"{MANIFEST} has frames in {frames.file} that are not of its observations")
-            found = self._open_file(frames, {"frames": stack.frame(column)})["frames"]
-            for name, indices in FRAMES.items():
-                framed = Framed(column, stack, found, columns[part_column(indices, part)])
-                if framed.out_of_bounds():
-                    raise damaged(self.path, f"{entry.file} has rows whose frames are not in {frames.file}")
-                stored[part_column(name, part)] = framed
-        return stored
-
-    def _open_file(self, entry: FileEntry, layout: Mapping[str, Column]) -> Columns:
-        batch = self._read_batch(entry, arrow_schema(layout))
-        self._mapped[-1].append(mapped_file(self.path / entry.file, batch))
-        try:
-            return {name: as_array(batch.column(name), column, entry.rows) for name, column in layout.items()}
-        except ValueError:
-            raise damaged(self.path, f"{entry.file} holds fewer values than rows") from None
-
     def _recompute_returns(self) -> None:
         if not 0 <= self.gamma <= 1:
             raise UserError(f"gamma is {self.gamma}: choose a discount between 0 and 1")
@@ -378,20 +294,6 @@ class Dataset:
         parts = np.split(returns, self._ends[:-1])
         for shard, part in zip(self._shards, parts, strict=True):
             shard["monte_carlo_returns"] = part
-
-
-def routed(rows: Array, ends: Array, piece: Callable[[int, Array], Columns]) -> Columns:
-    """Copy the rows [R] of what consists of pieces, one after the other, that end at `ends`.
-
-    `piece` copies rows of the piece of a number, counted from its first.
-    """
-    piece_of = np.searchsorted(ends, rows, "right")
-    order = piece_of.argsort()
-    back = order.argsort()
-    counts = np.bincount(piece_of, minlength=len(ends))
-    parts = zip(np.split(rows[order], counts.cumsum()[:-1]), [0, *ends.tolist()], strict=False)
-    found = [piece(number, part - start) for number, (part, start) in enumerate(parts) if len(part)] or [piece(0, rows)]
-    return {name: np.concatenate([each[name] for each in found]).take(back, 0) for name in found[0]}
 
 
 def _reopened(path: str, uri: str | None, gamma: float, fingerprint: str) -> Dataset:

@@ -262,6 +262,7 @@ def test_the_task_is_a_part_of_what_is_no_vector(make_dataset, kind, seen):
             observation_statistics(mixture)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_part_that_has_the_tasks_name(tmp_path):
     for name in "ab":
         seen = {"task": np.ones((6, 2)), "x": np.ones((6, 1))}
