@@ -32,7 +32,8 @@ def import_(
         str | None, typer.Option(help="Columns of a table: observation=obs_*,action=a,reward=r; others are guessed.")
     ] = None,
     action_space: Annotated[
-        str | None, typer.Option(help="box:LOW,HIGH or discrete:N, where the source does not say.")
+        str | None,
+        typer.Option(help="box:LOW,HIGH, discrete:N,FIRST or multidiscrete:N,N, where the source does not say."),
     ] = None,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Steps after which an episode without a flag is truncated.")

@@ -40,6 +40,10 @@ CHECKS = {
         "with --columns"
     ),
     "frame-times": ("{count} rows have no frame of their own at their time (first {where}): the nearest stands there"),
+    "first-action": (
+        "no action is below {where}, and they are counted from 0: if {where} is the first one, give --action-space "
+        "discrete:N,{where}"
+    ),
     "action-bounds": "the bounds of the actions are the range of the recorded ones ({where}): give those that you know",
     # seen in rows
     "both-ends": "{count} episodes are terminated and truncated in one step (first {where}): no value follows them",

@@ -65,7 +65,7 @@ def mapped(names: Iterable[str], said: str | None = None) -> dict[str, list[str]
             if parts := [name for name in free if name.startswith(f"{ours}/")]:  # as an export names them
                 found |= {name: [name] for name in parts}
                 continue
-            found[ours] = next((columns for pattern in patterns if (columns := _natural(pattern, free, str.lower))), [])
+            found[ours] = next((columns for pattern in patterns if (columns := _natural(pattern, free, _folded))), [])
             if not found[ours] and key in NEEDED:
                 raise UserError(
                     f"no column looks like {key}: there are {_listed(names)}; say which it is, as in "
@@ -121,7 +121,11 @@ def _matching(patterns: list[str], names: list[str], key: str) -> list[str]:
     return found
 
 
-def _natural(pattern: str, names: list[str], read: Callable[[str], str] = str) -> list[str]:
+def _folded(name: str) -> str:
+    return name.strip().lower()
+
+
+def _natural(pattern: str, names: list[str], read: Callable[[str], str] = str.strip) -> list[str]:
     """Return the names that match as they are `read`, obs_2 before obs_10."""
     exact = [name for name in names if name == pattern] or [name for name in names if read(name) == pattern]
     matching = [name for name in names if fnmatchcase(read(name), pattern)]

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import h5py
     import pyarrow.dataset as pads
 
+SUFFIXES = {"parquet": (".parquet",), "ipc": (".arrow", ".feather", ".ipc")}  # of files in a folder
+
 
 def existing(path: str) -> Path:
     """Return the path of a file or folder.
@@ -86,8 +88,21 @@ def _of_all(schemas: Sequence[Any]) -> Any:
     return pa.schema(fields.values())
 
 
+def _begins(file: Path, mark: bytes) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(mark)) == mark
+
+
+def _streamed(file: Path) -> Any:
+    """Return the table that Arrow, or the package `datasets`, wrote as a stream; it is mapped."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(file)) as source:
+        return pa.ipc.open_stream(source).read_all()
+
+
 def arrow_data(path: Path, kind: str, **options: Any) -> "pads.Dataset":
-    """Open a CSV or Parquet file, or a folder of such in the order of their names, 2 before 10.
+    """Open a table in CSV, Parquet or Arrow's format ("ipc"), or a folder of files in the order of their names.
 
     Raises:
         UserError: it cannot be read.
@@ -96,7 +111,10 @@ def arrow_data(path: Path, kind: str, **options: Any) -> "pads.Dataset":
     import pyarrow.dataset as pads
 
     try:
-        files = sorted(path.rglob("*.parquet"), key=natural) if path.is_dir() else [path]
+        found = (file for file in path.rglob("*") if file.suffix in SUFFIXES.get(kind, ()))
+        files = sorted(found, key=natural) if path.is_dir() else [path]
+        if kind == "ipc" and not all(_begins(file, b"ARROW1") for file in files):
+            return pads.dataset(pa.concat_tables(map(_streamed, files), promote_options="permissive"))
         named = any("=" in file.relative_to(path).parent.as_posix() for file in files)  # episode=7/part.parquet
         form: Any = pads.CsvFileFormat(**options) if kind == "csv" else kind
         how = {"format": form, "partitioning": "hive" if named else None}

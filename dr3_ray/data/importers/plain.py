@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from dr3_ray.data.importers.columns import mapped
-from dr3_ray.data.importers.files import arrow_data, existing, hdf5, hdf5_keys
+from dr3_ray.data.importers.files import SUFFIXES, arrow_data, existing, hdf5, hdf5_keys
 from dr3_ray.data.importers.npz import Npz
 from dr3_ray.data.importers.source import Options, Source
 from dr3_ray.data.importers.table_source import table_source
@@ -25,7 +25,8 @@ def csv_source(path: str, options: Options) -> Source:
     """Return the episodes of a CSV file with a line of names."""
     file = existing(path)
     parsing, point = dialect(file)
-    data = arrow_data(file, "csv", parse_options=parsing, convert_options=pacsv.ConvertOptions(decimal_point=point))
+    reading: dict[str, Any] = {"decimal_point": point, "true_values": _spaced("true"), "false_values": _spaced("false")}
+    data = arrow_data(file, "csv", parse_options=parsing, convert_options=pacsv.ConvertOptions(**reading))
     columns = mapped(data.schema.names, options.columns)
     if any(pa.types.is_binary(data.schema.field(name).type) for theirs in columns.values() for name in theirs):
         raise UserError(f"{path} is not UTF-8: save it as UTF-8")
@@ -36,7 +37,7 @@ def csv_source(path: str, options: Options) -> Source:
         for name in theirs
         if pa.types.is_integer(data.schema.field(name).type)
     } | {name: pa.string() for name in columns.get("episode_ids", ())}  # 7 and 007 are two names, as are large numbers
-    converting = pacsv.ConvertOptions(column_types=types, decimal_point=point)
+    converting = pacsv.ConvertOptions(column_types=types, **reading)
     data = arrow_data(file, "csv", parse_options=parsing, convert_options=converting)
     return _source(path, ArrowTable(data, columns), options, data.schema.names)
 
@@ -48,7 +49,7 @@ def parquet_source(path: str, options: Options) -> Source:
 
 
 def arrow_source(path: str, options: Options) -> Source:
-    """Return the episodes of a file of Arrow, which pandas and polars call feather."""
+    """Return the episodes of a file of Arrow, which others call feather, or of a folder that `datasets` saved."""
     data = arrow_data(existing(path), "ipc")
     return _source(path, ArrowTable(data, mapped(data.schema.names, options.columns)), options, data.schema.names)
 
@@ -73,6 +74,11 @@ def _source(path: str, table: Table, options: Options, names: Iterable[str]) -> 
     return table_source(table, options, names=names, guessed=True, **about)
 
 
+def _spaced(word: str) -> list[str]:
+    """Return a flag as it is written, also behind a comma and a space."""
+    return [f"{space}{each}" for each in (word, word.title(), word.upper()) for space in ("", " ")]
+
+
 def dialect(path: Path) -> tuple[pacsv.ParseOptions, str]:
     """Return how a CSV file is to be parsed, by what stands between the names at its top, and its decimal point."""
     with pa.input_stream(str(path)) as stream:  # unpacked, by its suffix
@@ -90,8 +96,10 @@ def is_csv(path: Path) -> bool:
 
 
 def is_arrow(path: Path) -> bool:
-    """Return whether a path looks like a file of Arrow."""
-    return path.suffix.lower() in (".arrow", ".feather", ".ipc") and path.is_file()
+    """Return whether a path looks like a file of Arrow, or a folder with such."""
+    if path.is_dir():
+        return any(file.suffix in SUFFIXES["ipc"] for file in path.iterdir())
+    return path.suffix.lower() in SUFFIXES["ipc"]
 
 
 def is_hdf5(path: Path) -> bool:

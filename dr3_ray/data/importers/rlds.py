@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from dr3_ray.data.checks import Findings
-from dr3_ray.data.importers.files import arrow_data, existing, natural
+from dr3_ray.data.importers.files import SUFFIXES, arrow_data, existing, natural
 from dr3_ray.data.importers.reading import reading
 from dr3_ray.data.importers.rows import Batch
 from dr3_ray.data.importers.source import Options, Source
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as pads
 
 NEEDED = ("observation", "action", "reward", "is_last", "is_terminal")
-FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".feather": "feather"}
+FORMATS = {suffix: kind for kind, suffixes in SUFFIXES.items() for suffix in suffixes}
 
 
 def is_rlds(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Spaces of actions as the user says them: `box:LOW,HIGH` or `discrete:N`."""
+"""Spaces of actions as the user says them: `box:LOW,HIGH`, `discrete:N,FIRST` or `multidiscrete:N,N`."""
 
 import math
 import re
@@ -13,7 +13,11 @@ from dr3_ray.errors import UserError
 if TYPE_CHECKING:
     import gymnasium as gym
 
-NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+FORMS = (
+    r"discrete:(?P<n>\d{1,1000})(?:,(?P<first>-?\d{1,9}))?|multidiscrete:(?P<choices>\d{1,9}(?:,\d{1,9})*)"
+    rf"|box:(?P<low>{NUMBER}),(?P<high>{NUMBER})"
+)
 
 
 def space_said(said: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> "gym.Space[Any]":
@@ -24,14 +28,21 @@ def space_said(said: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> "gym.
     """
     from gymnasium import spaces
 
-    found = re.fullmatch(rf"discrete:(\d+)|box:{NUMBER},{NUMBER}", said) if isinstance(said, str) else None
+    found = re.fullmatch(FORMS, said) if isinstance(said, str) else None
     if not found:
-        raise UserError(f"{said!r} is no space of actions: write box:LOW,HIGH or discrete:N")
-    if found[1]:
-        if not 1 <= int(found[1]) <= CHOICES:
+        raise UserError(f"{said!r} is no space of actions: write box:LOW,HIGH, discrete:N or multidiscrete:N,N,…")
+    if found["choices"]:
+        counts = [int(each) for each in found["choices"].split(",")]
+        if (len(counts),) != shape or min(counts) < 1:
+            raise UserError(
+                f"{said!r} has {len(counts)} numbers, and an action {shape}: give how many choices each has"
+            )
+        return spaces.MultiDiscrete(counts)
+    if found["n"]:
+        if not 1 <= int(found["n"]) <= CHOICES:
             raise UserError(f"{said!r} is no space of actions: give discrete:N with N from 1 to {CHOICES:,}")
-        return spaces.Discrete(int(found[1]))
-    low, high = float(found[2]), float(found[3])
+        return spaces.Discrete(int(found["n"]), start=int(found["first"] or 0))
+    low, high = float(found["low"]), float(found["high"])
     if not low <= high or not math.isfinite(low) or not math.isfinite(high):
         raise UserError(f"{said!r} is no space of actions: give finite bounds, the lower one first")
     least, most = range_of(dtype)

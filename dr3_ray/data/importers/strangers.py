@@ -11,6 +11,9 @@ FORMS = {
     ".xlsx": "a spreadsheet: save it as CSV",
     ".xls": "a spreadsheet: save it as CSV",
     ".ods": "a spreadsheet: save it as CSV",
+    ".zip": "an archive: unpack it",
+    ".tar": "an archive: unpack it",
+    ".tgz": "an archive: unpack it",
     ".mat": "a file of MATLAB: read its arrays in Python, and give them to dr3_ray.data.from_arrays",
 }
 
@@ -30,7 +33,7 @@ def stranger(path: Path) -> str:
         return "a recording of RLlib's old API stack: record it with the new one"
     if ".tfrecord" in path.name:
         return "a file of TensorFlow: write its episodes as a Parquet table with the column steps, as RLDS has them"
-    return FORMS.get(path.suffix.lower(), "")
+    return FORMS.get(".tgz" if path.name.lower().endswith(".tar.gz") else path.suffix.lower(), "")
 
 
 def _folder(path: Path) -> str:

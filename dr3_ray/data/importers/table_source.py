@@ -57,6 +57,8 @@ def table_source(
     Raises:
         UserError: nothing says where episodes end, a column is no number, or next observations are of another kind.
     """
+    from gymnasium import spaces
+
     limit = options.max_steps
     check_max_steps(limit)
     check_next(table.layout)
@@ -66,6 +68,7 @@ def table_source(
             "or give --max-steps"
         )
     space, bounds = _action_space(table, options.action_space)
+    box = isinstance(space, spaces.Box)
     done = table.columns.get("terminateds", [""])[0]
     doubtful = guessed and done in DONE and "terminated" not in (options.columns or "")
 
@@ -73,7 +76,7 @@ def table_source(
         if doubtful:
             findings.add("done", where=done)
         if bounds:
-            findings.add("action-bounds", where=bounds)
+            findings.add("action-bounds" if box else "first-action", where=bounds)
 
     def read(findings: Findings) -> Iterator[Episode]:
         doubt(findings)
@@ -145,7 +148,7 @@ def _box(dtype: np.dtype[Any], shape: tuple[int, ...]) -> "gym.Space[Any]":
 
 
 def _action_space(table: Table, said: "str | gym.Space[Any] | None") -> tuple["gym.Space[Any]", str]:
-    """Return the space of the actions, and the range of the data where it had to be taken for their bounds."""
+    """Return the space of the actions, and what of the data had to be taken for its bounds and is doubtful."""
     from gymnasium import spaces
 
     dtype, shape = table.layout["actions"]
@@ -163,18 +166,19 @@ def _action_space(table: Table, said: "str | gym.Space[Any] | None") -> tuple["g
     if dtype.kind in "biu":
         if shape not in ((), (1,)):
             raise UserError(
-                f"actions are whole numbers of shape {shape}: give --action-space box:LOW,HIGH, or combine them"
+                f"actions are whole numbers of shape {shape}: give --action-space multidiscrete:N,N,… or box:LOW,HIGH"
             )
         if low.min() < 0:
             raise UserError(
-                f"actions are whole numbers from {low.min():g}: count them from 0, or give --action-space box:LOW,HIGH"
+                f"actions are whole numbers from {low.min():g}: give --action-space discrete:N,{low.min():g}, if they "
+                "are N choices, or box:LOW,HIGH"
             )
         if high.max() >= CHOICES:
             raise UserError(
                 f"actions are whole numbers up to {high.max():g}, and a Discrete space has at most {CHOICES:,}: number "
                 "those that there are from 0, or give --action-space box:LOW,HIGH"
             )
-        return spaces.Discrete(int(high.max()) + 1), ""
+        return spaces.Discrete(int(high.max()) + 1), f"{low.min():g}" if low.min() > 0 else ""
     if (low >= -1).all() and (high <= 1).all():
         return spaces.Box(-1.0, 1.0, shape, dtype.type), ""
     return spaces.Box(low.astype(dtype), high.astype(dtype), shape, dtype.type), f"{low.min():g} to {high.max():g}"

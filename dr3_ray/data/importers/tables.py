@@ -12,14 +12,16 @@ import pyarrow as pa
 from dr3_ray.data.checks import Findings
 from dr3_ray.data.importers.layout import Layout, check_batch, layout_of
 from dr3_ray.data.importers.reading import items_of
-from dr3_ray.data.importers.rows import Batch
+from dr3_ray.data.importers.rows import FLAGS, Batch
 from dr3_ray.data.number_types import Array, side_by_side
 from dr3_ray.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads
 
+PICTURES = (b"\x89PNG", b"\xff\xd8\xff")  # how files of images begin
 NO_ROWS = "there are no rows to write: an empty data set is of no use, check the source"
+OF_ANY_TYPE = (*FLAGS, "episode_ids")  # columns that are looked at row by row
 BATCH_BYTES = 2**24  # of rows that are looked at together
 
 
@@ -118,7 +120,15 @@ class ArrowTable:
         head = data.head(1)
         if not head.num_rows:
             raise UserError(NO_ROWS)
-        self.layout = layout_of(self._batch(head.to_batches()[0], columns, 0))
+        first = head.to_batches()[0]
+        self.layout = layout_of(self._batch(first, columns, 0))
+        for ours, theirs in columns.items():
+            if self.layout[ours][0].kind == "O" and ours not in OF_ANY_TYPE:
+                column = first.column(theirs[0])
+                raise UserError(
+                    f"{theirs[0]} holds {column.type}, such as {str(column[0])[:30]!r}, and {ours} are numbers: "
+                    "convert it in the source, or name another column"
+                )
 
     def batches(
         self, names: Iterable[str], findings: Findings | None = None, start: int = 0, stop: int | None = None
@@ -205,6 +215,8 @@ def from_arrow(array: pa.Array, name: str, row: int, width: int = 1) -> Array:
         return inner.reshape(len(array), -1, *inner.shape[1:])
     if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
         return _pictures(array.field("bytes"), name, row)
+    if pa.types.is_binary(array.type) and len(array) and array[0].as_py().startswith(PICTURES):
+        return _pictures(array, name, row)
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())
     values: Array = array.to_numpy(zero_copy_only=False)

@@ -1,5 +1,6 @@
 """The same rows in every form that people keep tables in; and what is none of them is told by its name."""
 
+import io
 import pickle
 from decimal import Decimal
 
@@ -9,8 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image
 
-from dr3_ray.data import from_episodes
+from dr3_ray.data import from_episodes, load_dataset
 from dr3_ray.data.importers import find, open_source
 from dr3_ray.data.importers.source import Options
 from dr3_ray.data.importers.writing import import_source
@@ -38,6 +41,20 @@ def save_hdf5(frame, path, **_):
         file["info/goal"] = "a text"
 
 
+def save_stream(frame, path):
+    table = pa.Table.from_pandas(frame)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=5)
+
+
+def save_folder(frame, path):
+    """As the package `datasets` does."""
+    path.mkdir()
+    (path / "state.json").write_text("{}")
+    for place in range(3):
+        save_stream(frame[6 * place : 6 * place + 6], path / f"data-{place:05d}-of-00003.arrow")
+
+
 FORMS = {
     "comma.csv": (pd.DataFrame.to_csv, {"index": False}),
     "excel.csv": (pd.DataFrame.to_csv, {"index": False, "encoding": "utf-8-sig"}),
@@ -49,6 +66,9 @@ FORMS = {
     "packed.TSV.bz2": (pd.DataFrame.to_csv, {"index": False, "sep": "\t", "compression": "bz2"}),
     "plain.feather": (pd.DataFrame.to_feather, {}),
     "plain.h5": (save_hdf5, {}),
+    "spaces.csv": (lambda frame, path: path.write_text(frame.to_csv(index=False).replace(",", ", ")), {}),
+    "stream.arrow": (save_stream, {}),
+    "saved": (save_folder, {}),
     "folders": (pd.DataFrame.to_parquet, {"partition_cols": ["Episode"]}),
 }
 
@@ -108,7 +128,58 @@ def test_episodes_with_next_observations(tmp_path, make_rows, assert_episodes):
         from_episodes(given, out=tmp_path / "none")
 
 
+def test_whole_numbers_that_begin_elsewhere(tmp_path, make_rows, assert_episodes):
+    rows, episodes = make_rows(LENGTHS, actions="discrete")
+    rows["actions"] = rows["actions"] + 1
+    np.savez(tmp_path / "one.npz", **rows)
+    manifest = import_source(lambda: open_source(str(tmp_path / "one.npz")), tmp_path / "guessed")
+    assert [note.partition(":")[0] for note in manifest.provenance.notes] == ["first-action"]
+    asked = Options(action_space="discrete:3,1")
+    manifest = import_source(lambda: open_source(str(tmp_path / "one.npz"), asked), tmp_path / "out")
+    assert manifest.action_space.n == 3 and manifest.action_space.start == 1 and not manifest.provenance.notes
+    assert_episodes(tmp_path / "out", [(seen, acts + 1, *more) for seen, acts, *more in episodes])
+
+
+def test_several_choices_at_once(tmp_path, make_rows, assert_episodes):
+    rows, episodes = make_rows(LENGTHS, actions="discrete")
+    rows["actions"] = np.stack([rows["actions"], rows["actions"] % 2], 1)
+    np.savez(tmp_path / "two.npz", **rows)
+    with pytest.raises(UserError, match=r"shape \(2,\): give --action-space multidiscrete:N,N,… or box:LOW,HIGH"):
+        open_source(str(tmp_path / "two.npz"))
+    for wrong in ("multidiscrete:3", "multidiscrete:3,0"):
+        with pytest.raises(UserError, match="give how many choices each has"):
+            open_source(str(tmp_path / "two.npz"), Options(action_space=wrong))
+    asked = Options(action_space="multidiscrete:3,2")
+    manifest = import_source(lambda: open_source(str(tmp_path / "two.npz"), asked), tmp_path / "out")
+    assert manifest.action_space.choices == (3, 2)
+    assert_episodes(tmp_path / "out", [(seen, np.stack([acts, acts % 2], 1), *more) for seen, acts, *more in episodes])
+
+
+def test_text_in_the_place_of_numbers_is_shown(tmp_path, make_rows):
+    frame = frame_of(make_rows(LENGTHS)[0])
+    frame["Reward"] = [f"{each:,.2f}" for each in frame["Reward"] * 1e4]
+    frame.to_csv(tmp_path / "text.csv", index=False)
+    with pytest.raises(UserError, match=r"Reward holds string, such as '.*', and rewards are numbers: convert it"):
+        open_source(str(tmp_path / "text.csv"))
+
+
+def test_images_in_files_in_a_column(tmp_path, make_rows):
+    rows, pixels = make_rows(LENGTHS)[0], np.random.default_rng(0).integers(0, 256, (sum(LENGTHS), 6, 5, 3), np.uint8)
+    contents = []
+    for each in pixels:
+        contents.append(io.BytesIO())
+        Image.fromarray(each).save(contents[-1], "PNG")
+    table = pa.Table.from_pandas(frame_of(rows)).append_column("Pixels", [[each.getvalue() for each in contents]])
+    pq.write_table(table, tmp_path / "pixels.parquet")
+    asked = Options(columns="observation=Pixels,next_observation=")
+    import_source(lambda: open_source(str(tmp_path / "pixels.parquet"), asked), tmp_path / "out")
+    found = load_dataset(tmp_path / "out").gather(torch.arange(3), ["observations"])["observations"]
+    assert (found.numpy() == pixels[:3]).all()
+
+
 STRANGERS = {
+    "walks.zip": (b"PK\x03\x04", "is an archive: unpack it"),
+    "walks.tar.gz": (b"\x1f\x8b", "is an archive: unpack it"),
     "walks.pkl": (pickle.dumps([{"observations": []}]), "is a pickle, which can run code"),
     "one.npy": (b"\x93NUMPY", "is one array: save all of them"),
     "table.xlsx": (b"PK\x03\x04", "is a spreadsheet: save it as CSV"),
