@@ -50,16 +50,19 @@ def mapped(names: Iterable[str], said: str | None = None) -> dict[str, list[str]
     Args:
         names: what the source has.
         said: `observation=obs_*,action=a_*,reward=r`: names or patterns, joined by `+`. What it leaves out is guessed;
-            `truncated=` means none.
+            `truncated=` means none, and `reward=0` that all are 0: they get no column.
 
     Raises:
         UserError: a column that is needed, or was named, is not there, or is there twice.
     """
     names = list(names)
     asked = _parsed(said) if said else {}
+    zero = asked.get("reward", ("", []))[1] == ["0"] and "0" not in names
+    if zero:
+        del asked["reward"]
     found = {ours: _matching(patterns, names, key) for key, (ours, patterns) in asked.items()}
     for key, (ours, patterns) in NAMES.items():
-        if not any(name == ours or name.startswith(f"{ours}/") for name in found):
+        if not any(name == ours or name.startswith(f"{ours}/") for name in found) and not (zero and key == "reward"):
             used = {name for columns in found.values() for name in columns}
             free = [name for name in names if name not in used]
             if parts := [name for name in free if name.startswith(f"{ours}/")]:  # as an export names them
@@ -67,11 +70,12 @@ def mapped(names: Iterable[str], said: str | None = None) -> dict[str, list[str]
                 continue
             found[ours] = next((columns for pattern in patterns if (columns := _natural(pattern, free, _folded))), [])
             if not found[ours] and key in NEEDED:
+                without = "; without rewards, for behaviour cloning, write reward=0" if key == "reward" else ""
                 raise UserError(
                     f"no column looks like {key}: there are {_listed(names)}; say which it is, as in "
-                    f"--columns {key}=NAME"
+                    f"--columns {key}=NAME{without}"
                 )
-    taken = {ours: columns for ours, columns in found.items() if columns}
+    taken = {ours: columns for ours, columns in found.items() if columns} | ({"rewards": []} if zero else {})
     for key in NEEDED:
         ours = NAMES[key][0]
         if not any(name == ours or name.startswith(f"{ours}/") for name in taken):
@@ -83,7 +87,7 @@ def mapped(names: Iterable[str], said: str | None = None) -> dict[str, list[str]
 
 def described(columns: dict[str, list[str]], names: Iterable[str] = ()) -> dict[str, str]:
     """Describe each of our columns in words, and which of the source's `names` are left over."""
-    said = {ours: ", ".join(theirs) for ours, theirs in columns.items()}
+    said = {ours: ", ".join(theirs) or "none: 0 at every step" for ours, theirs in columns.items()}
     used = {name for theirs in columns.values() for name in theirs}
     unused = [name for name in names if name not in used]
     return said | ({"(not taken)": ", ".join(unused)} if unused else {})

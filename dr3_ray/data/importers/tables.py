@@ -46,7 +46,7 @@ class Table(Protocol):
 class ArrayTable:
     """Arrays [N, *shape] with the same N: of numpy, mapped, or of h5py.
 
-    Several columns for one of ours are numbers that stand beside each other.
+    Several columns for one of ours are numbers that stand beside each other; none are zeros.
     """
 
     flat = ranged = True
@@ -74,7 +74,7 @@ class ArrayTable:
         step = max(1, BATCH_BYTES // max(1, row_bytes))
         for start in range(first, stop, step):
             rows = slice(start, min(start + step, stop))
-            yield {name: _stacked([part[rows] for part in self._arrays[name]]) for name in names}
+            yield {name: _stacked([part[rows] for part in self._arrays[name]], rows.stop - start) for name in names}
 
 
 class BatchTable:
@@ -109,7 +109,7 @@ class BatchTable:
 
 
 class ArrowTable:
-    """Columns of an Arrow data set: CSV and Parquet files, or a frame of pandas or polars."""
+    """Columns of an Arrow data set: CSV and Parquet files, or a frame of pandas or polars; none are zeros."""
 
     flat = True
 
@@ -166,7 +166,7 @@ class ArrowTable:
 
     def _batch(self, batch: pa.RecordBatch, columns: dict[str, list[str]], row: int) -> Batch:
         return {
-            ours: _stacked([from_arrow(batch.column(name), name, row) for name in theirs])
+            ours: _stacked([from_arrow(batch.column(name), name, row) for name in theirs], batch.num_rows)
             for ours, theirs in columns.items()
         }
 
@@ -184,12 +184,16 @@ def _length(name: str, array: Any) -> int:
 def _stacked_layout(ours: str, parts: list[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
     if len(parts) == 1:
         return parts[0].dtype, tuple(parts[0].shape[1:])
+    if not parts:
+        return np.dtype(np.float32), ()
     if any(len(part.shape) != 1 for part in parts):
         raise UserError(f"{ours} is put together of {len(parts)} arrays, which are not all one number a row: name one")
     return np.result_type(*(part.dtype for part in parts)), (len(parts),)
 
 
-def _stacked(parts: list[Array]) -> Array:
+def _stacked(parts: list[Array], rows: int) -> Array:
+    if not parts:
+        return np.zeros(rows, np.float32)
     if len(parts) == 1:
         return np.asarray(parts[0])
     return side_by_side([np.asarray(part)[:, np.newaxis] for part in parts])

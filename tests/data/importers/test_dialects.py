@@ -108,6 +108,24 @@ def test_names_as_they_are_written_come_first(tmp_path, make_rows):
         open_source(str(tmp_path / "wide.csv"))
 
 
+@pytest.mark.parametrize("name", ["plain.csv", "plain.parquet", "plain.npz"])
+def test_demonstrations_need_no_rewards(tmp_path, make_rows, assert_episodes, name):
+    rows, episodes = make_rows(LENGTHS)
+    if name == "plain.npz":
+        np.savez(tmp_path / name, **{key: values for key, values in rows.items() if key != "rewards"})
+    else:
+        frame = frame_of(rows).drop(columns="Reward")
+        frame.to_csv(tmp_path / name, index=False) if name == "plain.csv" else frame.to_parquet(tmp_path / name)
+    with pytest.raises(
+        UserError, match=r"no column looks like reward.*; without rewards, for behaviour cloning, write"
+    ):
+        open_source(str(tmp_path / name))
+    source = open_source(str(tmp_path / name), Options(columns="reward=0"))
+    assert source.columns["rewards"] == "none: 0 at every step"
+    import_source(lambda: source, tmp_path / "out", rows_per_shard=4)
+    assert_episodes(tmp_path / "out", [(*each[:2], np.zeros_like(each[2]), *each[3:]) for each in episodes])
+
+
 def test_episodes_with_next_observations(tmp_path, make_rows, assert_episodes):
     """As Decision Transformer's files have them: lists of dicts with as many observations as actions."""
     _, episodes = make_rows(LENGTHS)

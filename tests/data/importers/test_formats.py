@@ -319,8 +319,8 @@ def test_lerobot(tmp_path, make_rows, assert_episodes):
     assert notes == ["terminal-observation", "done"]
     done = [(*episode[:3], True, False) for episode in episodes]
     assert_episodes(tmp_path / "out", ended(done))
-    (folder / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
-    assert "is of LeRobot v2.1, and v3 can be read" in refused(folder, tmp_path)
+    (folder / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v1.6"}))
+    assert "is of LeRobot v1.6, and v2 and v3 can be read" in refused(folder, tmp_path)
     (folder / "meta/info.json").write_text(json.dumps(info))
     pq.write_table(table.drop_columns("next.reward"), folder / "data/chunk-000/file-000.parquet")
     (folder / "data/chunk-000/file-001.parquet").unlink()

@@ -1,7 +1,8 @@
-"""LeRobot's version 3 as it is published: tables of rows, and videos that `av` encodes; every frame is compared."""
+"""LeRobot's versions 3 and 2 as they are published: rows in tables, and videos that `av` encodes, frame by frame."""
 
 import io
 import json
+import shutil
 from fractions import Fraction
 
 import av
@@ -67,6 +68,7 @@ def make(folder, frames, codec=LOSSLESS, **more):
         "frame_index": steps,
         "episode_index": number,
     } | more
+    columns = {name: each for name, each in columns.items() if each is not None}
     table = pa.table({name: list(each) if np.ndim(each) > 1 else each for name, each in columns.items()})
     (folder / "data/chunk-000").mkdir(parents=True)
     pq.write_table(table, folder / "data/chunk-000/file-000.parquet", row_group_size=6)
@@ -191,6 +193,35 @@ def test_what_says_where_frames_are(tmp_path):
     whole["features"][FRONT]["info"] = {"video.is_depth_map": True}
     info.write_text(json.dumps(whole))
     assert "is a video of depths" in refused(folder, tmp_path)
+
+
+def test_demonstrations_without_rewards(tmp_path):
+    frames = films({FRONT: (16, 16)})
+    columns = make(tmp_path / "arm", frames, **{"next.reward": None})
+    assert "give --columns reward=0 for behaviour cloning" in refused(tmp_path / "arm", tmp_path)
+    rows, _ = write(tmp_path / "arm", tmp_path / "out", columns="reward=0")
+    assert not rows["rewards"].any() and set(rows["observations"]) == {"state", "images.front"}
+    np.testing.assert_array_equal(rows["observations"]["images.front"].numpy(), frames[FRONT])
+    np.testing.assert_array_equal(rows["actions"].numpy(), columns["action"])
+
+
+def test_version_2_has_a_file_for_each_episode(tmp_path):
+    frames, folder = films({FRONT: (16, 24), WRIST: (8, 8)}), tmp_path / "arm"
+    columns = make(folder, frames)
+    table = pq.read_table(folder / "data/chunk-000/file-000.parquet")
+    for name in ("data", "videos", "meta/episodes"):
+        shutil.rmtree(folder / name)
+    for episode, (begin, rows) in enumerate(zip(np.cumsum((0, *LENGTHS[:-1])).tolist(), LENGTHS, strict=True)):
+        chunk = f"chunk-{episode // 3:03d}"
+        (folder / "data" / chunk).mkdir(parents=True, exist_ok=True)
+        pq.write_table(table.slice(begin, rows), folder / f"data/{chunk}/episode_{episode:06d}.parquet")
+        for name, film in frames.items():
+            encode(folder / f"videos/{chunk}/{name}/episode_{episode:06d}.mp4", film[begin : begin + rows])
+    info = json.loads((folder / "meta/info.json").read_text()) | {"codebase_version": "v2.1", "chunks_size": 3}
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    rows, checks = write(folder, tmp_path / "out", rows=8)
+    assert checks == ["terminal-observation", "done"]
+    compare(rows, frames, columns)
 
 
 def test_images_in_the_table(tmp_path):

@@ -95,7 +95,10 @@ FILES = {
     "cut.parquet": (lambda content: content[:-40], "is not a readable parquet table"),
     "other.npz": (lambda content: b"PAR1", "is not a readable .npz file"),
     "other.parquet": (lambda content: b"<html></html>", "is not a readable parquet table"),
-    "words.csv": (lambda content: content.replace(b"\n0,1,", b"\n0,one,"), "t holds string, such as '0', and timesteps are numbers"),
+    "words.csv": (
+        lambda content: content.replace(b"\n0,1,", b"\n0,one,"),
+        "t holds string, such as '0', and timesteps are numbers",
+    ),
     "short.csv": (lambda content: content + b"\n1,2,3\n", "table"),
     "empty.csv": (lambda content: b"", "is not a readable csv table"),
 }
