@@ -16,7 +16,7 @@ from dr3_ray.data.importers.rlds import episodes_source, has_episodes
 from dr3_ray.data.importers.rows import Batch
 from dr3_ray.data.importers.source import Options, Source
 from dr3_ray.data.importers.table_source import table_source
-from dr3_ray.data.importers.tables import ArrayTable, ArrowTable, Table
+from dr3_ray.data.importers.tables import ArrayTable, ArrowTable, Table, names_of
 from dr3_ray.data.importers.writing import Writing, check_writing, import_source
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.schema import Manifest, Provenance
@@ -157,14 +157,16 @@ def _framed(frame: Any, options: Options) -> Source:
         return episodes_source([pads.dataset(frame)], options, "frame", "frame")
     if not arrow and (levels := [name for name in frame.index.names if name is not None]):
         frame = frame.reset_index(level=levels, allow_duplicates=True)  # as pandas writes it to a file
-    names = [str(name) for name in (frame.schema.names if arrow else frame.columns)]
+    tops = [str(name) for name in (frame.schema.names if arrow else frame.columns)]
+    names = names_of(frame.schema) if arrow else tops
     columns = mapped(names, options.columns)
-    used = sorted({names.index(name) for theirs in columns.values() for name in theirs})
+    wanted = {name if name in tops else name.partition("/")[0] for theirs in columns.values() for name in theirs}
+    used = sorted(map(tops.index, wanted))
     if arrow:
         taken = frame.select(used)
         taken = pa.Table.from_batches([taken]) if isinstance(frame, pa.RecordBatch) else taken
     else:
-        taken = frame.iloc[:, used].set_axis([names[at] for at in used], axis=1)
+        taken = frame.iloc[:, used].set_axis([tops[at] for at in used], axis=1)
         taken = pa.Table.from_pandas(taken, preserve_index=False)
     return _source(ArrowTable(pads.dataset(taken), columns), "frame", options, names)
 

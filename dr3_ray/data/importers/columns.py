@@ -65,8 +65,8 @@ def mapped(names: Iterable[str], said: str | None = None) -> dict[str, list[str]
         if not any(name == ours or name.startswith(f"{ours}/") for name in found) and not (zero and key == "reward"):
             used = {name for columns in found.values() for name in columns}
             free = [name for name in names if name not in used]
-            if parts := [name for name in free if name.startswith(f"{ours}/")]:  # as an export names them
-                found |= {name: [name] for name in parts}
+            if parts := _parts(ours, patterns, free):
+                found |= parts
                 continue
             found[ours] = next((columns for pattern in patterns if (columns := _natural(pattern, free, _folded))), [])
             if not found[ours] and key in NEEDED:
@@ -123,6 +123,16 @@ def _matching(patterns: list[str], names: list[str], key: str) -> list[str]:
             )
         found += columns
     return found
+
+
+def _parts(ours: str, patterns: tuple[str, ...], names: list[str]) -> dict[str, list[str]]:
+    """Return columns that are parts of one of ours, as in structs and groups: `obs/position`, of the first name."""
+    if not ours.endswith("observations"):
+        return {}
+    for whole in (ours, *patterns):
+        if parts := [name for name in names if name.startswith(f"{whole}/")]:
+            return {f"{ours}/{name.removeprefix(f'{whole}/')}": [name] for name in parts}
+    return {}
 
 
 def _folded(name: str) -> str:

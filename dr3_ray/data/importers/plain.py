@@ -13,7 +13,7 @@ from dr3_ray.data.importers.files import SUFFIXES, arrow_data, existing, hdf5, h
 from dr3_ray.data.importers.npz import Npz
 from dr3_ray.data.importers.source import Options, Source
 from dr3_ray.data.importers.table_source import table_source
-from dr3_ray.data.importers.tables import ArrayTable, ArrowTable, Table
+from dr3_ray.data.importers.tables import ArrayTable, ArrowTable, Table, names_of
 from dr3_ray.data.schema import Provenance
 from dr3_ray.errors import UserError
 
@@ -44,14 +44,18 @@ def csv_source(path: str, options: Options) -> Source:
 
 def parquet_source(path: str, options: Options) -> Source:
     """Return the episodes of a Parquet file, or of all of a folder in the order of their names."""
-    data = arrow_data(existing(path), "parquet")
-    return _source(path, ArrowTable(data, mapped(data.schema.names, options.columns)), options, data.schema.names)
+    return _arrow(path, "parquet", options)
 
 
 def arrow_source(path: str, options: Options) -> Source:
     """Return the episodes of a file of Arrow, which others call feather, or of a folder that `datasets` saved."""
-    data = arrow_data(existing(path), "ipc")
-    return _source(path, ArrowTable(data, mapped(data.schema.names, options.columns)), options, data.schema.names)
+    return _arrow(path, "ipc", options)
+
+
+def _arrow(path: str, kind: str, options: Options) -> Source:
+    data = arrow_data(existing(path), kind)
+    names = names_of(data.schema)
+    return _source(path, ArrowTable(data, mapped(names, options.columns)), options, names)
 
 
 def hdf5_source(path: str, options: Options) -> Source:

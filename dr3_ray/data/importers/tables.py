@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from dr3_ray.data.checks import Findings
+from dr3_ray.data.importers.columns import NAMES
 from dr3_ray.data.importers.layout import Layout, check_batch, layout_of
 from dr3_ray.data.importers.reading import items_of
 from dr3_ray.data.importers.rows import FLAGS, Batch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff")  # how files of images begin
 NO_ROWS = "there are no rows to write: an empty data set is of no use, check the source"
 OF_ANY_TYPE = (*FLAGS, "episode_ids")  # columns that are looked at row by row
+WHOLE = {name for key, (_, names) in NAMES.items() if not key.endswith("observation") for name in names}
 BATCH_BYTES = 2**24  # of rows that are looked at together
 
 
@@ -115,9 +117,10 @@ class ArrowTable:
 
     def __init__(self, data: "pads.Dataset", columns: dict[str, list[str]]) -> None:
         self._data, self.columns = data, columns
+        self._fields = {name: _field(data.schema, name) for theirs in columns.values() for name in theirs}
         self.ranged = getattr(getattr(data, "format", None), "default_extname", "") == "parquet"
         self.rows = data.count_rows()
-        head = data.head(1)
+        head = data.head(1, columns=self._fields)
         if not head.num_rows:
             raise UserError(NO_ROWS)
         first = head.to_batches()[0]
@@ -139,7 +142,7 @@ class ArrowTable:
     def _batches(self, names: Iterable[str], start: int, stop: int) -> Iterator[Batch]:
         chosen = {name: self.columns[name] for name in names}
         row_bytes = sum(math.prod(self.layout[name][1]) * 8 for name in chosen)
-        theirs = list(dict.fromkeys(column for columns in chosen.values() for column in columns))
+        theirs = {column: self._fields[column] for columns in chosen.values() for column in columns}
         options = {"columns": theirs, "batch_size": max(1, BATCH_BYTES // max(1, row_bytes))}
         for row, batch in self._within(start, stop, options):
             begin, end = max(start - row, 0), min(stop - row, batch.num_rows)
@@ -169,6 +172,34 @@ class ArrowTable:
             ours: _stacked([from_arrow(batch.column(name), name, row) for name in theirs], batch.num_rows)
             for ours, theirs in columns.items()
         }
+
+
+def names_of(schema: Iterable[pa.Field], within: str = "") -> list[str]:
+    """Return the names of the columns of a schema, those in structs as `observation/position`.
+
+    A struct with a name that actions, rewards or ends have stays whole.
+    """
+    return [
+        name
+        for field in schema
+        for name in (
+            names_of(field.type, f"{within}{field.name}/")
+            if pa.types.is_struct(field.type) and not _is_picture(field.type) and field.name not in WHOLE
+            else [f"{within}{field.name}"]
+        )
+    ]
+
+
+def _is_picture(kind: pa.DataType) -> bool:
+    """Return whether a struct is an image as the package `datasets` keeps it."""
+    return bool(pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+
+
+def _field(schema: pa.Schema, name: str) -> Any:
+    """Return what stands for a column, or for what lies in a struct, when rows are read."""
+    import pyarrow.dataset as pads
+
+    return pads.field(name) if name in schema.names else pads.field(*name.split("/"))
 
 
 def _length(name: str, array: Any) -> int:
@@ -217,7 +248,7 @@ def from_arrow(array: pa.Array, name: str, row: int, width: int = 1) -> Array:
             raise UserError(f"{name} has lists of {min(lengths)} to {max(lengths)} numbers: they have to be as long")
         inner = from_arrow(array.flatten(), name, row, width * max(1, *lengths))
         return inner.reshape(len(array), -1, *inner.shape[1:])
-    if pa.types.is_struct(array.type) and array.type.get_field_index("bytes") >= 0:
+    if _is_picture(array.type):
         return _pictures(array.field("bytes"), name, row)
     if pa.types.is_binary(array.type) and len(array) and array[0].as_py().startswith(PICTURES):
         return _pictures(array, name, row)

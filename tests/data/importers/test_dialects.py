@@ -7,13 +7,15 @@ from decimal import Decimal
 import h5py
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
-from dr3_ray.data import from_episodes, load_dataset
+from dr3_ray.data import from_dataframe, from_episodes, load_dataset
 from dr3_ray.data.importers import find, open_source
 from dr3_ray.data.importers.source import Options
 from dr3_ray.data.importers.writing import import_source
@@ -82,6 +84,32 @@ def test_a_table_is_the_same_in_any_form(tmp_path, make_rows, assert_episodes, n
         out = tmp_path / f"out-{limit}"
         import_source(lambda: open_source(str(tmp_path / name)), out, rows_per_shard=limit)
         assert_episodes(out, episodes)
+
+
+@pytest.mark.parametrize("form", ["parquet", "feather", "polars", "hdf5"])
+def test_structs_and_groups_are_parts(tmp_path, make_rows, assert_episodes, form):
+    rows, episodes = make_rows(LENGTHS)
+    table = pa.Table.from_pandas(
+        frame_of(rows).drop(columns=[f"{name}_{n}" for name in ("State", "Next_State") for n in range(3)])
+    )
+    for name, seen in (("obs", rows["observations"]), ("next_obs", rows["next_observations"])):
+        parts = [{"arm": {"at": each[:2].tolist()}, "speed": float(each[2])} for each in seen]
+        table = table.append_column(name, pa.array(parts))
+    path = tmp_path / f"parts.{form}"
+    if form == "hdf5":
+        with h5py.File(path, "w") as file:
+            for name, seen in (("obs", rows["observations"]), ("next_obs", rows["next_observations"])):
+                file[f"{name}/arm/at"], file[f"{name}/speed"] = seen[:, :2], seen[:, 2]
+            for name in ("actions", "rewards", "terminateds", "truncateds"):
+                file[name] = rows[name]
+    elif form == "polars":
+        from_dataframe(pl.from_arrow(table), out=tmp_path / "out")
+    else:
+        (pq.write_table if form == "parquet" else feather.write_feather)(table, path)
+    if form != "polars":
+        import_source(lambda: open_source(str(path)), tmp_path / "out", rows_per_shard=4)
+    wanted = [({"arm/at": seen[:, :2], "speed": seen[:, 2]}, *more) for seen, *more in episodes]
+    assert_episodes(tmp_path / "out", wanted)
 
 
 def test_decimals_are_numbers(tmp_path, make_rows, assert_episodes):
