@@ -147,6 +147,8 @@ def _natural(pattern: str, names: list[str], read: Callable[[str], str] = str.st
 
 
 def _listed(names: list[str]) -> str:
+    if not names:
+        return "none"
     return ", ".join(names[:MOST_LISTED]) + (
         f" and {len(names) - MOST_LISTED:,} more" if len(names) > MOST_LISTED else ""
     )

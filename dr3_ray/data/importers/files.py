@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import h5py
     import pyarrow.dataset as pads
 
+WORDS = {"ipc": "Arrow"}  # for people
 SUFFIXES = {"parquet": (".parquet",), "ipc": (".arrow", ".feather", ".ipc")}  # of files in a folder
 
 
@@ -122,4 +123,4 @@ def arrow_data(path: Path, kind: str, **options: Any) -> "pads.Dataset":
         schema = _of_all([data.schema, *(file.physical_schema for file in data.get_fragments() if len(files) > 1)])
         return data if schema == data.schema else pads.dataset(files, schema, **how)
     except (OSError, pa.ArrowException) as error:
-        raise unreadable(path, f"{kind} table", error) from None
+        raise unreadable(path, f"{WORDS.get(kind, kind)} table", error) from None

@@ -112,9 +112,9 @@ def is_hdf5(path: Path) -> bool:
 
 
 def is_parquet(path: Path) -> bool:
-    """Return whether a path looks like a Parquet file, or a folder with such, also in folders called column=value."""
+    """Return whether a path looks like a Parquet file, or a folder with such, in `data` or `column=value` as well."""
     if path.is_dir():
-        return any(path.glob("*.parquet")) or any(path.glob("*=*/**/*.parquet"))
+        return any(any(path.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet", "*=*/**/*.parquet"))
     return path.suffix.lower() == ".parquet"
 
 
