@@ -31,6 +31,11 @@ class Quantity(NamedTuple):
     """The algorithms or regularisers that measure it. Empty: all, on the probe batch those with a critic."""
 
 
+_ONE_VALUE = (  # algorithms whose critics can be categorical
+    *("DR3-DQN", "DR3-CQL", "DR3-SARSA", "DR3-IQL", "DR3-AWAC", "DR3-TD3BC", "DR3-ReBRAC", "DR3-EDAC", "DR3-FQL"),
+    *("DR3-BRAC", "DR3-TD", "DR3-MC"),
+)
+
 QUANTITIES = (
     Quantity("step", "Gradient updates", "updates", form="count", source="run"),
     Quantity("time_s", "Time since the pack began", "s", source="run"),
@@ -62,6 +67,7 @@ QUANTITIES = (
     Quantity("seem_eigenvalue", "SEEM's eigenvalue of the last layer", better="less", source="probe"),
     Quantity("seem_normalized", "SEEM's eigenvalue by the norm of its kernel", better="less", source="probe"),
     Quantity("td_error", "Temporal-difference loss on the probe batch", better="less", source="probe"),
+    Quantity("clipped_targets", "Share of targets beyond v_min and v_max", source="probe", by=_ONE_VALUE),
     # losses
     Quantity("loss_critic", "Loss of the critic"),
     Quantity("loss_value", "Loss of the state value", by=("DR3-IQL",)),
@@ -84,6 +90,7 @@ QUANTITIES = (
     # metrics of objectives
     Quantity("q_data", "Mean Q of the data's actions", "reward"),
     Quantity("target", "Mean target of the backup", "reward"),
+    Quantity("value_error", "Error of a categorical critic's Q, as a scalar one would have it", by=_ONE_VALUE),
     Quantity("advantage", "Mean advantage of the data's actions", "reward", by=("DR3-IQL", "DR3-AWAC")),
     Quantity("weight", "Mean weight of the data's actions", by=("DR3-IQL", "DR3-AWAC")),
     Quantity("cql_gap", "CQL's gap, without its weight", "reward", by=("DR3-CQL", "DR3-QRCQL")),

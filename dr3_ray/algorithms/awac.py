@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn, iql
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import iql as weighted
 from dr3_ray.losses import td
@@ -71,20 +72,17 @@ def objective(options: AWACOptions) -> Objective:
             ahead = valued(networks.actor, networks.target_critic, batch.next_observations, noise["next_action"])
             here = valued(networks.actor, networks.critic, batch.observations, noise["action"])
         targets = td.bellman_target(batch.rewards, batch.terminateds, ahead.values, per_row(options.gamma))
-        q, phi, next_phi = networks.critic.along(batch, ahead.actions)
-        advantages = q.detach().amin(1) - here.values
+        outputs, phi, next_phi = networks.critic.along(batch, ahead.actions)
+        fitted = regression(networks.critic, outputs, targets)
+        advantages = networks.critic.coding.decode(outputs.detach()).amin(1) - here.values
         weights = weighted.advantage_weights(
             advantages, 1.0 / per_row(options.awac_lambda), per_row(options.weight_clip)
         )
         cloning = iql.negative_log_prob(networks.actor, batch.observations, batch.actions)
         terms = Terms(
-            losses={
-                "critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1),
-                "actor": td.mean_over_batch(weights * cloning),
-            },
-            metrics={
-                "q_data": q.detach().mean((1, 2)),
-                "target": td.mean_over_batch(targets),
+            fitted.losses | {"actor": td.mean_over_batch(weights * cloning)},
+            fitted.metrics
+            | {
                 "advantage": td.mean_over_batch(advantages),
                 "weight": td.mean_over_batch(weights),
             },

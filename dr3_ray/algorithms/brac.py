@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import divergence, soft_actor_critic, td
 from dr3_ray.networks.actors import SquashedGaussianActor, gaussian_log_prob, squashed_log_prob, squashed_sample
@@ -93,7 +94,8 @@ def objective(options: BRACOptions) -> Objective:
                 next_values = next_values - alpha * distance
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         with torch.set_grad_enabled(not cloning):
-            q, phi, next_phi = networks.critic.along(batch, next_actions)
+            outputs, phi, next_phi = networks.critic.along(batch, next_actions)
+            fitted = regression(networks.critic, outputs, targets)
             mean, log_std = networks.actor(batch.observations)
             actions, log_probs = squashed_sample(mean, log_std, noise["action"])
             with frozen(networks.critic):
@@ -102,14 +104,13 @@ def objective(options: BRACOptions) -> Objective:
             distance = estimate(networks.behaviour, batch.observations, (mean, log_std), noise, "s")
             actor = soft_actor_critic.actor_loss(log_probs, value * seen, entropy) + alpha * distance
         terms = Terms(
-            losses={
-                "critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1),
+            fitted.losses
+            | {
                 "actor": td.mean_over_batch(actor),
                 "behaviour": td.mean_over_batch(nll),
             },
-            metrics={
-                "q_data": q.detach().mean((1, 2)),
-                "target": td.mean_over_batch(targets),
+            fitted.metrics
+            | {
                 "policy_divergence": td.mean_over_batch(distance.detach()),
                 "entropy": -td.mean_over_batch(log_probs.detach()),
             },

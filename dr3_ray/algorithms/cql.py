@@ -25,8 +25,10 @@ def discrete_objective(options: DiscreteCQLOptions) -> Objective:
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         """Add the gap between the soft maximum of Q and Q(s, a) to DQN's loss."""
         values = dqn.evaluate(networks, batch, None, options.double_q, every=True)
-        terms, backup = dqn.critic_terms(options, values, batch)
-        gap = td.mean_over_batch(cql.discrete_gap(values.q, batch.actions))
+        coding = networks.critic.coding
+        taken = values._replace(outputs=coding.taken(values.outputs, batch.actions))
+        terms, backup = dqn.critic_terms(options, networks.critic, taken, batch)
+        gap = td.mean_over_batch(cql.discrete_gap(coding.decode(values.outputs).squeeze(1), batch.actions))
         losses = terms.losses | {"cql": options.cql_alpha * gap}
         return Terms(losses, terms.metrics | {"cql_gap": gap.detach()}), backup
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import cql, soft_actor_critic, td
 from dr3_ray.networks.actors import LogTemperature, SquashedGaussianActor, squashed_log_prob, squashed_sample
@@ -158,7 +159,8 @@ def objective(options: ContinuousCQLOptions) -> Objective:
             next_actions, next_values = backup_of(options, networks, batch, next_policy, noise["next_action"])
             samples = sampled_actions(((mean, log_std), next_policy), noise)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-        q, phi, next_phi = networks.critic.along(batch, next_actions)
+        outputs, phi, next_phi = networks.critic.along(batch, next_actions)
+        fitted = regression(networks.critic, outputs, targets)
         columns = (batch.observations, batch.actions, *samples)
         rows = partial(gap_of, options, networks.critic)
         gap = mean_in_blocks(rows, networks.critic, columns, evaluated=samples[0].shape[2] + 1)  # [K, C]
@@ -171,13 +173,12 @@ def objective(options: ContinuousCQLOptions) -> Objective:
         target_entropy = -torch.as_tensor(options.target_entropy_scale).view(-1, 1) * actions.shape[-1]
         terms = Terms(
             losses={
-                "critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1),
+                **fitted.losses,
                 **conservative_terms(options, networks, gap),
                 **soft_actor_critic.policy_losses(log_probs, value, log_temperature, target_entropy),
             },
             metrics={
-                "q_data": q.detach().mean((1, 2)),
-                "target": td.mean_over_batch(targets),
+                **fitted.metrics,
                 "cql_gap": gap.detach().mean(1),
                 "entropy": -td.mean_over_batch(log_probs.detach()),
                 "temperature": log_temperature.detach().exp().squeeze(-1),

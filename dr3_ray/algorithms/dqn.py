@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions, TrainingOptions
 from dr3_ray.losses import td
 from dr3_ray.networks.actors import greedy
@@ -64,9 +65,9 @@ class DQNOptions(DiscreteCriticOptions):
 
 
 class CriticValues(NamedTuple):
-    """Q and φ(s, a) of the batch, φ(s', a'), and the backup action a' with its value under the target critic."""
+    """What the critic says of the batch, φ(s', a'), and the backup action a' with its value under the target critic."""
 
-    q: Tensor  # Q(s, a) [K, B], or Q(s, ·) [K, B, n_actions] where every action was asked for; with gradient
+    outputs: Tensor  # of Q(s, a) or, where every action was asked for, of Q(s, ·), as `along` gives them; with gradient
     phi: Tensor  # [K, 1, B, F], with gradient
     next_phi: Tensor | None  # φ(s', a'), as phi
     next_actions: Tensor  # [K, B]
@@ -88,8 +89,8 @@ def evaluate(
             next_q = target(batch.next_observations)[0].squeeze(1)
             next_actions = next_q.argmax(-1)
             next_values = td.value_of(next_q, next_actions)
-    q, phi, next_phi = networks.critic.along(batch, next_actions, every)
-    return CriticValues(q.squeeze(1), phi, next_phi, next_actions, next_values)
+    outputs, phi, next_phi = networks.critic.along(batch, next_actions, every)
+    return CriticValues(outputs, phi, next_phi, next_actions, next_values)
 
 
 @torch.no_grad()
@@ -101,14 +102,16 @@ def online(networks: Any, batch: Transition) -> Tensor:
 
 
 def critic_terms(
-    options: DiscreteCriticOptions, values: CriticValues, batch: Transition, usable: Tensor | None = None
+    options: DiscreteCriticOptions, critic: Any, values: CriticValues, batch: Transition, usable: Tensor | None = None
 ) -> tuple[Terms, Backup]:
-    """Return the temporal-difference loss over the `usable` [K, B] rows, None for all, and the backup."""
+    """Return the temporal-difference loss over the `usable` [K, B] rows, None for all, and the backup.
+
+    The outputs in `values` are those of the actions taken.
+    """
     assert batch.terminateds is not None
     rewards, gamma = return_and_discount(options, batch)
     targets = td.bellman_target(rewards, batch.terminateds, values.next_values, gamma)
-    q = td.value_of(values.q, batch.actions) if values.q.ndim == 3 else values.q
-    terms = regression(options.loss, q, targets, usable)
+    terms = regression(critic, values.outputs, targets, usable, options.loss)
     goes_on = 1.0 - batch.terminateds
     in_backup = goes_on if usable is None else usable * goes_on
     return terms, Backup(values.phi, values.next_actions, in_backup, values.next_phi)
@@ -123,21 +126,12 @@ def return_and_discount(options: DiscreteTargetOptions, batch: Transition) -> tu
     return td.n_step_return(batch.n_step_rewards, gamma), gamma**batch.n_steps
 
 
-def regression(kind: str, q: Tensor, targets: Tensor, usable: Tensor | None = None) -> Terms:
-    """Return the loss of Q(s, a) against its targets over the `usable` rows (None: all), each [K, B]."""
-    error = td.huber if kind == "huber" else td.squared_error
-    return Terms(
-        losses={"critic": td.masked_mean(error(q, targets), usable)},
-        metrics={"q_data": td.mean_over_batch(q.detach()), "target": td.masked_mean(targets, usable)},
-    )
-
-
 def objective(options: DQNOptions) -> Objective:
     """Return the loss: the mean over the batch of Huber(Q(s, a) − y)."""
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         values = evaluate(networks, batch, None, options.double_q)
-        return critic_terms(options, values, batch)
+        return critic_terms(options, networks.critic, values, batch)
 
     return loss
 

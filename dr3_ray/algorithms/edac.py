@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import edac, soft_actor_critic, td
 from dr3_ray.networks.actors import LogTemperature, SquashedGaussianActor, squashed_sample
@@ -51,17 +52,17 @@ def objective(options: EDACOptions) -> Objective:
             next_q = networks.target_critic.values(batch.next_observations, next_actions).amin(1)
             next_values = next_q - log_temperature.exp() * next_log_probs
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-        q, phi, next_phi = networks.critic.along(batch, next_actions)
+        outputs, phi, next_phi = networks.critic.along(batch, next_actions)
+        fitted = regression(networks.critic, outputs, targets)
         with frozen(networks.critic):
             value = networks.critic.values(batch.observations, actions).amin(1)
         target_entropy = -per_row(options.target_entropy_scale) * actions.shape[-1]
         losses = {
-            "critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1),
+            **fitted.losses,
             **soft_actor_critic.policy_losses(log_probs, value, log_temperature, target_entropy),
         }
         metrics = {
-            "q_data": q.detach().mean((1, 2)),
-            "target": td.mean_over_batch(targets),
+            **fitted.metrics,
             "entropy": -td.mean_over_batch(log_probs.detach()),
             "temperature": log_temperature.detach().exp().squeeze(-1),
         }

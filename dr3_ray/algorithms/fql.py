@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import bc as bc_losses
 from dr3_ray.losses import td, td3
@@ -55,7 +56,8 @@ def objective(options: FQLOptions) -> Objective:
             ends = networks.flow.transported(batch.observations, noise["action"], options.flow_divisions)
         next_values = next_q.mean(1) if options.q_of_target == "mean" else next_q.amin(1)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-        q, phi, next_phi = networks.critic.along(batch, next_actions)
+        outputs, phi, next_phi = networks.critic.along(batch, next_actions)
+        fitted = regression(networks.critic, outputs, targets)
 
         start, time = noise["start"], (noise["time"] + 1.0) / 2.0
         points = torch.lerp(start, batch.actions, time.unsqueeze(-1))
@@ -68,16 +70,12 @@ def objective(options: FQLOptions) -> Objective:
             value = networks.critic.values(batch.observations, actions.clamp(-1.0, 1.0)).mean(1)
         scale = td3.q_scale(value) if options.normalize_q else 1.0
         terms = Terms(
-            losses={
-                "critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1),
+            fitted.losses
+            | {
                 "flow": td.mean_over_batch(away),
                 "actor": td.mean_over_batch(per_row(options.fql_alpha) * distance - scale * value),
             },
-            metrics={
-                "q_data": q.detach().mean((1, 2)),
-                "target": td.mean_over_batch(targets),
-                "flow_distance": td.mean_over_batch(distance.detach()),
-            },
+            fitted.metrics | {"flow_distance": td.mean_over_batch(distance.detach())},
         )
         return terms, Backup(phi, next_actions, 1.0 - batch.terminateds, next_phi)
 

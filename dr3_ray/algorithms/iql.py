@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn, sarsa
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import bc as bc_losses
 from dr3_ray.losses import iql, td
@@ -69,18 +70,18 @@ def objective(options: IQLOptions) -> Objective:
             advantages, per_row(options.advantage_temperature), per_row(options.weight_clip)
         )
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-        q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
+        outputs, phi, next_phi = networks.critic.along(batch, batch.next_actions)
+        fitted = regression(networks.critic, outputs, targets)
         terms = Terms(
-            losses={
-                "critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1),
+            fitted.losses
+            | {
                 "value": td.mean_over_batch(iql.expectile_loss(advantages, per_row(options.expectile))),
                 "actor": td.mean_over_batch(
                     weights * negative_log_prob(networks.actor, batch.observations, batch.actions)
                 ),
             },
-            metrics={
-                "q_data": q.detach().mean((1, 2)),
-                "target": td.mean_over_batch(targets),
+            fitted.metrics
+            | {
                 "advantage": td.mean_over_batch(advantages.detach()),
                 "weight": td.mean_over_batch(weights),
             },

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from dr3_ray.algorithms import dqn, sarsa
+from dr3_ray.algorithms import dqn
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, TrainingOptions
 from dr3_ray.networks.architecture import Architecture
 from dr3_ray.networks.critics import ContinuousCritic
@@ -47,8 +48,9 @@ def discrete_objective(options: DiscreteMonteCarloOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.monte_carlo_returns is not None
-        q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
-        return dqn.regression(options.loss, q.squeeze(1), batch.monte_carlo_returns), backup_of(phi, next_phi, batch)
+        outputs, phi, next_phi = networks.critic.along(batch, batch.next_actions)
+        terms = regression(networks.critic, outputs, batch.monte_carlo_returns, error=options.loss)
+        return terms, backup_of(phi, next_phi, batch)
 
     return loss
 
@@ -58,8 +60,8 @@ def continuous_objective(options: ContinuousMonteCarloOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         assert batch.monte_carlo_returns is not None
-        q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
-        return sarsa.regression(q, batch.monte_carlo_returns), backup_of(phi, next_phi, batch)
+        outputs, phi, next_phi = networks.critic.along(batch, batch.next_actions)
+        return regression(networks.critic, outputs, batch.monte_carlo_returns), backup_of(phi, next_phi, batch)
 
     return loss
 

@@ -44,9 +44,9 @@ def objective(options: REMOptions) -> Objective:
             next_q = rem.mix(networks.target_critic(batch.next_observations)[0], weights)
             next_actions = next_q.argmax(-1)
         heads, phi, next_phi = networks.critic.along(batch, next_actions)
-        q = rem.mix(heads.unsqueeze(2), weights).squeeze(2)
+        q = rem.mix(heads.unsqueeze(2), weights).squeeze(2).unsqueeze(1)
         values = dqn.CriticValues(q, phi, next_phi, next_actions, td.value_of(next_q, next_actions))
-        terms, backup = dqn.critic_terms(options, values, batch)
+        terms, backup = dqn.critic_terms(options, networks.critic, values, batch)
         q_data = heads.detach().mean(-1)  # of the mean head, which acts
         return Terms(terms.losses, terms.metrics | {"q_data": td.mean_over_batch(q_data)}), backup
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import dqn
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import td
 from dr3_ray.networks.architecture import Architecture
@@ -39,7 +40,7 @@ def discrete_objective(options: dqn.DiscreteCriticOptions) -> Objective:
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         values = dqn.evaluate(networks, batch, batch.next_actions)
-        return dqn.critic_terms(options, values, batch, usable_rows(batch))
+        return dqn.critic_terms(options, networks.critic, values, batch, usable_rows(batch))
 
     return loss
 
@@ -50,28 +51,16 @@ def continuous_objective(options: ContinuousSARSAOptions) -> Objective:
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
         """Regress Q(s, a) on the value of the action that was taken next, where one is recorded."""
         assert batch.rewards is not None and batch.terminateds is not None and batch.next_actions is not None
-        q, phi, next_phi = networks.critic.along(batch, batch.next_actions)
+        outputs, phi, next_phi = networks.critic.along(batch, batch.next_actions)
         with torch.no_grad():
             next_values = networks.target_critic.values(batch.next_observations, batch.next_actions).amin(1)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         usable = usable_rows(batch)
         in_backup = usable * (1.0 - batch.terminateds)
-        return regression(q, targets, usable), Backup(phi, batch.next_actions, in_backup, next_phi)
+        terms = regression(networks.critic, outputs, targets, usable)
+        return terms, Backup(phi, batch.next_actions, in_backup, next_phi)
 
     return loss
-
-
-def regression(q: Tensor, targets: Tensor, usable: Tensor | None = None) -> Terms:
-    """Return the squared error of each critic's Q(s, a) [K, C, B] against targets [K, B], summed over critics.
-
-    Rows count where `usable` [K, B] is 1; None: all of them.
-    """
-    errors = td.squared_error(q, targets.unsqueeze(1))
-    losses = td.masked_mean(errors, None if usable is None else usable.unsqueeze(1))
-    return Terms(
-        losses={"critic": losses.sum(1)},
-        metrics={"q_data": q.detach().mean((1, 2)), "target": td.masked_mean(targets, usable)},
-    )
 
 
 def continuous_networks(options: ContinuousSARSAOptions, spaces: Spaces, generators: Generators) -> nn.Module:

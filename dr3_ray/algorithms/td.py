@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import dqn, sarsa
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.losses import bc, td
 from dr3_ray.networks.actors import (
@@ -65,9 +66,9 @@ def discrete_objective(options: DiscreteTDOptions) -> Objective:
             else:
                 next_q = networks.target_critic(batch.next_observations)[0].squeeze(1)
                 next_values = td.expected_value(next_q, logits.softmax(-1))
-        q, phi, next_phi = networks.critic.along(batch, next_actions)
-        values = dqn.CriticValues(q.squeeze(1), phi, next_phi, next_actions, next_values)
-        terms, backup = dqn.critic_terms(options, values, batch)
+        outputs, phi, next_phi = networks.critic.along(batch, next_actions)
+        values = dqn.CriticValues(outputs, phi, next_phi, next_actions, next_values)
+        terms, backup = dqn.critic_terms(options, networks.critic, values, batch)
         nll = td.mean_over_batch(bc.discrete_nll(networks.behaviour(batch.observations), batch.actions))
         return Terms(terms.losses | {"behaviour": nll}, terms.metrics), backup
 
@@ -85,8 +86,8 @@ def continuous_objective(options: ContinuousTDOptions) -> Objective:
             samples, _ = squashed_sample(mean.unsqueeze(2), log_std.unsqueeze(2), noise["next_actions"])
             next_values = networks.target_critic.values(batch.next_observations, samples).amin(1).mean(-1)
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-        q, phi, next_phi = networks.critic.along(batch, samples[:, :, 0])
-        terms = sarsa.regression(q, targets)
+        outputs, phi, next_phi = networks.critic.along(batch, samples[:, :, 0])
+        terms = regression(networks.critic, outputs, targets)
         here_mean, here_log_std = networks.behaviour(batch.observations)
         nll = td.mean_over_batch(-squashed_log_prob(here_mean, here_log_std, batch.actions))
         backup = Backup(phi, samples[:, :, 0], 1.0 - batch.terminateds, next_phi)

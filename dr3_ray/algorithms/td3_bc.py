@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, RewardOptions
 from dr3_ray.losses import bc as bc_losses
 from dr3_ray.losses import td, td3
@@ -69,11 +70,8 @@ def critic_terms(
     with torch.no_grad():
         next_values = networks.target_critic.values(batch.next_observations, actions).amin(1) - penalty
     targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-    q, phi, next_phi = networks.critic.along(batch, actions)
-    terms = Terms(
-        losses={"critic": td.mean_over_batch(td.squared_error(q, targets.unsqueeze(1))).sum(1)},
-        metrics={"q_data": q.detach().mean((1, 2)), "target": td.mean_over_batch(targets)},
-    )
+    outputs, phi, next_phi = networks.critic.along(batch, actions)
+    terms = regression(networks.critic, outputs, targets)
     return terms, Backup(phi, actions, 1.0 - batch.terminateds, next_phi)
 
 

@@ -94,14 +94,16 @@ def last_layer_terms(
     share: Float[Tensor, "*#member batch"],
     outputs: int = 1,
     bias: float = 1.0,
+    own_share: Float[Tensor, "*#member batch"] | float = 1.0,
 ) -> dict[str, Float[Tensor, "*member"]]:
     """Return what `implicit_regularizer` does of the last layer with Σ* = I, from the features alone.
 
     ∇Q·∇Q' = share (φ·φ' + bias) / outputs: `share` is 1, or 1[a = a'] where each action has outputs of its own, and Q
-    is the mean of so many `outputs`. `bias` 0: of a layer without one. Rows count that are `trained` on. Gradients
-    are those of the matrix that multiplies φ, also where that is a normalised one.
+    is the mean of so many `outputs`. `bias` 0: of a layer without one. Where Q is no mean of outputs, `share` also has
+    the inner product of ∂Q/∂outputs with ∂Q'/∂outputs, and `own_share` that with itself. Rows count that are `trained`
+    on. Gradients are those of the matrix that multiplies φ, also where that is a normalised one.
     """
-    first = masked_mean((feature_dot(phi, phi) + bias) / outputs, trained)
+    first = masked_mean(own_share * (feature_dot(phi, phi) + bias) / outputs, trained)
     second = masked_mean(discounts * in_backup * share * (feature_dot(phi, next_phi) + bias) / outputs, trained)
     return {"first_term": first, "second_term": second, "r_td": first - second}
 
@@ -257,10 +259,12 @@ def q_value(
     """
     if layers == "last":
         values = functional_call(head_of(critic), parameters, (inputs.transpose(1, 2),))
-        if critic.reads_actions:
-            return values.mean(-1)  # type: ignore[no-any-return]  # of one output, or of heads
+        coding: Any = critic.coding
         if isinstance(critic, MultiHeadCritic):
             values = values.unflatten(-1, (-1, critic.n_heads)).mean(-1)
+        if critic.reads_actions:
+            return coding.decode(coding.one(values))  # type: ignore[no-any-return]
+        values = coding.decode(coding.several(values))
     elif isinstance(critic, ContinuousCritic):
         return functional_call(critic, parameters, (inputs, actions))[0]  # type: ignore[no-any-return]
     else:

@@ -21,9 +21,10 @@ class Pairs(NamedTuple):
     next_phi: Tensor  # [C, B, F]
     in_backup: Tensor  # [B]
     discounts: Tensor  # [B], γ, or γⁿ after n steps; not read behind a terminal step
-    share: Tensor  # [B], as in `last_layer_terms`
+    share: Tensor  # [B] or [C, B], as in `last_layer_terms`
     outputs: int = 1
     bias: float = 1.0
+    own_share: Tensor | float = 1.0
 
 
 def of_features(phi: Features) -> dict[str, float]:

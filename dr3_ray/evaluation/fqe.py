@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import dqn
-from dr3_ray.algorithms.sarsa import regression
+from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.errors import UserError
 from dr3_ray.losses import td
@@ -201,8 +201,8 @@ def _evaluation_of(policies: Policies) -> AlgorithmSpec:
                 next_actions = act(networks.target_policy, batch.next_observations)
                 next_values = played_value(networks.target_critic, batch.next_observations, next_actions).amin(1)
             targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
-            q, phi, next_phi = networks.critic.along(batch, some_action(next_actions))
-            terms = regression(q, targets)
+            outputs, phi, next_phi = networks.critic.along(batch, some_action(next_actions))
+            terms = regression(networks.critic, outputs, targets)
             return terms, Backup(phi, next_actions, 1.0 - batch.terminateds, next_phi)
 
         return loss

@@ -17,6 +17,7 @@ from dr3_ray.evaluation.environments import GYMNASIUM, is_ours, make_environment
 from dr3_ray.evaluation.quality import EXPERT, MEDIUM, MEDIUM_REPLAY, QUALITIES, REPLAY
 from dr3_ray.limits import read_count
 from dr3_ray.training.member import Member
+from dr3_ray.training.value_range import check_ranges
 
 GAMMA = 0.99
 STEPS = 100_000
@@ -210,7 +211,7 @@ def _with(recipe: Recipe, settings: Mapping[str, Any], kind: str | None = None) 
         raise UserError("checks belong to a --quality other than replay: leave out checks, or give one")
     changed = replace(recipe, options={**recipe.options, **options}, **own)
     if changed.algorithm not in UNTAUGHT:
-        member_of(changed, kind)
+        check_ranges([member_of(changed, kind)], None)
     return changed
 
 

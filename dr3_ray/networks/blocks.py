@@ -47,7 +47,7 @@ def rows_in_cache(critic: Any, evaluated: int, rows: int) -> int | None:
     weights = list(critic.encoder.parameters())
     if not weights or not passive(critic):
         return None
-    widest = max(each.shape[-1] for each in weights)
+    widest = max(each.shape[-1] for each in (*weights, critic.head.weight))
     size = 2 if rounded(weights[0]) else weights[0].element_size()
     floats = CACHED // size if weights[0].device.type == "cpu" else ON_A_GPU // len(weights[0])
     block = int(max(1, floats // (evaluated * critic.encoder.copies * widest)))

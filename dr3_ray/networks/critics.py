@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dr3_ray.networks.architecture import Architecture
+from dr3_ray.networks.coding import Coding
 from dr3_ray.networks.encoders import MLP, Generators, StackedLinear
 from dr3_ray.networks.stochastic import ahead
 from dr3_ray.observations import Observations, each_part
@@ -31,9 +32,16 @@ class Critic(Protocol):
     def along(self, batch: Transition, next_actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Evaluate (s, a) and, if the critic `looks_ahead`, (s', a') in one pass.
 
-        Returns q [K, C, B], φ(s, a) [K, C, B, F], and φ(s', a') like it or None. `next_actions` is a' of the backup:
-        [K, B] or [K, B, A]. Critics of discrete actions take `every` as well: q is then Q(s, ·) [K, C, B, n].
+        Returns the outputs that say what Q(s, a) is, φ(s, a) [K, C, B, F], and φ(s', a') like it or None. The outputs
+        are Q itself [K, C, B], or logits [K, C, B, bins]; `coding.decode` returns Q. `next_actions` is a' of the
+        backup: [K, B] or [K, B, A]. Critics of discrete actions take `every` as well: the outputs are then those of
+        every action, [K, C, B, n] or [K, C, B, n, bins].
         """
+        ...
+
+    @property
+    def coding(self) -> Coding:
+        """How outputs say what Q is, and the loss by which they learn a target."""
         ...
 
     @property
@@ -60,10 +68,11 @@ class LooksAhead(nn.Module):
     """A critic whose `along` also finds φ(s', a') in its one pass, while it `looks_ahead`."""
 
     looks_ahead = True
+    coding: Coding
 
 
 class ContinuousCritic(LooksAhead):
-    """C networks on [s, a] with one output each."""
+    """C networks on [s, a] with one value each."""
 
     reads_actions = True
 
@@ -80,6 +89,7 @@ class ContinuousCritic(LooksAhead):
         n_in = self.observe.n_out + action_dim
         self.encoder = MLP(generators, n_in, architecture.hidden_sizes, n_critics, layer_norm)
         self.head = StackedLinear(generators, self.encoder.n_out, 1, n_critics)
+        self.coding = Coding()
 
     def forward(
         self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"]
@@ -87,13 +97,14 @@ class ContinuousCritic(LooksAhead):
         """Return (Q(s, a), φ(s, a)) for observations [K, B, *observation] and one or N actions at each of them."""
         phi = self.features(observations, actions)
         rows = phi.flatten(2, -2)
-        return self.head(rows).squeeze(-1).unflatten(-1, phi.shape[2:-1]), phi
+        return self._of(rows).unflatten(-1, phi.shape[2:-1]), phi
 
     def values(
         self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"], critics: int | None = None
     ) -> Float[Tensor, "member critic batch *sample"]:
         """Return Q(s, a) alone, of all or of the first critics: faster, for φ is not kept."""
-        q: Tensor = self.encoder.column(self._pairs(observations, actions), self.head, critics)
+        raw = self.encoder.column(self._pairs(observations, actions), self.head, critics)
+        q = self.coding.decode(self.coding.one(raw))
         return q.view(*q.shape[:2], *actions.shape[1:-1])
 
     def slopes(
@@ -104,20 +115,28 @@ class ContinuousCritic(LooksAhead):
         critics = self.head.weight.shape[1]
         own = actions.detach().unsqueeze(1).repeat(1, critics, 1, 1).requires_grad_()
         with torch.enable_grad():
-            q = self.head(self.encoder(torch.cat([states.expand(-1, critics, -1, -1), own], dim=-1)))
+            q = self._of(self.encoder(torch.cat([states.expand(-1, critics, -1, -1), own], dim=-1)))
             (found,) = torch.autograd.grad(q.sum(), own, create_graph=True)
         return found
 
     def along(
         self, batch: Transition, next_actions: Float[Tensor, "member batch dim"]
-    ) -> tuple[Float[Tensor, "member critic batch"], Float[Tensor, "member critic batch feature"], Tensor | None]:
-        """Return (Q(s, a), φ(s, a), φ(s', a')) in one pass through both pairs."""
+    ) -> tuple[Tensor, Float[Tensor, "member critic batch feature"], Tensor | None]:
+        """Return (outputs of Q(s, a), φ(s, a), φ(s', a')) in one pass through both pairs."""
         if not self.looks_ahead or batch.next_observations is None:
-            return *self(batch.observations, batch.actions), None
+            phi = self.features(batch.observations, batch.actions)
+            return self.outputs_of(phi, batch.actions), phi, None
         rows = side_by_side(batch.observations, batch.next_observations)
         with ahead(self, 0.5):
             phi, next_phi = self.features(rows, torch.cat([batch.actions, next_actions], dim=1)).chunk(2, dim=2)
-        return self.head(phi).squeeze(-1), phi, next_phi
+        return self.outputs_of(phi, batch.actions), phi, next_phi
+
+    def outputs_of(self, phi: Float[Tensor, "member critic batch feature"], actions: Tensor) -> Tensor:
+        """Return the outputs of Q(s, a) from φ(s, a), [K, C, B] or [K, C, B, bins]."""
+        return self.coding.one(self.head(phi))
+
+    def _of(self, phi: Float[Tensor, "member critic row feature"]) -> Float[Tensor, "member critic row"]:
+        return self.coding.decode(self.coding.one(self.head(phi)))
 
     def features(
         self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"]

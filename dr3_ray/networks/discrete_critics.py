@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dr3_ray.losses.td import value_of
 from dr3_ray.networks.architecture import Architecture
+from dr3_ray.networks.coding import Coding
 from dr3_ray.networks.critics import LooksAhead, side_by_side
 from dr3_ray.networks.encoders import MLP, Generators, StackedLinear
 from dr3_ray.networks.stochastic import ahead
@@ -32,39 +33,41 @@ class DiscreteCritic(LooksAhead):
         self.observe = architecture.observation_encoder(generators, n_critics)
         self.encoder = MLP(generators, self.observe.n_out, architecture.hidden_sizes, n_critics)
         self.head = StackedLinear(generators, self.encoder.n_out, n_actions * n_outputs, n_critics)
-        self.n_outputs = n_outputs
+        self.coding, self.n_outputs = Coding(), n_outputs
 
     def forward(
         self, observations: Observations
     ) -> tuple[Float[Tensor, "member critic batch action"], Float[Tensor, "member critic batch feature"]]:
         """Return (Q(s, ·), φ(s)) for observations [K, B, *observation]; with H outputs Q is [K, C, B, n · H]."""
         phi = self.encoder(self.observe(observations, self.head.weight.dtype))
-        return self.head(phi), phi
+        return self.coding.decode(self._of_every(phi)), phi
 
     def values(self, observations: Observations, actions: Int[Tensor, "member batch"]) -> Tensor:
         """Return Q(s, a), [K, C, B] or with several outputs [K, C, B, H]."""
-        return self._taken(self(observations)[0], actions)
+        return self.coding.decode(self.outputs_of(self.features(observations, actions), actions))
 
     def along(
         self, batch: Transition, next_actions: Tensor | None, every: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return (Q(s, a), φ(s), φ(s')) in one pass through both states, whatever a' is; with `every` Q(s, ·)."""
+        """Return (outputs of Q(s, a), φ(s), φ(s')) in one pass through both states; with `every` those of Q(s, ·)."""
         if not self.looks_ahead or batch.next_observations is None:
-            q, phi = self(batch.observations)
-            next_phi = None
+            phi, next_phi = self.features(batch.observations, batch.actions), None
         else:
             rows = side_by_side(batch.observations, batch.next_observations)
             with ahead(self, 0.5):
                 phi, next_phi = self.features(rows, batch.actions).chunk(2, dim=2)
-            q = self.head(phi)
-        return q if every else self._taken(q, batch.actions), phi, next_phi
+        return self._of_every(phi) if every else self.outputs_of(phi, batch.actions), phi, next_phi
 
-    def _taken(self, q: Tensor, actions: Tensor) -> Tensor:
-        """Return the outputs of these actions [K, B] from those of all."""
+    def outputs_of(self, phi: Float[Tensor, "member critic batch feature"], actions: Tensor) -> Tensor:
+        """Return the outputs of Q(s, a) from φ(s), [K, C, B], with several of an action [K, C, B, H or bins]."""
+        outputs = self._of_every(phi)
         if self.n_outputs == 1:
-            return value_of(q, actions.unsqueeze(1))
-        by_output = q.view(*q.shape[:3], -1, self.n_outputs).movedim(-1, 0)
+            return self.coding.taken(outputs, actions)
+        by_output = outputs.view(*outputs.shape[:3], -1, self.n_outputs).movedim(-1, 0)
         return value_of(by_output, actions.unsqueeze(1)).movedim(0, -1)
+
+    def _of_every(self, phi: Tensor) -> Tensor:
+        return self.coding.several(self.head(phi))
 
     def features(
         self, observations: Observations, actions: Int[Tensor, "member _"]
@@ -98,23 +101,23 @@ class ActionInputCritic(LooksAhead):
         self.observe = architecture.observation_encoder(generators, n_critics)
         self.encoder = MLP(generators, self.observe.n_out + n_actions, architecture.hidden_sizes, n_critics)
         self.head = StackedLinear(generators, self.encoder.n_out, n_outputs, n_critics)
-        self.n_actions, self.n_outputs = n_actions, n_outputs
+        self.coding, self.n_actions, self.n_outputs = Coding(), n_actions, n_outputs
 
     def forward(
         self, observations: Observations
     ) -> tuple[Float[Tensor, "member critic batch action"], Float[Tensor, "member critic batch choice feature"]]:
         """Return (Q(s, ·), φ(s, ·)) in one pass through actions × batch; with H outputs Q is [K, C, B, n · H]."""
         phi = self.encoder(self._with_every(self._states(observations)))
-        return self._of_every(phi), phi.unflatten(2, (-1, self.n_actions))
+        return self.coding.decode(self._of_every(phi)), phi.unflatten(2, (-1, self.n_actions))
 
     def values(self, observations: Observations, actions: Int[Tensor, "member batch"]) -> Tensor:
         """Return Q(s, a), [K, C, B] or with several outputs [K, C, B, H]."""
-        return self._of(self.features(observations, actions))
+        return self.coding.decode(self.outputs_of(self.features(observations, actions), actions))
 
     def along(
         self, batch: Transition, next_actions: Int[Tensor, "member batch"], every: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return (Q(s, a), φ(s, a), φ(s', a')) in one pass through both pairs; with `every` Q(s, ·) in that pass."""
+        """Return (outputs of Q(s, a), φ(s, a), φ(s', a')) in one pass; with `every` those of Q(s, ·) in that pass."""
         n, seen, after = batch.actions.shape[1], batch.observations, batch.next_observations
         looks = self.looks_ahead and after is not None
         states = self._states(side_by_side(seen, after) if looks and after is not None else seen)
@@ -126,7 +129,7 @@ class ActionInputCritic(LooksAhead):
             found = self.encoder(rows)
         phi, next_phi = (found[:, :, :-n], found[:, :, -n:]) if looks else (found, None)
         if not every:
-            return self._of(phi), phi, next_phi
+            return self.outputs_of(phi, batch.actions), phi, next_phi
         taken = batch.actions[:, None, :, None, None].expand(-1, phi.shape[1], -1, 1, phi.shape[-1])
         return self._of_every(phi), phi.unflatten(2, (n, -1)).gather(3, taken).squeeze(3), next_phi
 
@@ -157,14 +160,14 @@ class ActionInputCritic(LooksAhead):
         sizes = (*states.shape[:3], self.n_actions, -1)
         return torch.cat([states.unsqueeze(3).expand(sizes), choices.expand(sizes)], dim=-1).flatten(2, 3)
 
-    def _of(self, phi: Tensor) -> Tensor:
-        """Return Q(s, a) from φ(s, a)."""
-        q: Tensor = self.head(phi)
-        return q.squeeze(-1) if self.n_outputs == 1 else q
+    def outputs_of(self, phi: Float[Tensor, "member critic batch feature"], actions: Tensor) -> Tensor:
+        """Return the outputs of Q(s, a) from φ(s, a), [K, C, B], with several of an action [K, C, B, H or bins]."""
+        raw: Tensor = self.head(phi)
+        return self.coding.one(raw) if self.n_outputs == 1 else raw
 
     def _of_every(self, phi: Tensor) -> Tensor:
-        """Return Q(s, ·) [K, C, B, n · H] from φ of every action at each state, [K, C, B · n, F]."""
-        return self.head(phi).unflatten(2, (-1, self.n_actions)).flatten(3)  # type: ignore[no-any-return]
+        """Return those of Q(s, ·) [K, C, B, n · H] or [K, C, B, n, bins] from φ of every action, [K, C, B · n, F]."""
+        return self.coding.several(self.head(phi).unflatten(2, (-1, self.n_actions)).flatten(3))
 
 
 CriticActions = Literal["heads", "input"]
@@ -194,6 +197,11 @@ class MultiHeadCritic(nn.Module):
     def reads_actions(self) -> bool:
         """Whether φ depends on the action, and every action has the same H outputs."""
         return self.critic.reads_actions
+
+    @property
+    def coding(self) -> Coding:
+        """How an output says what Q is."""
+        return self.critic.coding
 
     def forward(self, observations: Observations) -> tuple[Float[Tensor, "member batch action head"], Tensor]:
         """Return (Q_h(s, ·), φ) for observations [K, B, *observation]."""

@@ -129,12 +129,12 @@ class MLP(nn.Module):
 
     def column(
         self, x: Float[Tensor, "member #critic batch n_in"], head: StackedLinear, copies: int | None = None
-    ) -> Float[Tensor, "member chosen batch 1"]:
-        """Return head(self(x)) for a head with one output, of the first `copies` only, without keeping activations."""
+    ) -> Float[Tensor, "member chosen batch n_out"]:
+        """Return head(self(x)), of the first `copies` only, without keeping activations."""
         if not self._plain or self.output is not None:
             return head(self(x))[:, :copies]  # type: ignore[no-any-return]
         x = x.expand(-1, self.copies, -1, -1)[:, :copies]
-        return relu_layers(x.flatten(0, 1), self._flat(copies), head.flat(copies)).view(*x.shape[:3], 1)
+        return relu_layers(x.flatten(0, 1), self._flat(copies), head.flat(copies)).view(*x.shape[:3], -1)
 
     @property
     def _plain(self) -> bool:

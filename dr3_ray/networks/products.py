@@ -46,8 +46,8 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def relu_layers(x: Tensor, layers: Layers, column: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Return max(0, x W + b), layer after layer, of N networks: [N, B, in] to [N, B, out].
 
-    With a `column` (W [N, in, 1], b [N, 1, 1]) the linear layer behind them, [N, B, 1]: the last activations are then
-    nobody else's, and are not stacked.
+    With a `column` (W [N, in, n], b [N, 1, n], of few columns) the linear layer behind them, [N, B, n]: the last
+    activations are then nobody else's, and are not stacked.
     """
     if by_onednn(x, layers):
         return _by_onednn(x, [*layers, column] if column else layers, activated=len(layers))

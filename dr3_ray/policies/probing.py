@@ -29,7 +29,7 @@ from dr3_ray.observations import each_part
 from dr3_ray.runs.health import threshold
 from dr3_ray.training.member import Member, first_steps
 from dr3_ray.training.normalization import normalized
-from dr3_ray.training.probe import Block, over_views, rows_at_a_time
+from dr3_ray.training.probe import Block, over_views, rows_at_a_time, td_error
 from dr3_ray.training.saved import Trained
 from dr3_ray.training.steps import Steps, View
 from dr3_ray.types import Transition
@@ -133,10 +133,10 @@ class _Measured:
             gamma = torch.full_like(in_backup, self.gamma)
             discounts = gamma if batch.n_steps is None else gamma**batch.n_steps
             assert batch.terminateds is not None
-            found = Pairs(next_phi[0], in_backup[0], discounts[0], *self._head(next_actions))
+            found = Pairs(next_phi[0], in_backup[0], discounts[0], *self._head(phi[0], next_phi[0], next_actions))
             pairs.update(of_pairs(phi[0], found, batch.terminateds[0]))
             share = in_backup.new_tensor([block.backup.in_backup.shape[1] for block in blocks]) / in_backup.shape[1]
-            return {"td_error": share @ torch.stack([block.terms.losses["critic"] for block in blocks])}
+            return {"td_error": share @ torch.stack([td_error(block.terms) for block in blocks])}
 
         found = over_views(self.steps, first_steps([self.critic.member]), measured)
         return pairs, found["td_error"].item()
@@ -159,15 +159,26 @@ class _Measured:
 
     def _pairs(self, phi: Tensor, actions: Tensor, in_backup: Tensor) -> dict[str, float]:
         discounts, next_phi = torch.full_like(in_backup[0], self.gamma), self._features("next_observations", actions)
-        pairs = Pairs(next_phi, in_backup[0], discounts, *self._head(actions))
+        pairs = Pairs(next_phi, in_backup[0], discounts, *self._head(phi, next_phi, actions))
         return of_pairs(phi, pairs, self.rows["terminateds"][0])
 
-    def _head(self, next_actions: Tensor) -> tuple[Tensor, int]:
-        """Return where the last layer has the same outputs for a and a', [B], and how many of them Q is the mean of."""
+    def _head(
+        self, phi: Tensor, next_phi: Tensor, next_actions: Tensor
+    ) -> tuple[Tensor, int] | tuple[Tensor, int, float, Tensor]:
+        """Return share, outputs, bias and own share of the last layer, as `last_layer_terms` takes them.
+
+        The share says where a and a' have the same outputs, [B], of a categorical critic [C, B] with its slopes.
+        """
         critic, same = self.networks.critic, torch.ones_like(self.rows["terminateds"][0])
         if not critic.reads_actions:
             same = (self.rows["actions"][0] == next_actions[0]).to(same.dtype)
-        return same, critic.n_heads if isinstance(critic, MultiHeadCritic) else 1
+        if not critic.coding.categorical:
+            return same, critic.n_heads if isinstance(critic, MultiHeadCritic) else 1
+        pairs = ((phi, self.rows["actions"]), (next_phi, some_action(next_actions)))
+        here, there = (
+            critic.coding.slope(critic.outputs_of(features.unsqueeze(0), actions))[0] for features, actions in pairs
+        )
+        return same * (here * there).sum(-1), 1, 1.0, here.square().sum(-1)
 
     def _features(self, column: str, actions: Tensor) -> Tensor:
         """Return φ [C, B, F]."""

@@ -1,7 +1,7 @@
 """Name -> regulariser, in the order in which they stand around an objective."""
 
 from dr3_ray.options import Options
-from dr3_ray.regularizers import bottleneck, dr3, dropout, feature_l2, norm, srank, weight_decay
+from dr3_ray.regularizers import bottleneck, dr3, dropout, feature_l2, head, norm, srank, weight_decay
 from dr3_ray.regularizers.spec import Regularizer
 
 REGULARIZERS: dict[str, Regularizer] = {
@@ -14,6 +14,7 @@ REGULARIZERS: dict[str, Regularizer] = {
         dropout,
         bottleneck,
         norm,
+        head,
     )
 }
 REGULARIZER_OPTIONS: tuple[type[Options], ...] = tuple(each.options for each in REGULARIZERS.values())

@@ -18,6 +18,11 @@ LATER = {  # options that came later, and change nothing at these values: no par
     "hindsight_ratio": 0.8,
     "hindsight_threshold": 0.0,
     "hindsight_terminal": False,
+    "critic_head": "scalar",
+    "bins": 101,
+    "v_min": 0.0,
+    "v_max": 0.0,
+    "sigma": 0.75,
 }
 LENGTH = ("steps", "evaluations")  # by which members of one kind may differ
 PARENT = "parent"  # the member that a configuration goes on from, as `HASH@UPDATES`; the options of both tell which

@@ -72,7 +72,8 @@ def about_parent(parent: Parent, config: Mapping[str, Any]) -> dict[str, Any]:
     if there["data_fingerprint"] != config["data_fingerprint"]:
         told |= {f"{OF_PARENT}{name}": there[name] for name in ("dataset", "data_fingerprint")}
     used_to = there.get(STATISTICS) or there["data_fingerprint"] or parent.name
-    uses = config["normalize_observations"] or config.get("reward_scaling", "none") != "none"
+    ranged = config.get("critic_head", "scalar") != "scalar" and config["v_min"] == config["v_max"]
+    uses = config["normalize_observations"] or config.get("reward_scaling", "none") != "none" or ranged
     return told | ({STATISTICS: used_to} if uses and used_to != config["data_fingerprint"] else {})
 
 

@@ -34,6 +34,7 @@ from dr3_ray.training.normalization import as_trained, observation_statistics
 from dr3_ray.training.probe import diagnostics, implicit_terms
 from dr3_ray.training.share import ALONE, Share
 from dr3_ray.training.steps import Find, Gradients, RunSteps, Steps, View
+from dr3_ray.training.value_range import fit_ranges
 from dr3_ray.types import Spaces, Terms, Transition
 
 
@@ -74,6 +75,7 @@ class Population:
             chosen = {"update": self.switch.choosing(adam), "draw": self.switch.choosing(counted)}
         in_turn = execution == "in_turn"
         self.steps = Steps(spec, networks, members, data, options, noise, in_turn, share, divisor=divisor, **chosen)
+        fit_ranges(networks, members, data, self.steps.divisor)
         warn_of_regularizers(networks, members)
         self.step = 0
         self.diverged = torch.zeros(len(members), dtype=torch.bool, device=self.device)

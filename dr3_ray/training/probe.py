@@ -22,6 +22,9 @@ from dr3_ray.types import Backup, Terms, Transition
 BLOCK = 256  # rows at a time: 2,048 at once took gigabytes where a row stands for many actions or quantiles
 
 
+OF_ROWS = {"clipped_targets"}  # metrics of an objective whose value on the probe stands for that on a minibatch
+
+
 class Block(NamedTuple):
     """Some rows, and the base algorithm's results on them."""
 
@@ -51,12 +54,22 @@ def diagnostics(steps: Steps, step: int) -> dict[str, Tensor]:
         if known is not None:
             recorded = [recorded_features(view, *each) for each in zip(blocks, next_phis, strict=True)]
             found |= recorded_statistics(phi, torch.cat(recorded, dim=2), known)
+        for name in OF_ROWS & blocks[0].terms.metrics.keys():
+            found[name] = share @ torch.stack([block.terms.metrics[name] for block in blocks])
         return found | {
             "q_mean": share @ torch.stack([block.terms.metrics["q_data"] for block in blocks]),
-            "td_error": share @ torch.stack([block.terms.losses["critic"] for block in blocks]),
+            "td_error": share @ torch.stack([td_error(block.terms) for block in blocks]),
         }
 
     return over_views(steps, step, measured, by_part=True)
+
+
+def td_error(terms: Terms) -> Tensor:
+    """Return the error of Q that the base algorithm makes small, [K]; of a categorical critic that of a scalar one.
+
+    Cross-entropies say nothing beside errors of Q.
+    """
+    return terms.metrics.get("value_error", terms.losses["critic"])
 
 
 def known_pairs(batch: Transition) -> Tensor | None:

@@ -21,6 +21,7 @@ from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.training.batches import check_shares
 from dr3_ray.training.member import Member, check_members
 from dr3_ray.training.rewards import return_range
+from dr3_ray.training.value_range import check_ranges
 
 
 class Problem(NamedTuple):
@@ -50,6 +51,7 @@ class Problem(NamedTuple):
         pack = [Member.from_dict(self.form, {**self.spec.options, **options, "seed": seed}) for seed in self.spec.seeds]
         return_range(check_members(self.form, self.data.spaces, pack), self.data)
         check_shares(self.data, pack)
+        check_ranges(pack, self.data)
         return [self.about | member.to_dict() for member in pack]
 
     def excluded_by(self, config: Config) -> list[int]:

@@ -1,0 +1,104 @@
+"""v_min and v_max of categorical critics that take them from the data's returns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dr3_ray.algorithms.spec import RewardOptions
+from dr3_ray.data.episodes import monte_carlo_returns
+from dr3_ray.data.n_step import Rows
+from dr3_ray.data.number_types import Array
+from dr3_ray.errors import UserError
+from dr3_ray.losses.rewards import transformed
+from dr3_ray.networks.coding import Categorical
+
+MARGIN = 0.5  # of the returns' span, on both sides: policies that are better than the data's have more
+ROWS_AT_ONCE = 2**20
+
+
+def asks_returns(member: Any) -> bool:
+    """Return whether a member's critic takes v_min and v_max from the data's returns."""
+    head = member.regularizers.get("head")
+    return head is not None and head.asks_data
+
+
+def check_ranges(members: Sequence[Any], data: Rows | None) -> None:
+    """Check that the returns of what members learn from are known; without data, of an online learner.
+
+    Raises:
+        UserError: they are not.
+    """
+    for member in filter(asks_returns, members):
+        if data is None:
+            raise UserError("v_min = v_max asks for the data's returns, and an online learner has none yet: give both")
+        if not _as_stored(member.options, data) and not _complete(data):
+            raise UserError(
+                "v_min = v_max asks for the data's returns, and these data lack rows, so that they are known only at "
+                f"gamma = {getattr(data, 'gamma', 0.0):g} without reward_shift and reward_clip: give v_min and v_max"
+            )
+
+
+def fit_ranges(networks: nn.Module, members: Sequence[Any], data: Rows, divisor: float) -> None:
+    """Tell categorical critics that have no v_min and v_max yet those of the data's returns.
+
+    They are the least and the largest discounted sum of rewards to the end of an episode, moved apart by half their
+    distance each; by 1 where all returns are the same. Rewards are those that a member's options make, over `divisor`.
+
+    Raises:
+        UserError: the returns are not known.
+    """
+    codings = [each for each in networks.modules() if isinstance(each, Categorical)]
+    if not any(bool(each.fitted.isnan().any()) for each in codings):
+        return
+    check_ranges(members, data)
+    known: dict[tuple[float, ...], tuple[float, float]] = {}
+    ranges = torch.tensor([_range(each, data, divisor, known) for each in members], dtype=torch.float64)
+    for coding in codings:
+        coding.fit(ranges)
+
+
+def _range(
+    member: Any, data: Rows, divisor: float, known: dict[tuple[float, ...], tuple[float, float]]
+) -> tuple[float, float]:
+    if not asks_returns(member):
+        return 0.0, 0.0  # which nobody reads
+    key = tuple(getattr(member.options, name, 0.0) for name in ("gamma", "reward_shift", "reward_scale", "reward_clip"))
+    if key not in known:
+        returns = _returns(member.options, data, divisor)
+        low, high = float(returns.min()), float(returns.max())
+        margin = MARGIN * (high - low) or 1.0
+        known[key] = low - margin, high + margin
+    return known[key]
+
+
+def _returns(options: Any, data: Rows, divisor: float) -> Array:
+    """Return the discounted returns of all rows, of rewards as they are learned from, [N]."""
+    if _as_stored(options, data):
+        factor = options.reward_scale / divisor if isinstance(options, RewardOptions) else 1.0
+        returns: Array = factor * _column(data, "monte_carlo_returns").double().numpy()
+        return returns
+    shift, scale = (torch.tensor([each]) for each in (options.reward_shift, options.reward_scale / divisor))
+    limit = torch.tensor([options.reward_clip or torch.inf])
+    rewards = transformed(_column(data, "rewards").unsqueeze(0), shift, scale, limit)[0].numpy()
+    episodes = np.split(rewards, np.asarray(data.episodes["offsets"])[1:])  # type: ignore[attr-defined]
+    return np.concatenate([monte_carlo_returns(each, options.gamma) for each in episodes])
+
+
+def _column(data: Rows, name: str) -> Tensor:
+    parts = torch.split(torch.arange(len(data)), ROWS_AT_ONCE)
+    return torch.cat([data.gather(rows, (name,))[name] for rows in parts])
+
+
+def _as_stored(options: Any, data: Rows) -> bool:
+    """Return whether the data's own returns are, up to a factor, those of the rewards that are learned from."""
+    if not isinstance(options, RewardOptions):
+        return True
+    return options.gamma == getattr(data, "gamma", None) and not (options.reward_shift or options.reward_clip)  # type: ignore[attr-defined]
+
+
+def _complete(data: Rows) -> bool:
+    manifest = getattr(data, "manifest", None)
+    return manifest is None or manifest.complete_episodes
