@@ -17,6 +17,7 @@ from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.mixing import Mixing
 from dr3_ray.errors import UserError
 from dr3_ray.options import Options, checked
+from dr3_ray.regularizers.head import Head
 from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS
 from dr3_ray.training.member import Member
 from tests.conftest import IMAGE, SPACES, random_data
@@ -54,6 +55,9 @@ CHANGED = {
     "target_share": 0.5,
     "reward_scaling": "return_range",
     "hindsight": "future",
+    "critic_head": "two_hot",
+    "v_min": -5.0,
+    "v_max": 5.0,
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "tau": {"target_period": 1},
@@ -73,6 +77,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "dr3_threshold": {"dr3_adaptive": "dot_product"},
     "dr3_multiplier_lr": {"dr3_adaptive": "dot_product"},
     "bottleneck_coeff": {"critic_bottleneck": True},
+    **{name: {"critic_head": "hl_gauss"} for name in ("bins", "v_min", "v_max", "sigma")},
     "precision": {"hidden_sizes": (256, 256), "batch_size": 64},  # small products are exact
     "hindsight": {"hindsight": "final", "hindsight_threshold": 1.0},  # random rewards do not tell it
     "hindsight_ratio": {"hindsight": "final", "hindsight_threshold": 1.0},
@@ -98,6 +103,7 @@ def every_option() -> list[Any]:
         for field in dataclasses.fields(options)
         if field.name != "compile"  # which changes nothing but how long it takes: see test_compiled.py
         if not (kind == "continuous" and field.name == "dr3_match_actions")
+        if not (options is Head and {"n_quantiles", "n_heads"} & set(spec.options.names()))
         and not (field.name == "precision" and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
     ]
 

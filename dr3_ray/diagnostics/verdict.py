@@ -6,12 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from dr3_ray.diagnostics.diagnosis import HELD_OUT, Finding, Probe
-from dr3_ray.runs.health import NEEDED, Flag, FlagName, flags_of, threshold
+from dr3_ray.runs.health import READ, Flag, FlagName, flags_of, threshold
 
 RULES: dict[FlagName, tuple[str, ...]] = {
     "diverged": (),
     "dead features": ("rank", "norm"),
     "Q out of bounds": (),
+    "targets clipped": ("cut",),
     "co-adapting": ("growth", "cosine", "settled", "part", "evaluations"),
     "overfit": ("fall", "after", "evaluations"),
 }
@@ -67,7 +68,7 @@ def nothing_wrong(findings: list[Finding]) -> list[Finding]:
 def _flagged(numbers: Numbers, backup: Numbers, bound: float | None) -> list[Finding]:
     """Return the health flags of a history of this one moment."""
     values = {**numbers, **backup, "q_mean": numbers["q_data"]}
-    curves = {name: np.array([values.get(name, math.nan)]) for name in ("step", *NEEDED)} | {"step": np.zeros(1)}
+    curves = {name: np.array([values.get(name, math.nan)]) for name in ("step", *READ)} | {"step": np.zeros(1)}
     return [as_finding(flag, since=False) for flag in flags_of(curves, bound)]
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 def hl_gauss(
     targets: Float[Tensor, "*member batch"], edges: Float[Tensor, "*#member #batch edge"], sigma: float | Tensor
 ) -> Float[Tensor, "*member batch bin"]:
-    """Return p_i ∝ Φ((e_{i+1} − y) / σ) − Φ((e_i − y) / σ), with Σ p_i = 1: a Gaussian over bins (their appendix A).
+    """Return a Gaussian over bins: p_i ∝ Φ((e_{i+1} − y) / σ) − Φ((e_i − y) / σ), Σ p_i = 1.
 
-    `sigma` has the unit of the targets; it is a number, or broadcasts against [..., batch, edge]. A target between the
-    first and the last edge has finite probabilities.
+    Their section 3.1 and the listing in appendix A. `sigma` has the unit of the targets; it is a number, or broadcasts
+    against [..., batch, edge]. A target between the first and the last edge has finite probabilities.
     """
     cumulative = torch.erf((edges - targets.unsqueeze(-1)) / (math.sqrt(2.0) * sigma))
     return cumulative.diff(dim=-1) / (cumulative[..., -1:] - cumulative[..., :1])

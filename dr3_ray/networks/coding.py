@@ -106,7 +106,7 @@ class Categorical(Coding):
 
     def several(self, raw: Tensor) -> Tensor:
         """Return logits [K, C, …, n, bins]."""
-        return raw.unflatten(-1, (-1, self.bins))
+        return raw.reshape(*raw.shape[:-1], -1, self.bins)
 
     def taken(self, outputs: Tensor, actions: Int[Tensor, "member batch"]) -> Tensor:
         """Return the logits of these actions."""

@@ -97,7 +97,7 @@ class ContinuousCritic(LooksAhead):
         """Return (Q(s, a), φ(s, a)) for observations [K, B, *observation] and one or N actions at each of them."""
         phi = self.features(observations, actions)
         rows = phi.flatten(2, -2)
-        return self._of(rows).unflatten(-1, phi.shape[2:-1]), phi
+        return self._of(rows).reshape(*phi.shape[:-1]), phi
 
     def values(
         self, observations: Observations, actions: Float[Tensor, "member batch *sample dim"], critics: int | None = None

@@ -166,7 +166,10 @@ class ActionInputCritic(LooksAhead):
         return self.coding.one(raw) if self.n_outputs == 1 else raw
 
     def _of_every(self, phi: Tensor) -> Tensor:
-        """Return those of Q(s, ·) [K, C, B, n · H] or [K, C, B, n, bins] from φ of every action, [K, C, B · n, F]."""
+        """Return those of Q(s, ·) from φ of every action at each state, [K, C, B · n, F].
+
+        They are [K, C, B, n · H], or [K, C, B, n, bins].
+        """
         return self.coding.several(self.head(phi).unflatten(2, (-1, self.n_actions)).flatten(3))
 
 

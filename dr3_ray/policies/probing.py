@@ -29,7 +29,7 @@ from dr3_ray.observations import each_part
 from dr3_ray.runs.health import threshold
 from dr3_ray.training.member import Member, first_steps
 from dr3_ray.training.normalization import normalized
-from dr3_ray.training.probe import Block, over_views, rows_at_a_time, td_error
+from dr3_ray.training.probe import Block, errors_of, over_views, rows_at_a_time
 from dr3_ray.training.saved import Trained
 from dr3_ray.training.steps import Steps, View
 from dr3_ray.types import Transition
@@ -109,11 +109,11 @@ class _Measured:
         policy = self._policy("observations")
         drawn = self._q_random()
         numbers = of_features(phi) | of_values(q_data, drawn, None if policy is None else self._q(policy))
-        own, td_error = self._own()
+        own, errors = self._own()
         pairs = {"backup": own} | {
             choice: self._pairs(phi, actions, in_backup) for choice, (actions, in_backup) in self._choices().items()
         }
-        numbers["td_error"] = td_error
+        numbers |= errors
         if returns_hold:
             returns = self.critic.scale * rows["monte_carlo_returns"][0]
             numbers |= of_returns(q_data, returns, self._counted())
@@ -121,8 +121,8 @@ class _Measured:
             numbers["policy_distance"] = policy_distance(some_action(policy)[0], rows["actions"][0])
         return Probe(phi.shape[1], numbers, pairs, spectrum_of(phi))
 
-    def _own(self) -> tuple[dict[str, float], float]:
-        """Measure pairs with the a' of the algorithm's own backup, and the loss of that backup."""
+    def _own(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Measure pairs with the a' of the algorithm's own backup, and its errors, as `errors_of` has them."""
         pairs: dict[str, float] = {}
 
         def measured(view: View, batch: Transition, blocks: list[Block]) -> dict[str, Tensor]:
@@ -136,10 +136,10 @@ class _Measured:
             found = Pairs(next_phi[0], in_backup[0], discounts[0], *self._head(phi[0], next_phi[0], next_actions))
             pairs.update(of_pairs(phi[0], found, batch.terminateds[0]))
             share = in_backup.new_tensor([block.backup.in_backup.shape[1] for block in blocks]) / in_backup.shape[1]
-            return {"td_error": share @ torch.stack([td_error(block.terms) for block in blocks])}
+            return errors_of(blocks, share)
 
         found = over_views(self.steps, first_steps([self.critic.member]), measured)
-        return pairs, found["td_error"].item()
+        return pairs, {name: values.item() for name, values in found.items()}
 
     def _choices(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return a' [1, B, …] by how it is chosen, and where it stands in a backup, [1, B]."""

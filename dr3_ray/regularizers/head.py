@@ -56,7 +56,7 @@ class Head(Options):
     @property
     def asks_data(self) -> bool:
         """Whether a member's v_min and v_max are those of the data's returns."""
-        return self.critic_head != "scalar" and self.v_min == self.v_max
+        return self.critic_head != "scalar" and bool(self.v_min == self.v_max)
 
 
 def check(options: Head, beside: Mapping[str, Any], action_kind: str) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from dr3_ray.errors import UserError
 from dr3_ray.quantities import REPORTED
 from dr3_ray.runs.directory import RUN, is_run, read_run
-from dr3_ray.runs.health import NEEDED, Coadaptation, Flag, Health, health_of
+from dr3_ray.runs.health import READ, Coadaptation, Flag, Health, health_of
 from dr3_ray.runs.histories import histories_of, lacks_rows
 from dr3_ray.runs.identity import PARENT
 from dr3_ray.runs.index import FINAL, current, read_index
@@ -19,7 +19,7 @@ from dr3_ray.trust.secrets import masked
 
 COEFFICIENT = "dr3_coeff"
 SEEM = "seem_eigenvalue"
-MEASURED = tuple(dict.fromkeys([*(each.name for each in REPORTED), "episodes", *NEEDED, SEEM]))
+MEASURED = tuple(dict.fromkeys([*(each.name for each in REPORTED), "episodes", *READ, SEEM]))
 STATUSES = ("finished", "running", "cut", "diverged", "failed", "pending")
 
 

@@ -17,9 +17,11 @@ from dr3_ray.runs.index import Record
 Curve = NDArray[np.float64]
 Curves = Mapping[str, Curve]
 """`step` and measured quantities of one member, each [evaluations]; NaN where nothing was measured."""
-FlagName = Literal["diverged", "dead features", "Q out of bounds", "co-adapting", "overfit"]
+FlagName = Literal["diverged", "dead features", "Q out of bounds", "targets clipped", "co-adapting", "overfit"]
 NAMED = 3  # members that a sentence names
 NEEDED = ("dot_product", "phi_norm", "effective_rank", "q_mean", "td_error")
+READ = (*NEEDED, "clipped_targets")
+"""What rules look at; the last of them is measured of categorical critics alone."""
 
 
 class Threshold(NamedTuple):
@@ -42,6 +44,7 @@ THRESHOLDS = {
         3,
         "evaluations since that peak, at least; the TD error is lower at the last one than there",
     ),
+    "cut": Threshold(0.05, "targets are clipped: at least this share of them lies beyond v_min and v_max"),
     "early": Threshold(
         0.1, "underfit: the TD error, or CQL's gap, is compared with what it was at this share of training"
     ),
@@ -99,7 +102,7 @@ class Health(NamedTuple):
 def health_of(histories: pa.Table, records: Iterable[Record], rewards: Mapping[str, float]) -> dict[str, Health]:
     """Return how every member is that has a history.
 
-    `histories` have `member`, `step` and what there is of `NEEDED`. `rewards` are the largest magnitudes of a reward in
+    `histories` have `member`, `step` and what there is of `READ`. `rewards` are the largest magnitudes of a reward in
     each data set, by its fingerprint; without them Q has no bound.
     """
     curves = _curves_of(histories)
@@ -127,7 +130,12 @@ def flags_of(curves: Curves, bound: float | None = None, diverged: bool = False)
         flags.append(Flag("dead features", int(steps[_start(dead)])))
     if bound is not None and (beyond := np.isfinite(q) & (np.abs(q) > bound))[-1]:
         flags.append(Flag("Q out of bounds", int(steps[_start(beyond)]), f"mean Q {q[-1]:.3g}, at most ±{bound:.3g}"))
-    if flags:
+    hopeless = bool(flags)
+    cut = curves.get("clipped_targets", np.full(len(steps), np.nan)) >= threshold("cut")
+    if cut[-1]:
+        share = curves["clipped_targets"][-1]
+        flags.append(Flag("targets clipped", int(steps[_start(cut)]), f"{share:.0%} lie beyond v_min and v_max"))
+    if hopeless:
         return flags  # what such a critic's curves do further says nothing
     if (found := coadaptation(curves)).answer == "yes":
         detail = f"dot product \N{MULTIPLICATION SIGN}{found.growth:.1f}, mean Q {found.moved:+.0%}"
@@ -207,7 +215,7 @@ def _curves_of(histories: pa.Table) -> dict[str, Curves]:
     nothing = np.full(len(histories), np.nan)
     columns = {
         name: np.array(histories[name].to_pylist(), np.float64) if name in histories.column_names else nothing
-        for name in ("step", *NEEDED)
+        for name in ("step", *READ)
     }
     order = np.lexsort((columns["step"], place))
     parts = np.split(order, np.flatnonzero(np.diff(place[order])) + 1)

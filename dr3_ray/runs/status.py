@@ -16,7 +16,7 @@ from rich.table import Table
 from dr3_ray.errors import UserError
 from dr3_ray.process.stopping import resuming
 from dr3_ray.runs.directory import is_run, read_run
-from dr3_ray.runs.health import NEEDED, Flag, flag_sentences, health_of
+from dr3_ray.runs.health import READ, Flag, flag_sentences, health_of
 from dr3_ray.runs.histories import WRITTEN, histories_of, lacks_rows, rows_are_lost
 from dr3_ray.runs.index import FINAL, Record, current, longer_twins, read_index
 from dr3_ray.runs.records import Status
@@ -72,7 +72,7 @@ def read_status(run: Path) -> RunStatus:
     info, known = read_run(run), read_index(run)
     records = current(known)
     columns = ("member", "step", "time_s")
-    table = histories_of(run, (*columns, *NEEDED), any(record["status"] in FINAL for record in known))
+    table = histories_of(run, (*columns, *READ), any(record["status"] in FINAL for record in known))
     histories = table.select([name for name in columns if name in table.column_names]).to_pydict()
     written = json.loads((table.schema.metadata or {}).get(WRITTEN, b"0"))
     reached: dict[str, int] = {}

@@ -22,9 +22,6 @@ from dr3_ray.types import Backup, Terms, Transition
 BLOCK = 256  # rows at a time: 2,048 at once took gigabytes where a row stands for many actions or quantiles
 
 
-OF_ROWS = {"clipped_targets"}  # metrics of an objective whose value on the probe stands for that on a minibatch
-
-
 class Block(NamedTuple):
     """Some rows, and the base algorithm's results on them."""
 
@@ -54,22 +51,23 @@ def diagnostics(steps: Steps, step: int) -> dict[str, Tensor]:
         if known is not None:
             recorded = [recorded_features(view, *each) for each in zip(blocks, next_phis, strict=True)]
             found |= recorded_statistics(phi, torch.cat(recorded, dim=2), known)
-        for name in OF_ROWS & blocks[0].terms.metrics.keys():
-            found[name] = share @ torch.stack([block.terms.metrics[name] for block in blocks])
-        return found | {
-            "q_mean": share @ torch.stack([block.terms.metrics["q_data"] for block in blocks]),
-            "td_error": share @ torch.stack([td_error(block.terms) for block in blocks]),
-        }
+        q_mean = share @ torch.stack([block.terms.metrics["q_data"] for block in blocks])
+        return found | errors_of(blocks, share) | {"q_mean": q_mean}
 
     return over_views(steps, step, measured, by_part=True)
 
 
-def td_error(terms: Terms) -> Tensor:
-    """Return the error of Q that the base algorithm makes small, [K]; of a categorical critic that of a scalar one.
+def errors_of(blocks: list[Block], share: Tensor) -> dict[str, Tensor]:
+    """Return `td_error` [K], the loss that the base algorithm makes small, from blocks that are so large a share each.
 
-    Cross-entropies say nothing beside errors of Q.
+    Of a categorical critic it is that of a scalar one, beside which a cross-entropy says nothing; and `clipped_targets`
+    is the share of its targets beyond v_min and v_max.
     """
-    return terms.metrics.get("value_error", terms.losses["critic"])
+    metrics = [block.terms.metrics for block in blocks]
+    if "value_error" not in metrics[0]:
+        return {"td_error": share @ torch.stack([block.terms.losses["critic"] for block in blocks])}
+    named = {"td_error": "value_error", "clipped_targets": "clipped_targets"}
+    return {name: share @ torch.stack([each[own] for each in metrics]) for name, own in named.items()}
 
 
 def known_pairs(batch: Transition) -> Tensor | None:

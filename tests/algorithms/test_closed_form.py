@@ -91,6 +91,14 @@ def test_dqn_reaches_the_optimal_values(double_q: bool, make_population: Any, ta
     assert (solve(lambda q: q.amax(-1), bootstrap=0.8) - optimal).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("head", ["hl_gauss", "two_hot"])
+def test_categorical_q_learning_reaches_them_too(head: str, make_population: Any, table_data: Any):
+    """Within 0.005 of a range of 2, a twentieth of a bin: no softmax gives a bin a probability of 0."""
+    options = {"critic_head": head, "bins": 21, "v_min": -0.5, "v_max": 1.5, "loss": "huber"}
+    q = learned(make_population, table_data, "DR3-DQN", 400, critic_lr=0.1, batch_size=128, **options)
+    torch.testing.assert_close(q, solve(lambda values: values.amax(-1)), rtol=0.0, atol=0.005)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),

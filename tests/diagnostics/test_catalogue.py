@@ -17,6 +17,7 @@ REGULARIZED: list[dict[str, Any]] = [
     {"srank_coeff": 0.1, "feature_l2_coeff": 0.1},
     {"critic_bottleneck": True, "bottleneck_coeff": 0.1},
     {"critic_dropout": 0.1, "critic_norm": "layer"},
+    {"critic_head": "hl_gauss"},
 ]
 NEITHER = {"compile", "precision", "encoder"}  # change how and not what is measured
 OF_SWEEPS = {each.name for each in QUANTITIES if each.source in ("run", "rollouts", "diagnosis", "selection")}

@@ -23,6 +23,7 @@ DOUBLE = torch.float64
     [
         {},
         {"critic_norm": "unit"},
+        {"critic_head": "two_hot", "bins": 5},
         {"critic_bottleneck": True, "critic_norm": "spectral", "critic_dropout": 0.3, "dr3_form": "abs"},
     ],
 )

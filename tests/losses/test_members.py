@@ -11,7 +11,21 @@ import torch
 from torch import Tensor
 
 from dr3_ray import losses
-from dr3_ray.losses import bc, cql, divergence, edac, features, iql, quantile, rem, rewards, soft_actor_critic, td, td3
+from dr3_ray.losses import (
+    bc,
+    categorical,
+    cql,
+    divergence,
+    edac,
+    features,
+    iql,
+    quantile,
+    rem,
+    rewards,
+    soft_actor_critic,
+    td,
+    td3,
+)
 
 MEMBERS, BATCH = 2, 3
 SOURCE = torch.Generator().manual_seed(0)
@@ -33,6 +47,12 @@ B = BATCH
 CASES: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (bc.discrete_nll, (normal(B, 4), choices(4, B))),
     (bc.squared_distance, (normal(B, 2), normal(B, 2))),
+    (categorical.hl_gauss, (normal(B), positive(B, 6).cumsum(-1) - 1.5, positive(1, 1))),
+    (categorical.two_hot, (normal(B), positive(1, 6).cumsum(-1) - 1.5)),
+    (categorical.cross_entropy, (normal(B, 6), positive(B, 6))),
+    (categorical.expectation, (normal(B, 6), positive(1, 6).cumsum(-1))),
+    (categorical.expectation_slope, (normal(B, 6), positive(1, 6).cumsum(-1))),
+    (categorical.outside, (normal(B), normal(1) - 0.5, positive(1))),
     (cql.discrete_gap, (normal(B, 4), choices(4, B))),
     (cql.continuous_gap, (normal(B, 5), normal(B, 5), normal(B), positive(1, 1))),
     (cql.rho_gap, (normal(B, 5), normal(B), positive(1, 1))),

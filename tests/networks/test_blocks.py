@@ -98,7 +98,12 @@ def test_a_critic_that_draws_noise_or_keeps_a_state_sees_all_rows_at_once(option
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"critic_bottleneck": True}, *({"critic_norm": norm} for norm in ("layer", "unit", "spectral"))],
+    [
+        {},
+        {"critic_bottleneck": True},
+        {"critic_head": "hl_gauss", "bins": 5, "v_max": 3.0},
+        *({"critic_norm": norm} for norm in ("layer", "unit", "spectral")),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("critics", [None, 1])

@@ -50,16 +50,18 @@ def test_the_defaults_are_dr3_of_the_paper_and_no_other_regulariser():
         **{"dr3_adaptive": "off", "dr3_threshold": 0.5, "dr3_multiplier_lr": 1e-3},
         **{"srank_coeff": 0.0, "feature_l2_coeff": 0.0, "critic_weight_decay": 0.0, "critic_dropout": 0.0},
         **{"critic_bottleneck": False, "bottleneck_coeff": 1e-3, "critic_norm": "none"},
+        **{"critic_head": "scalar", "bins": 101, "v_min": 0.0, "v_max": 0.0, "sigma": 0.75},
     }
 
 
 NUMBERS = [name for each in REGULARIZER_OPTIONS for name, value in each().to_dict().items() if type(value) is float]
 
 
-@pytest.mark.parametrize("name", sorted({*NUMBERS} - {"dr3_threshold"}))
+@pytest.mark.parametrize("name", sorted({*NUMBERS} - {"dr3_threshold", "v_min", "v_max"}))
 def test_a_number_below_zero_is_refused(name):
     with pytest.raises(UserError, match=name):
-        Member.from_dict(DQN, {"critic_bottleneck": True, "dr3_adaptive": "cosine", name: -1e-3})
+        needed = {"critic_bottleneck": True, "dr3_adaptive": "cosine", "critic_head": "hl_gauss"}
+        Member.from_dict(DQN, {**needed, name: -1e-3})
 
 
 def test_a_step_needs_the_host_where_eigenvalues_are_sought():

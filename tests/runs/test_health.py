@@ -84,6 +84,15 @@ def test_q_beyond_all_returns_is_flagged():
     )
 
 
+def test_targets_beyond_the_bins_are_flagged_beside_all_else():
+    share = np.where(STEPS < 6_000, 0.0, 0.12)
+    (flag,) = flags_of(curves(clipped_targets=share))
+    assert str(flag) == "targets clipped since update 6,000 (12% lie beyond v_min and v_max)"
+    assert names(curves(clipped_targets=share, dot_product=0.5 * np.arange(1.0, 21.0))) == [flag.name, "co-adapting"]
+    assert names(curves(clipped_targets=share, phi_norm=np.zeros(20))) == ["dead features", flag.name]
+    assert names(curves(clipped_targets=np.full(20, 0.01))) == names(curves(clipped_targets=np.full(20, np.nan))) == []
+
+
 def test_divergence_is_flagged():
     infinite = np.where(STEPS < 8_000, 1.0, np.inf)
     (flag,) = flags_of(curves(td_error=infinite))

@@ -46,6 +46,7 @@ def test_stacked_they_go_on_up_to_rounding(spec: AlgorithmSpec, make_population:
         {"dr3_adaptive": "dot_product", "dr3_threshold": 0.1, "dr3_multiplier_lr": 0.1},
         {"critic_dropout": 0.5, "critic_norm": "spectral", "critic_weight_decay": 0.1},
         {"critic_bottleneck": True},
+        {"critic_head": "hl_gauss", "critic_norm": "unit"},
         {"normalize_observations": True, "n_step": 3, "critic_norm": "layer"},
     ],
     ids=lambda options: next(iter(options)),
