@@ -344,3 +344,23 @@ def test_what_is_damaged_of_a_run_or_a_checkpoint_is_a_line(images: Path, tmp_pa
     (bare / f"{STATE}.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="is damaged"):
         train(parents=[bare], out=tmp_path / "bare")
+
+
+def test_a_categorical_critic_keeps_the_range_that_its_weights_are_used_to_unless_it_is_given_one(tmp_path: Path):
+    options = {"hidden_sizes": [4], "batch_size": 4, "critic_head": "hl_gauss", "bins": 5}
+    parents = train(
+        datasets=PENDULUM, algorithms="DR3-IQL", seeds=1, coefficients=[0], options=options, out=tmp_path / "a"
+    )
+    other = f"{PENDULUM}?take=best:0.3"
+    kept = train(parents=[parents], datasets=other, out=tmp_path / "kept")
+    given = train(parents=[parents], datasets=other, options={"v_min": -9.0, "v_max": 1.0}, out=tmp_path / "given")
+    networks = [next(iter(trained_networks(each)))[0].networks for each in (parents, kept, given)]
+    there, here, told = (each.critic.coding.range for each in networks)
+    assert torch.equal(here, there) and told.tolist() == [[-9.0, 1.0]]
+    returns = load_dataset(PENDULUM).gather(torch.arange(1000), ("monte_carlo_returns",))["monte_carlo_returns"]
+    assert there[0, 0] < returns.min() < returns.max() < there[0, 1]
+    (record,) = read_index(kept)
+    assert record["config"]["statistics"] == load_dataset(PENDULUM).fingerprint
+    policy = load_policy(kept)
+    observation = policy.observation_space.sample()
+    assert there[0, 0] <= policy.q(observation, policy.act(observation)) <= there[0, 1]
