@@ -34,6 +34,8 @@ CHANGED = {
     "hidden_sizes": (10,),
     "loss": "squared",
     "dr3_form": "abs",
+    "dr3_features": "encoder",
+    "dr3_divisor": "batch",
     "bc_steps": 2.0,
     "warm_start_steps": 0.0,
     "divergence": "mmd",
@@ -77,6 +79,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "dr3_threshold": {"dr3_adaptive": "dot_product"},
     "dr3_multiplier_lr": {"dr3_adaptive": "dot_product"},
     "bottleneck_coeff": {"critic_bottleneck": True},
+    "dr3_features": {"encoder": "cog"},
     **{name: {"critic_head": "hl_gauss"} for name in ("bins", "v_min", "v_max", "sigma")},
     "precision": {"hidden_sizes": (256, 256), "batch_size": 64},  # small products are exact
     "hindsight": {"hindsight": "final", "hindsight_threshold": 1.0},  # random rewards do not tell it
@@ -123,7 +126,7 @@ def test_every_option_changes_the_run(
     """Three updates from the same seed end in other losses, or other parameters."""
 
     spaces = SPACES[algorithm.action_kind]
-    if field.name in ("encoder", "random_crop"):
+    if field.name in ("encoder", "random_crop", "dr3_features"):
         spaces = spaces._replace(observation_shape=IMAGE)
     if field.name.startswith("hindsight"):
         spaces = spaces._replace(observation_shape={"achieved_goal": (2,), "desired_goal": (2,), "observation": (3,)})

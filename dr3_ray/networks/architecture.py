@@ -94,3 +94,10 @@ class ObservationEncoder(nn.Module):
             for name, part in sorted(observations.items())
         ]
         return torch.cat([vector.expand(-1, self.copies, -1, -1) for vector in vectors], dim=-1)
+
+    def images(self, observations: Observations, dtype: torch.dtype) -> Float[Tensor, "member copy batch n_images"]:
+        """Return what the convolutional networks alone make of observations [K, B, …], which have an image at least."""
+        if not isinstance(observations, dict):
+            return self.pixels[0](observations, dtype)  # type: ignore[no-any-return]
+        named = zip(self.names, self.pixels, strict=True)
+        return torch.cat([pixels(observations[name], dtype) for name, pixels in named], dim=-1)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dr3_ray.networks.architecture import Architecture
+from dr3_ray.networks.architecture import Architecture, ObservationEncoder
 from dr3_ray.networks.coding import Coding
 from dr3_ray.networks.encoders import MLP, Generators, StackedLinear
 from dr3_ray.networks.stochastic import ahead
@@ -19,6 +19,10 @@ class Critic(Protocol):
 
     def features(self, observations: Observations, actions: Tensor) -> Float[Tensor, "member critic batch feature"]:
         """Return φ(s, a)."""
+        ...
+
+    def encoded(self, observations: Observations) -> Float[Tensor, "member critic batch pixel_feature"]:
+        """Return the flattened output of the image encoders, before an action joins."""
         ...
 
     def posterior(self, observations: Observations, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,6 +73,12 @@ class LooksAhead(nn.Module):
 
     looks_ahead = True
     coding: Coding
+    observe: ObservationEncoder
+    head: StackedLinear
+
+    def encoded(self, observations: Observations) -> Float[Tensor, "member critic batch pixel_feature"]:
+        """Return the flattened output of the image encoders, before an action joins."""
+        return self.observe.images(observations, self.head.weight.dtype)
 
 
 class ContinuousCritic(LooksAhead):

@@ -206,6 +206,10 @@ class MultiHeadCritic(nn.Module):
         """How an output says what Q is."""
         return self.critic.coding
 
+    def encoded(self, observations: Observations) -> Float[Tensor, "member critic batch pixel_feature"]:
+        """Return the flattened output of the image encoders, before an action joins."""
+        return self.critic.encoded(observations)
+
     def forward(self, observations: Observations) -> tuple[Float[Tensor, "member batch action head"], Tensor]:
         """Return (Q_h(s, ·), φ) for observations [K, B, *observation]."""
         values, phi = self.critic(observations)

@@ -3,7 +3,8 @@
 L(θ) = L_base(θ) + c0 · mean_i φ(s_i, a_i) · φ(s'_i, a'_i)
 
 φ is the input of the critic's last linear layer and a' the action of the Bellman backup. The online network stands on
-both sides, gradient flows through both, and rows whose s' ends the episode stand in no backup and are left out.
+both sides, gradient flows through both, and rows whose s' ends the episode stand in no backup and are left out. Options
+name what public code does otherwise; docs/differences.md says which code is which.
 """
 
 import math
@@ -19,7 +20,8 @@ from torch.nn import functional
 
 from dr3_ray.errors import UserError
 from dr3_ray.losses.features import feature_dot
-from dr3_ray.losses.td import masked_mean
+from dr3_ray.losses.td import masked_mean, mean_over_batch
+from dr3_ray.networks.architecture import FLAT
 from dr3_ray.networks.critics import next_features
 from dr3_ray.options import Number, Options, choice, largest, number
 from dr3_ray.regularizers.spec import Regularizer, encoders_of
@@ -38,8 +40,19 @@ class DR3(Options):
     dr3_form: Literal["dot", "abs"] = choice(
         "dot", "`dot`: φ·φ' (the paper); `abs`: |φ·φ'| (Dopamine), for features that can be negative", ("dot", "abs")
     )
+    dr3_features: Literal["penultimate", "encoder"] = choice(
+        "penultimate",
+        "what the penalty takes for φ: `penultimate`, the input of the last linear layer (the paper); `encoder`, the "
+        "flattened output of the image encoders, before an action joins (arXiv 2109.10813's code, PTR)",
+        ("penultimate", "encoder"),
+    )
     dr3_stop_gradient: bool = choice(False, "no gradient through φ(s', a'); the paper found it slightly worse")
     dr3_mask_terminals: bool = choice(True, "leave out rows that stand in no Bellman backup")
+    dr3_divisor: Literal["rows", "batch"] = choice(
+        "rows",
+        "the sum over rows with a backup is divided by their number (`rows`) or by that of the whole `batch` (PTR)",
+        ("rows", "batch"),
+    )
     dr3_match_actions: bool = choice(
         False,
         "multi-head Q only: count a row only where a = a', the dot product of the last layer's full gradients; "
@@ -101,10 +114,24 @@ def dr3_penalty(
     next_phi: Float[Tensor, "member critic batch feature"],
     mask: Float[Tensor, "member batch"],
     form: Literal["dot", "abs"] = "dot",
+    divisor: Literal["rows", "batch"] = "rows",
 ) -> Float[Tensor, "member"]:
-    """Return the mean of φ·φ' (or |φ·φ'|) over the rows of `mask`, then over the critics, each on its own features."""
+    """Return the mean of φ·φ' (or |φ·φ'|) over the rows of `mask`, then over the critics, each on its own features.
+
+    With the divisor `batch` the rows of the mask are added up and divided by the number of all rows.
+    """
     dots = feature_dot(phi, next_phi)
-    return masked_mean(dots.abs() if form == "abs" else dots, mask.unsqueeze(1)).mean(-1)
+    rows, counted = dots.abs() if form == "abs" else dots, mask.unsqueeze(1)
+    return (mean_over_batch(rows * counted) if divisor == "batch" else masked_mean(rows, counted)).mean(-1)
+
+
+def features_of(
+    options: DR3, critic: Any, batch: Transition, backup: Backup
+) -> tuple[Float[Tensor, "member critic batch feature"], Float[Tensor, "member critic batch feature"]]:
+    """Return the features of (s, a) and of (s', a') that the penalty takes."""
+    if options.dr3_features == "encoder":
+        return critic.encoded(batch.observations), critic.encoded(batch.next_observations)
+    return backup.phi, next_features(critic, batch, backup)
 
 
 def schedule(warmup_steps: Number, step: int) -> Tensor:
@@ -127,11 +154,19 @@ def check(options: DR3, beside: Mapping[str, Any], action_kind: str) -> None:
         raise UserError("dr3_match_actions compares the heads of a discrete critic: leave it out")
     if options.dr3_match_actions and beside.get("critic_actions") == "input":
         raise UserError("dr3_match_actions compares heads, and critic_actions='input' has one for all: leave one out")
+    if options.dr3_divisor == "batch" and not (options.dr3_mask_terminals or options.dr3_match_actions):
+        raise UserError("dr3_divisor='batch' has no effect where all rows count: leave it out, or dr3_mask_terminals")
+    if options.dr3_features == "encoder":
+        encoder = beside["encoder"]
+        if not any(each != FLAT for each in (encoder.values() if isinstance(encoder, dict) else [encoder])):
+            raise UserError("dr3_features='encoder' takes what an image encoder gives, and there is none: set encoder")
+        if options.dr3_match_actions:
+            raise UserError("dr3_match_actions compares heads, which dr3_features='encoder' lies before: leave one out")
 
 
 def warn_of_unbounded_penalty(networks: nn.Module, options: DR3) -> None:
     """Warn where DR3 minimises a dot product of features that can be negative: it has no lower bound."""
-    unbounded = options.penalizes and options.dr3_form == "dot"
+    unbounded = options.penalizes and options.dr3_form == "dot" and options.dr3_features == "penultimate"
     if unbounded and any(encoder.signed for encoder in encoders_of(networks.get_submodule("critic"))):
         warnings.warn(
             "the features of this critic can be negative, so that their dot product has no lower bound and minimising "
@@ -151,13 +186,13 @@ def with_dr3(objective: Objective, options: DR3) -> Objective:
         """Add the weighted penalty to the terms, and the multiplier's loss if it is trained."""
         terms, backup = objective(networks, batch, noise, step)
         assert backup is not None and batch.next_observations is not None
-        next_phi = next_features(networks.critic, batch, backup)
+        phi, next_phi = features_of(options, networks.critic, batch, backup)
         if options.dr3_stop_gradient:
             next_phi = next_phi.detach()
         mask = backup.in_backup if options.dr3_mask_terminals else backup.in_backup.new_ones(backup.in_backup.shape)
         if options.dr3_match_actions:
             mask = mask * (batch.actions == backup.next_actions)
-        penalty = dr3_penalty(backup.phi, next_phi, mask, options.dr3_form)
+        penalty = dr3_penalty(phi, next_phi, mask, options.dr3_form, options.dr3_divisor)
         coefficient = options.dr3_coeff
         if step < warmup:
             coefficient = coefficient * schedule(options.dr3_warmup_steps, step)
@@ -167,7 +202,7 @@ def with_dr3(objective: Objective, options: DR3) -> Objective:
             coefficient = coefficient * multiplier().detach().exp()
             held = penalty
             if options.dr3_adaptive == "cosine":
-                cosines = functional.cosine_similarity(backup.phi, next_phi, dim=-1)
+                cosines = functional.cosine_similarity(phi, next_phi, dim=-1)
                 held = masked_mean(cosines, mask.unsqueeze(1)).mean(-1)
             losses["dr3_multiplier"] = multiplier.loss((held - options.dr3_threshold).detach())
             metrics["dr3_weight"] = coefficient
@@ -187,5 +222,5 @@ REGULARIZER = Regularizer(
     networks=lambda options, members, generators: multiplier_networks(options, members),
     check=check,
     warn=warn_of_unbounded_penalty,
-    looks_ahead=lambda options: options.penalizes,
+    looks_ahead=lambda options: options.penalizes and options.dr3_features == "penultimate",
 )

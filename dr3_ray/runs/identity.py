@@ -18,6 +18,8 @@ LATER = {  # options that came later, and change nothing at these values: no par
     "hindsight_ratio": 0.8,
     "hindsight_threshold": 0.0,
     "hindsight_terminal": False,
+    "dr3_features": "penultimate",
+    "dr3_divisor": "rows",
     "critic_head": "scalar",
     "bins": 101,
     "v_min": 0.0,

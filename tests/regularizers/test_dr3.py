@@ -65,6 +65,8 @@ def penalty_and_gradient(**options: Any) -> tuple[float, Tensor]:
         ({"dr3_match_actions": True}, 11.0),  # a' = 1: only the first of the rows with a backup took it at s
         ({"dr3_match_actions": True, "dr3_mask_terminals": False}, (11.0 + 25.0) / 2.0),
         ({"dr3_stop_gradient": True}, (11.0 - 2.0) / 2.0),
+        ({"dr3_divisor": "batch"}, (11.0 - 2.0) / 3.0),
+        ({"dr3_divisor": "batch", "dr3_match_actions": True}, 11.0 / 3.0),
     ],
     ids=str,
 )
@@ -96,6 +98,7 @@ def test_gradient_of_the_absolute_form_turns_negative_rows_around():
         # the third row, after whose step nothing comes: [[25, 25], [0, 0]] + [[25, 0], [25, 0]]
         ({"dr3_mask_terminals": False}, tensor([[6.0 - 4.0 + 50.0, 17.0 + 25.0], [17.0 + 25.0, 16.0]]) / 3.0),
         ({"dr3_match_actions": True}, tensor([[6.0, 10.0], [10.0, 16.0]])),
+        ({"dr3_divisor": "batch"}, tensor([[2.0, 17.0], [17.0, 16.0]]) / 3.0),
         ({"dr3_warmup_steps": 4}, tensor([[2.0, 17.0], [17.0, 16.0]]) / 8.0),  # a quarter of the mean in step 0
     ],
     ids=str,

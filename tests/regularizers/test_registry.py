@@ -46,6 +46,7 @@ def test_the_defaults_are_dr3_of_the_paper_and_no_other_regulariser():
     defaults = {name: value for each in REGULARIZER_OPTIONS for name, value in each().to_dict().items()}
     assert defaults == {
         **{"dr3_coeff": 0.03, "dr3_form": "dot", "dr3_warmup_steps": 0.0},
+        **{"dr3_features": "penultimate", "dr3_divisor": "rows"},
         **{"dr3_stop_gradient": False, "dr3_mask_terminals": True, "dr3_match_actions": False},
         **{"dr3_adaptive": "off", "dr3_threshold": 0.5, "dr3_multiplier_lr": 1e-3},
         **{"srank_coeff": 0.0, "feature_l2_coeff": 0.0, "critic_weight_decay": 0.0, "critic_dropout": 0.0},
