@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dr3_ray.cli.listing import AsJson
+from dr3_ray.cli.paths import here
 from dr3_ray.cli.use import MemberOption, ObjectiveOption, SourceArgument, TrustOption, WhereOption, which_member
 
 
@@ -36,7 +37,8 @@ def diagnose(
     """
     from dr3_ray.report.diagnosis import diagnose_member
 
-    found = diagnose_member(source, data, which_member(member, where), objective, trust)
+    (place,) = here([source], checkpoints=True)
+    found = diagnose_member(place, data, which_member(member, where), objective, trust)
     if as_json:
         print(json.dumps(found.to_dict(), indent=1, allow_nan=False))
         return

@@ -9,16 +9,18 @@ import typer
 
 from dr3_ray.cli.commands import refuse_idle
 from dr3_ray.cli.listing import AsJson
-from dr3_ray.cli.paths import PATH
+from dr3_ray.cli.paths import PATH, READ, here
 from dr3_ray.cli.sweep_options import MANY
 from dr3_ray.cli.sweeping import show_report
 from dr3_ray.errors import UserError
+from dr3_ray.uris import is_uri
 
 
 def report(
     context: typer.Context,
     run: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="A run directory, also while it runs; or several.", **PATH)
+        list[str],
+        typer.Argument(metavar="RUN...", help="A run directory or URI, also while it runs; or several.", **READ),
     ],
     also: Annotated[
         list[str], typer.Option(metavar="KIND", help=f"Write md, tex (tables), svg, pdf (figures) too.{MANY}")
@@ -43,12 +45,13 @@ def report(
         from dr3_ray.report.reader import read_tables
         from dr3_ray.report.tables import outcomes, summarize
 
-        found = read_tables(run[0]) if len(run) == 1 else read_merged(run)
+        runs = here(run)
+        found = read_tables(runs[0]) if len(runs) == 1 else read_merged(runs)
         print(json.dumps(document(found, summarize(found), outcomes(found)), indent=1, allow_nan=False))
     else:
         from dr3_ray.cli.spec_options import words_of
 
-        show_report(*run, out=out, also=words_of(also))
+        show_report(*here(run), out=out, also=words_of(also))
 
 
 def fetch(
@@ -76,7 +79,7 @@ def fetch(
 
 
 def status(
-    run: Annotated[Path, typer.Argument(help="A run directory, or a copy of one.", **PATH)],
+    run: Annotated[str, typer.Argument(help="A run directory, a copy of one, or the URI of one.", **READ)],
     watch: Annotated[bool, typer.Option("--watch", help="Until the sweep is over; Ctrl-C ends it sooner.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -96,10 +99,15 @@ def status(
     if as_json:
         if watch:
             raise UserError("--json prints one document, and --watch many lines: leave out one of them")
-        found = read_status(run)
+        (path,) = here([run])
+        found = read_status(path)
         print(json.dumps(found._asdict() | {"over": found.over, "left_s": found.left}, indent=1))
-    elif watch:
+        return
+    if watch and is_uri(run):
+        raise UserError(f"--watch looks at a directory of this machine: `dr3-ray serve {run}` follows a run elsewhere")
+    (path,) = here([run])
+    if watch:
         with contextlib.suppress(KeyboardInterrupt):
-            follow(run, Console())
+            follow(path, Console())
     else:
-        Console().print(status_view(read_status(run), run, time.time()), soft_wrap=True, highlight=False)
+        Console().print(status_view(read_status(path), path, time.time()), soft_wrap=True, highlight=False)

@@ -4,14 +4,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dr3_ray.cli.commands import refuse_idle
 from dr3_ray.cli.listing import AsJson
-from dr3_ray.cli.paths import PATH
+from dr3_ray.cli.paths import READ, here
 from dr3_ray.cli.sweep_options import MANY
 from dr3_ray.cli.use import TrustOption
 from dr3_ray.errors import check_known
@@ -19,7 +18,7 @@ from dr3_ray.errors import check_known
 
 def select(
     context: typer.Context,
-    run: Annotated[list[Path], typer.Argument(metavar="RUN...", help="A run directory, or several.", **PATH)],
+    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="A run directory or URI, or several.", **READ)],
     criteria: Annotated[
         list[str], typer.Option(metavar="NAME", help=f"What to rank by, the rule first.{MANY}", show_default="all")
     ] = [],  # noqa: B006
@@ -65,7 +64,7 @@ def select(
     if not measured & {*HELD_OUT, *WEIGHTED}:
         refuse_idle(context, ("data",), "as these criteria read no held-out episodes")
     found = []
-    for each in run:
+    for each in here(run, checkpoints=True):
         with _shown() as say:
             found.append(choose(each, named, fqe_steps, fqe_seeds, top, data, trust, say))
     if as_json:

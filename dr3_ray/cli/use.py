@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dr3_ray.cli.paths import FILE, PATH
+from dr3_ray.cli.paths import FILE, PATH, READ, here
 from dr3_ray.errors import UserError, check_known
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dr3_ray.policies.policy import Policy
 
 SourceArgument = Annotated[
-    Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or that of a checkpoint.", **PATH)
+    str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory or URI, or a checkpoint's directory.", **READ)
 ]
 MemberOption = Annotated[
     str, typer.Option(help="best, a hash or how it begins (@N: after N updates), or a place in a checkpoint.")
@@ -100,11 +100,12 @@ def which_member(member: str, where: list[str]) -> "Which":
     return values or (int(member) if member.isdecimal() and len(member) < 4 else member)
 
 
-def _load(source: Path, member: str, where: list[str], objective: str | None, trust: bool) -> "Policy":
+def _load(source: str, member: str, where: list[str], objective: str | None, trust: bool) -> "Policy":
     """Load the policy that is meant, and say which it is."""
     from dr3_ray.policies.loading import load_policy
 
-    policy = load_policy(source, which_member(member, where), objective, trust)
+    (place,) = here([source], checkpoints=True)
+    policy = load_policy(place, which_member(member, where), objective, trust)
     about = {name: policy.config[name] for name in ("dr3_coeff", "seed") if name in policy.config}
     shown = ", ".join(f"{name} {value:g}" for name, value in about.items())
     print(f"{policy.spec.name} on {policy.recorded.name}, {shown}: {policy.chosen}", file=sys.stderr)

@@ -9,13 +9,13 @@ from dr3_ray.errors import UserError
 from dr3_ray.policies.policy import Policy
 from dr3_ray.policies.ranking import check_comparable, check_scored, criterion_of, has, rank
 from dr3_ray.process.stopping import resuming
+from dr3_ray.runs.brought import run_here
 from dr3_ray.runs.checkpoints import packs_kept
 from dr3_ray.runs.directory import RUN
 from dr3_ray.runs.index import Record, current, read_index
 from dr3_ray.sweep.directory import spec_of
 from dr3_ray.sweep.trained import kept_networks, last_networks
 from dr3_ray.training.saved import PLACE, Trained, read_networks
-from dr3_ray.uris import path_here
 
 BEST = "best"
 Which = str | int | Mapping[str, Any]
@@ -40,7 +40,7 @@ def load_policy(
     """Load the trained policy of a member, on the CPU.
 
     Args:
-        source: A run directory, or the directory of a checkpoint.
+        source: A run directory, the storage of a run at a URI (brought to `runs/`), or the directory of a checkpoint.
         member: `"best"`, a hash or how it begins, values of the configuration such as `{"dr3_coeff": 0.03, "seed": 1}`,
             or a place in a checkpoint, from 0 on. With values that several members have: the best of these. `HASH@N`
             is the member after N updates, where that checkpoint stayed.
@@ -63,8 +63,7 @@ def find_member(
     Raises:
         UserError: as `load_policy`, whatever the algorithm is.
     """
-    path = path_here(source)
-    assert path is not None
+    path = run_here(source, checkpoints=True)
     is_checkpoint = (path / PLACE).is_dir()
     if objective is not None and (is_checkpoint or (isinstance(member, str | int) and member != BEST)):
         raise UserError(

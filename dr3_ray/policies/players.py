@@ -14,7 +14,7 @@ from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.evaluation.online import Player
 from dr3_ray.policies.loading import load_policy
-from dr3_ray.uris import path_here
+from dr3_ray.runs.brought import run_here
 
 
 def player_named(learner: str, settings: Mapping[str, Any], seed: int, trust: bool = False) -> Player:
@@ -29,8 +29,8 @@ def player_named(learner: str, settings: Mapping[str, Any], seed: int, trust: bo
     Raises:
         UserError: there is no such player, or it has no such setting.
     """
-    path = path_here(learner)
-    if path and path.is_dir():
+    path = run_here(learner, checkpoints=True)
+    if path.is_dir():
         return _policy(learner, path.resolve(), settings, seed, trust)
     module, colon, name = learner.partition(":")
     if not (colon and all(map(str.isidentifier, (*module.split("."), *name.split("."))))):
@@ -50,7 +50,7 @@ def _policy(learner: str, path: Path, settings: Mapping[str, Any], seed: int, tr
     sample = settings.get("sample", False)
     if settings.keys() - {"sample"} or type(sample) is not bool:
         raise UserError(f"a trained policy has the option sample=true or sample=false alone, not {dict(settings)}")
-    policy = load_policy(learner, trust=trust)
+    policy = load_policy(path, trust=trust)
     if sample and not hasattr(getattr(policy.networks, "actor", None), "sample"):
         raise UserError(f"{policy.spec.name} has a deterministic policy: leave out sample=true")
 

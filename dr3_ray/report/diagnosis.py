@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,10 +31,10 @@ from dr3_ray.policies.probing import Critic
 from dr3_ray.report.coadaptation import by_diagnostics, read_curves
 from dr3_ray.report.reader import read_tables
 from dr3_ray.report.tables import outcomes
+from dr3_ray.runs.brought import run_here
 from dr3_ray.runs.health import largest_q
 from dr3_ray.trust.secrets import masked
 from dr3_ray.trust.text import printable
-from dr3_ray.uris import path_here
 
 ANY_ACTION = "φ depends on the state alone here: every a' gives the same φ(s', a'), in other rows at most"
 NO_POLICY = "the algorithm evaluates the data's policy and has none of its own: nothing is measured of its actions"
@@ -56,7 +57,7 @@ def diagnose_member(
     """Measure the critic of a trained member on rows of its data and on held-out ones, and say what is wrong with it.
 
     Args:
-        source: A run directory, or the directory of a checkpoint.
+        source: A run directory, the storage of a run at a URI, or the directory of a checkpoint.
         data: Of a run, a data set of episodes that it was not trained on; a run on `?split=train` has those of
             `?split=validation`. Of a checkpoint, what it was trained on, which it does not know itself.
         member: As in `load_policy`.
@@ -66,7 +67,8 @@ def diagnose_member(
     Raises:
         UserError: as `load_policy`; no critic, no data, or data of other spaces or of the same episodes.
     """
-    found = find_member(source, member, objective, trust)
+    path = run_here(source, checkpoints=True)
+    found = find_member(path, member, objective, trust)
     critic = Critic(found.trained, found.row)
     train, held_out = _sources(found, data)
     gamma = found.config.get("gamma")
@@ -80,8 +82,13 @@ def diagnose_member(
         probes = {name: critic.probe(*rows) for name, rows in given.items()}
     fingerprint = here.data.fingerprint
     bound = largest_q(found.config | {"data_fingerprint": fingerprint}, {fingerprint: largest_reward(train)})
-    findings = verdict_on(source, found, probes, bound)
-    about = {"algorithm": critic.spec.name, "source": os.fspath(source), "member": found.member, "chosen": found.chosen}
+    findings = verdict_on(path, found, probes, bound)
+    about = {
+        "algorithm": critic.spec.name,
+        "source": masked(os.fspath(source)),
+        "member": found.member,
+        "chosen": found.chosen,
+    }
     about |= {name: found.config[name] for name in ("dr3_coeff", "seed") if name in found.config}
     about |= {"train": _shown(train), "held_out": held_out and _shown(held_out)}
     return Diagnosis(probes, nothing_wrong(findings), _notes(found, critic, train, here, there, probes), about)
@@ -152,9 +159,7 @@ def _places_of(data: Dataset, whole: Dataset) -> list[int]:
     return places
 
 
-def verdict_on(
-    source: str | os.PathLike[str], found: Found, probes: dict[str, Probe], bound: float | None
-) -> list[Finding]:
+def verdict_on(path: Path, found: Found, probes: dict[str, Probe], bound: float | None) -> list[Finding]:
     """Return what the numbers of this moment say, and of a member of a run what its curves and its table say.
 
     Raises:
@@ -163,8 +168,6 @@ def verdict_on(
     now = findings_of(probes, bound) if probes else [DIVERGED]
     if found.member is None:
         return [*now, *([one_moment(probes[TRAIN])] if probes else [])]
-    path = path_here(source)
-    assert path is not None
     run = read_tables(path)
     told = [as_finding(flag) for flag in run.flags.get(found.member, [])]
     members = outcomes(run)

@@ -1,5 +1,6 @@
 """Which configuration to take without playing, by which rule, and how good such choices are where returns exist."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from dr3_ray.report.selection_judging import (
     with_ranks,
 )
 from dr3_ray.report.selection_text import as_text, document
+from dr3_ray.runs.brought import run_here
 from dr3_ray.runs.checkpoints import packs_kept
 from dr3_ray.runs.index import Record, read_index
 from dr3_ray.stats import Quality
@@ -65,7 +67,7 @@ class Selection:
 
 
 def select(
-    run: str | Path,
+    run: str | os.PathLike[str],
     criteria: Collection[str] = (),
     fqe_steps: int = 10_000,
     fqe_seeds: int = 2,
@@ -77,7 +79,7 @@ def select(
     """Choose among the finished configurations of a run by the data alone, and write `selection.csv` into it.
 
     Args:
-        run: A run directory with checkpoints.
+        run: A run directory with checkpoints, or the storage of a run at a URI (brought to `runs/`).
         criteria: Which are measured, the rule first; by default all of `CRITERIA`.
         fqe_steps: Updates of each fitted critic; 0: no fitted critics.
         fqe_seeds: Fitted critics of each policy.
@@ -91,7 +93,7 @@ def select(
     Raises:
         UserError: not a run, no finished member, no checkpoints, other data than were trained on, or no such criterion.
     """
-    path = Path(run)
+    path = run_here(run, checkpoints=True)
     file = inside(path, FILE)
     check_known("criterion", criteria, CRITERIA)
     order = list(dict.fromkeys(criteria)) or list(CRITERIA)

@@ -22,9 +22,9 @@ from dr3_ray.report.judging import document, judge_tables
 from dr3_ray.report.lines import palette
 from dr3_ray.report.reader import COEFFICIENT, as_label, as_numbers, read_tables
 from dr3_ray.report.selection import Selection, select
+from dr3_ray.runs.brought import run_here
 from dr3_ray.runs.health import Flag
 from dr3_ray.runs.index import Record, current, read_index
-from dr3_ray.uris import path_here
 
 
 class Configuration(NamedTuple):
@@ -55,9 +55,8 @@ class Sweep:
         Raises:
             UserError: it is not a run directory, or one of its files is damaged.
         """
-        path = path_here(run)
-        assert path is not None
-        self._run = read_tables(path, columns=None)
+        path = run_here(run)
+        self._given, self._run = run, read_tables(path, columns=None)
         self.path, self.interrupted = path, interrupted
         self.members, self.histories = (
             table.assign(**{axis: as_numbers(table[axis]) for axis in self._run.facets[2:]})
@@ -129,7 +128,7 @@ class Sweep:
         Raises:
             UserError: no such member, no checkpoint, or one that is damaged.
         """
-        return load_policy(self.path, member, objective, trust)
+        return load_policy(self._given, member, objective, trust)
 
     def diagnose(
         self, member: Which = BEST, data: str | None = None, objective: str | None = None, trust: bool = False
@@ -146,7 +145,7 @@ class Sweep:
         Raises:
             UserError: as `policy`; no critic, no data, or data of other spaces or of the same episodes.
         """
-        return diagnose_member(self.path, data, member, objective, trust)
+        return diagnose_member(self._given, data, member, objective, trust)
 
     def select(
         self,
@@ -171,7 +170,7 @@ class Sweep:
         Raises:
             UserError: no finished member, no checkpoints, other data than were trained on, or no such criterion.
         """
-        return select(self.path, criteria, fqe_steps, fqe_seeds, top, data, trust)
+        return select(self._given, criteria, fqe_steps, fqe_seeds, top, data, trust)
 
     def plot(self, quantity: str, **values: Any) -> Pictures:
         """Draw a quantity against gradient updates, for each algorithm on each data set and every further axis.
@@ -239,7 +238,7 @@ class Sweep:
 
 
 def load_run(run: str | os.PathLike[str]) -> Sweep:
-    """Open a run directory, also while its sweep is running.
+    """Open a run directory, also while its sweep is running, or the storage of a run at a URI, brought to `runs/`.
 
     Raises:
         UserError: it is not a run directory, or one of its files is damaged.

@@ -126,7 +126,7 @@ def _refuse_others(run: str, out: Path, document: dict[str, Any], command: str) 
         if not (same := (out / FETCHED).exists() and (out / FETCHED).read_text(errors="replace") == command):
             raise
     if not same:
-        raise UserError(f"{out} is another run than {run}: choose another directory")
+        raise UserError(f"{out} is another run than {run}: `dr3-ray fetch {masked(run)} --out ANOTHER` brings this one")
     if not (out / FETCHED).exists():
         raise UserError(
             f"{out} is the run's own directory, or was not made by fetch: choose another --out, or remove it first"

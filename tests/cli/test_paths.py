@@ -87,7 +87,11 @@ def test_nor_are_data_a_storage_and_a_study_elsewhere(words, capsys, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    "words", [("data", "info"), ("data", "verify"), ("fetch",), ("sweep", "--resume"), ("sweep", "--from")]
+    "words",
+    [
+        *[("data", "info"), ("data", "verify"), ("fetch",), ("sweep", "--resume"), ("sweep", "--from")],
+        *[("report",), ("status",), ("select",), ("diagnose",), ("evaluate",), ("serve",)],
+    ],
 )
 def test_nor_is_what_is_read(words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -107,11 +111,11 @@ def test_blanks_around_a_uri_are_no_part_of_it(tmp_path):
 
 def test_these_are_all_the_paths():
     assert {" ".join((*words, path)) for words, path, _ in CASES} == {
-        "sweep spec", "sweep out", "demo out", "report run", "report out", "fetch cluster", "fetch out", "status run",
-        "diagnose source", "select run", "reproduce out", "doctor cluster",
+        "sweep spec", "sweep out", "demo out", "report out", "fetch cluster", "fetch out",
+        "reproduce out", "doctor cluster",
         "data import out", "data export out", "data collect out",
         "data list folder", "data plot out",
-        "evaluate source", "evaluate video", "evaluate every_return", "export source", "export out",
+        "evaluate video", "evaluate every_return", "export out",
     }  # fmt: skip
 
 
