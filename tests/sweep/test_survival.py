@@ -22,6 +22,8 @@ from dr3_ray.sweep.directory import open_run
 from dr3_ray.sweep.run import train_sweep
 from dr3_ray.sweep.spec.problems import members
 from dr3_ray.sweep.spec.spec import SweepSpec
+from dr3_ray.sweep.trials.ray_trials import RayTrials
+from dr3_ray.sweep.trials.trainable import PackTrainable
 from tests.sweep.conftest import statuses, wait_for
 from tests.sweep.disturbed import (
     PARAMETERS,
@@ -43,6 +45,28 @@ def undisturbed(cluster, tmp_path_factory) -> tuple[dict[str, str], list[str]]:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     train_sweep(sweep(run))
     return outcome(run)
+
+
+def test_a_trial_whose_process_ends_before_it_began_is_tried_again(cluster, tmp_path):
+    class Late(PackTrainable):
+        """Ends its process while it is made, twice: Ray says that the actor never ran."""
+
+        def __init__(self, config: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+            tries = Path(config["storage"], "tries")
+            if not tries.exists() or tries.stat().st_size < 2:
+                with tries.open("a") as file:
+                    file.write(".")
+                os._exit(1)
+            super().__init__(config, *args, **kwargs)
+
+    tiny = {"datasets": ["embedded:pendulum-replay"], "coefficients": [0], "seeds": 1, "steps": 1, "evaluations": 1}
+    tiny |= {"environment": "none", "options": {"hidden_sizes": [8], "batch_size": 8}, "out": tmp_path / "run"}
+    once = train_sweep(SweepSpec(**tiny, retries=0), trials=RayTrials(trainable=Late))
+    (record,) = read_index(once.path)
+    assert (record["status"], once.exit_code) == ("failed", 1)
+    assert record["error"].startswith("the trial's process was lost before it began: its worker process has died")
+    again = train_sweep(SweepSpec(**tiny, retries=1), trials=RayTrials(trainable=Late))
+    assert again.statuses == {"finished": 1} and (tmp_path / "run/tries").read_text() == ".."
 
 
 def test_a_trial_that_is_killed_or_terminated_goes_on_from_the_last_checkpoint_that_is_whole(undisturbed, tmp_path):

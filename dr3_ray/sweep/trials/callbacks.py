@@ -1,5 +1,6 @@
 """From Tune's trials back to members: every result of a pack becomes a row and, where it matters, an index record."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from dr3_ray.sweep.packs.packing import Pack
 from dr3_ray.sweep.trials.progress import SweepProgress
 
 WATCH_EVERY = 5.0  # seconds
+DEATH = re.compile(r"^The actor is dead because (.+?)(?= There are some potential root causes|$)", re.MULTILINE)
 SILENT = 60.0  # seconds without a running trial, until that is said
 
 
@@ -242,6 +244,9 @@ def reason(trial: Trial) -> str:
     with suppress(OSError):  # of a full disk, say: that a trial has failed is known all the same
         text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
     last = text.rpartition("Failure # ")[2].partition("\n")[2].strip()
+    if death := DEATH.search(last):
+        when = " before it began" if "The actor never ran" in last else ""
+        return f"the trial's process was lost{when}: {line_of(death[1])}"
     try:
         error = trial.get_pickled_error()
     except Exception:  # of a class that only the worker knows
