@@ -19,7 +19,7 @@ PAGES = {  # file in the repository -> page of the site
     "benchmarks/README.md": "results/benchmarks.md",
 }
 SOURCES = {page: source for source, page in PAGES.items()}
-LINK = re.compile(r"(?<=\]\()(?!https?:|#)[^)\s#]+")
+LINK = re.compile(r"""(?<=\]\()(?!https?:|#)[^)\s#]+|(?<=\ssrc=")[^":]+(?=")|(?<=\ssrcset=")[^":]+(?=")""")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

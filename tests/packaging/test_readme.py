@@ -10,7 +10,7 @@ TEXT = (ROOT / "README.md").read_text()
 
 
 def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT) + re.findall(r'\bsrc(?:set)?="([^"]+)"', TEXT):
         assert (ROOT / target).exists(), target
 
 

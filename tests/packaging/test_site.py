@@ -38,6 +38,17 @@ def test_it_asks_nobody_else(site: Path) -> None:
 
 
 @pytest.mark.slow
+def test_pictures_are_there(site: Path) -> None:
+    """`--strict` does not look into HTML."""
+    found = set()
+    for page in site.rglob("*.html"):
+        named = re.findall(r'<(?:img|source)\b[^>]*?\bsrc(?:set)?="?([^"\s>]+)', page.read_text())
+        found |= {(page.parent / name).resolve() for name in named if not name.startswith("data:")}
+    assert {"report-light.png", "report-dark.png", "serve.png", "compared.png"} <= {path.name for path in found}
+    assert [path for path in found if not path.is_file()] == []
+
+
+@pytest.mark.slow
 def test_every_page_is_in_the_navigation(site: Path) -> None:
     """`--strict` says nothing of pages that no menu names."""
     front = (site / "index.html").read_text()
