@@ -3,7 +3,8 @@
     python benchmarks/startup.py [--turns 5] [--trials 6] [--json FILE]
 
 Every line but the last two is a process of its own, from its start to its end; all but the sweep take turns. The sweep
-of one update starts Ray, trains, and writes its report. The last two are trials of one update, one after the other in
+of one update starts Ray, trains, and writes its report; its CPU seconds are also given with those of all processes of
+Ray and of the trial, as seen ten times a second. The last two are trials of one update, one after the other in
 one Ray cluster: what a trial costs from the end of the one before to its own first result, in a new process and, with
 `reuse_actors`, in the one that there is. CPU seconds are those of the process and of what it waits for.
 """
@@ -15,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil  # comes with Ray
 import ray
 from ray import tune
 from shared.contest import HERE, ONE_THREAD, arguments, write
@@ -53,11 +56,12 @@ SWEEP = [
     "1",
 ]
 SWEEP += ["--coefficients", "0.03", "--steps", "1", "--evaluations", "1", "--set", "hidden_sizes=[8]", "--out"]
+SAMPLED = 0.1  # seconds between two looks at what a sweep has started
 TRIALS = {"trial in a new process": False, "trial in a used process": True}
 
 
-def start(arguments: list[str], core: int) -> dict[str, float]:
-    """Return the seconds of one process."""
+def start(arguments: list[str], core: int, everything: bool = False) -> dict[str, float]:
+    """Return the seconds of one process, or with `everything` of all that it starts: Ray's, which nobody waits for."""
     started = time.perf_counter()
     process = subprocess.Popen(
         ["taskset", "-c", str(core), sys.executable, *arguments],
@@ -65,10 +69,18 @@ def start(arguments: list[str], core: int) -> dict[str, float]:
         stderr=subprocess.DEVNULL,
         env=os.environ | ONE_THREAD | {"PYTHONPATH": str(HERE.parent), "RAY_ADDRESS": "local"},
     )
-    _, status, used = os.wait4(process.pid, 0)
+    others: dict[psutil.Process, float] = {}
+    parent = psutil.Process(process.pid)
+    while not (ended := os.wait4(process.pid, os.WNOHANG if everything else 0))[0]:
+        with suppress(psutil.Error):
+            for each in parent.children(recursive=True):
+                with suppress(psutil.Error):
+                    others[each] = each.cpu_times().user + each.cpu_times().system
+        time.sleep(SAMPLED)
+    _, status, used = ended
     if status:
         raise SystemExit(f"python {arguments} has failed")
-    return {"wall": time.perf_counter() - started, "cpu": used.ru_utime + used.ru_stime}
+    return {"wall": time.perf_counter() - started, "cpu": used.ru_utime + used.ru_stime + sum(others.values())}
 
 
 def mark(*, result: dict[str, Any], **_: Any) -> None:
@@ -129,6 +141,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         name = "a sweep of one update"
         figures[name] = [start([*SWEEP, f"{folder}/run{turn}"], options.core) for turn in range(turns)]
+        show(name, figures[name])
+        name = "the same, all processes"
+        figures[name] = [start([*SWEEP, f"{folder}/all{turn}"], options.core, True) for turn in range(turns)]
         show(name, figures[name])
         # its own cluster, whatever else runs on the machine
         ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=f"{folder}/ray")

@@ -6,12 +6,12 @@ here=$(dirname "$0")
 
 [ -x "$dir/bin/pip" ] && exit 0
 
-for python in python3.11 python3.12 python3; do
-    "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && break
+for python in python3.11 python3.12 python3.13 python3; do
+    "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && break
     python=
 done
 if [ -z "$python" ]; then
-    echo "error: no Python 3.11 or 3.12 found; on Debian 12: apt-get install python3.11 python3.11-venv" >&2
+    echo "error: no Python 3.11, 3.12 or 3.13 found; on Debian 12: apt-get install python3.11 python3.11-venv" >&2
     exit 1
 fi
 

@@ -30,6 +30,7 @@ NAMES = {
     "ray._private.node.Node.start_monitor": "cluster/connect.py: nor the autoscaler",
     "ray._private.node.Node.start_raylet": "cluster/connect.py: it is told how workers start",
     "ray._private.workers.setup_worker": "compat/start_worker.py: what is more than variables is left to it",
+    "ray._private.utils.get_dashboard_dependency_error": "cluster/connect.py: nor an agent that answers over HTTP",
     "ray._private.utils.get_num_cpus": "sweep: the CPUs of this machine, or of its container",
     "ray._private.utils.estimate_available_memory": "sweep/packs/calibration.py: the same of its memory",
     "ray.experimental.internal_kv._internal_kv_get": "cluster/keys.py: keys reach workers in Ray's memory",
@@ -67,10 +68,10 @@ def on_loopback() -> AbstractContextManager[None]:
 
 @contextmanager
 def without_servants() -> Iterator[None]:
-    """Have a Ray that starts here do without autoscaler, dashboard and log monitor: half of its start's CPU time.
+    """Have a Ray that starts here do without autoscaler, dashboard, log monitor and the HTTP server of its agent.
 
-    Its workers start with half a second less each, and only when something is to run in them: two that Ray starts
-    beforehand would stay idle, because trials ask for an environment of their own.
+    They are half of its start's CPU time. Workers start with half a second less each, and only when something is to run
+    in them: those that Ray starts beforehand would stay idle, because trials ask for an environment of their own.
     """
 
     def start_raylet(node: Any, *given: Any, **named: Any) -> None:
@@ -83,6 +84,8 @@ def without_servants() -> Iterator[None]:
         changes.enter_context(attribute(Node, "start_raylet", start_raylet))
         for part in ("start_api_server", "start_log_monitor", "start_monitor"):
             changes.enter_context(attribute(Node, part, lambda node, **asked: None))
+        lacking = ImportError("nobody asks the node's agent over HTTP")
+        changes.enter_context(attribute(utils, "get_dashboard_dependency_error", lambda: lacking))
         yield
 
 

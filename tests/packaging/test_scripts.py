@@ -27,7 +27,7 @@ def run(tmp_path):
 def test_without_a_python_that_fits(run):
     done = run("create_venv.sh", "env", commands=())
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert done.stderr.startswith("error: no Python 3.11 or 3.12 found")
+    assert done.stderr.startswith("error: no Python 3.11, 3.12 or 3.13 found")
 
 
 def test_a_package_counts_as_present_when_its_command_is(run):

@@ -233,7 +233,7 @@ def test_what_no_member_is_meant_by_is_one_line(run, tmp_path):
         load_policy(run, read_index(run)[0]["member"], "td_error")
     with pytest.raises(UserError, match="neither a run directory nor a checkpoint"):
         load_policy(tmp_path)
-    with pytest.raises(UserError, match="nowhere://bucket/run is no store: give"):
+    with pytest.raises(UserError, match="nowhere:// is no store: give"):
         load_policy("nowhere://bucket/run")
     with pytest.raises(UserError, match="s3://bucket/run is a URI: give a path"):
         load_policy(Path("s3://bucket/run"))  # which has lost a slash
