@@ -14,13 +14,14 @@ CONTEXT, LANGUAGE = "--serialized-runtime-env-context=", "--language="
 
 def command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     """Return the command of the worker that these arguments ask for, and its variables of the environment."""
-    context: dict[str, Any] = next((json.loads(each[len(CONTEXT) :]) for each in arguments if each.startswith(CONTEXT)), {})
+    contexts = [json.loads(word[len(CONTEXT) :]) for word in arguments if word.startswith(CONTEXT)]
+    context: dict[str, Any] = contexts[0] if contexts else {}
     variables = context.pop("env_vars", {})
     python = context.pop("py_executable", sys.executable)
     plain = not any(context.values()) and python == sys.executable and "$" not in "".join(variables.values())
     if f"{LANGUAGE}PYTHON" not in arguments or not plain:
         return [sys.executable, os.path.join(os.path.dirname(arguments[0]), "setup_worker.py"), *arguments], {}
-    return [python, *(each for each in arguments if not each.startswith((CONTEXT, LANGUAGE)))], variables
+    return [python, *(word for word in arguments if not word.startswith((CONTEXT, LANGUAGE)))], variables
 
 
 if __name__ == "__main__":

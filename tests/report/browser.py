@@ -18,7 +18,7 @@ WAIT = 120  # seconds for what hangs
 LEFT = "Inspected target navigated or closed"
 
 
-class Left(Exception):
+class LeftError(Exception):
     """The page that was asked has given way to another one, before it answered."""
 
 
@@ -50,7 +50,7 @@ class Tab:
             answer = self._read()
             if answer.get("id") == self.number:
                 if answer.get("error", {}).get("message") == LEFT:
-                    raise Left
+                    raise LeftError
                 assert "error" not in answer, answer
                 return answer["result"]
             self.events.append(answer)
@@ -77,7 +77,7 @@ class Tab:
         """Wait until an expression of the page is true."""
         end = time.monotonic() + WAIT
         while True:
-            with suppress(Left):
+            with suppress(LeftError):
                 if self.run(script):
                     return
             assert time.monotonic() < end, script
