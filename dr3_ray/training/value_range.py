@@ -15,7 +15,7 @@ from dr3_ray.errors import UserError
 from dr3_ray.losses.rewards import transformed
 from dr3_ray.networks.coding import Categorical
 
-MARGIN = 0.5  # of the returns' span, on both sides: policies that are better than the data's have more
+FACTOR = 1.5  # of the largest return: policies that are better than the data's have more
 ROWS_AT_ONCE = 2**20
 
 
@@ -44,8 +44,10 @@ def check_ranges(members: Sequence[Any], data: Rows | None) -> None:
 def fit_ranges(networks: nn.Module, members: Sequence[Any], data: Rows, divisor: float) -> None:
     """Tell categorical critics that have no v_min and v_max yet those of the data's returns.
 
-    They are the least and the largest discounted sum of rewards to the end of an episode, moved apart by half their
-    distance each; by 1 where all returns are the same. Rewards are those that a member's options make, over `divisor`.
+    They are ± one and a half times the largest magnitude of a discounted sum of rewards to the end of an episode, ±1
+    where all are 0. Around 0, so that Q begins there, as that of a scalar critic does: bootstrapping forgets another
+    beginning only by a factor γ an update of the target. Rewards are those that a member's options make, over
+    `divisor`.
 
     Raises:
         UserError: the returns are not known.
@@ -67,10 +69,8 @@ def _range(
         return 0.0, 0.0  # which nobody reads
     key = tuple(getattr(member.options, name, 0.0) for name in ("gamma", "reward_shift", "reward_scale", "reward_clip"))
     if key not in known:
-        returns = _returns(member.options, data, divisor)
-        low, high = float(returns.min()), float(returns.max())
-        margin = MARGIN * (high - low) or 1.0
-        known[key] = low - margin, high + margin
+        largest = FACTOR * float(np.abs(_returns(member.options, data, divisor)).max()) or 1.0
+        known[key] = -largest, largest
     return known[key]
 
 

@@ -14,7 +14,7 @@ from dr3_ray.data.episodes import monte_carlo_returns
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.recipes import preset, recipe_of
 from dr3_ray.training.member import Member
-from dr3_ray.training.value_range import MARGIN, check_ranges
+from dr3_ray.training.value_range import FACTOR, check_ranges
 from tests.training.test_population import assert_equal, everything
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
@@ -97,18 +97,26 @@ def returns(data: Any, gamma: float, rewards: Any) -> np.ndarray:
 def test_the_range_is_that_of_the_returns_as_they_are_learned(options: Any, rewards: Any, make_population: Any):
     population = make_population(find("DR3-DQN", "discrete"), [HEADS[0] | options])
     wanted = returns(population.data, options["gamma"], rewards)
-    low, high = wanted.min() - MARGIN * np.ptp(wanted), wanted.max() + MARGIN * np.ptp(wanted)
+    largest = FACTOR * np.abs(wanted).max()
     for critic in (population.networks.critic, population.networks.target_critic):
-        assert critic.coding.range[0].tolist() == pytest.approx([low, high], rel=1e-4)
+        assert critic.coding.range[0].tolist() == pytest.approx([-largest, largest], rel=1e-4)
 
 
 def test_the_range_of_stored_returns_and_of_none(make_population: Any, make_data: Any):
     spec, data = find("DR3-MC", "discrete"), make_data("discrete")
     stored = data.columns["monte_carlo_returns"]
     low, high = make_population(spec, [HEADS[1]], data=data).networks.critic.coding.range[0].tolist()
-    assert (high - low) == pytest.approx(2.0 * (stored.max() - stored.min()).item(), rel=1e-5)
-    data.columns["monte_carlo_returns"] = torch.full_like(stored, 3.0)
-    assert make_population(spec, [HEADS[1]], data=data).networks.critic.coding.range[0].tolist() == [2.0, 4.0]
+    assert -low == high == pytest.approx(1.5 * stored.abs().max().item(), rel=1e-5)
+    data.columns["monte_carlo_returns"] = torch.zeros_like(stored)
+    assert make_population(spec, [HEADS[1]], data=data).networks.critic.coding.range[0].tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head["critic_head"])
+def test_q_begins_at_0_as_that_of_a_scalar_critic(head: dict[str, Any], make_population: Any):
+    """It began at the middle of returns once, and was far above them after many updates of the target."""
+    population = make_population(find("DR3-DQN", "discrete"), [head | {"critic_lr": 0.0, "hidden_sizes": (64,)}])
+    population.update(1)
+    assert abs(population.probe()["q_mean"].item()) < 0.05 * population.networks.critic.coding.range[0, 1].item()
 
 
 def test_what_has_no_returns_asks_for_a_range(make_data: Any):
