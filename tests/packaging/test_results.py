@@ -1,23 +1,35 @@
-"""Every number of a published study comes from the Parquet file beside its page."""
+"""Published pages are what their studies say of the files beside them, and the README says no other number."""
 
-import runpy
-import sys
+import importlib
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
-PUBLISHED = sorted(path.stem for path in RESULTS.glob("*.parquet"))
+FILES = sorted(RESULTS.glob("*.parquet"))
+NUMBER = re.compile(r"−?\d(?:[\d,]*\d)?(?:\.\d+)?")
 
 
-def test_there_are_studies():
-    assert "coadaptation" in PUBLISHED
+@pytest.fixture
+def studies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "studies"))
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_page_is_what_its_file_says(name, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "studies")
-    study = runpy.run_path(str(ROOT / "studies" / f"{name}.py"))
-    published = sys.modules["published"].Published
-    assert study["page"](published.read(RESULTS / f"{name}.parquet")) == (RESULTS / f"{name}.md").read_text()
+@pytest.mark.usefixtures("studies")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_number_of_a_page_comes_from_the_file_beside_it(file: Path) -> None:
+    found = importlib.import_module("published").Published.read(file)
+    assert file.with_suffix(".md").read_text() == importlib.import_module(file.stem).page(found)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_readme_tells_what_came_out_by_numbers_of_the_page(file: Path) -> None:
+    page = file.with_suffix(".md").read_text().replace("-", "−")
+    rows = re.findall(
+        rf"^\| \[.*\]\(docs/results/{file.stem}\.md\) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert len(rows) == 1
+    for number in NUMBER.findall(rows[0]):
+        assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", page), number
