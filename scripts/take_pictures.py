@@ -14,7 +14,7 @@ from PIL import Image  # comes with matplotlib
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
-WIDTH = 1000  # pixels, of which a README shows about 830
+WIDTH = 1000  # pixels; a README shows about 830
 sys.path.insert(0, str(ROOT))
 
 from dr3_ray.report import write_report  # noqa: E402

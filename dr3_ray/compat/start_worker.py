@@ -1,6 +1,6 @@
 """Becomes a worker of Ray, as Ray's own `setup_worker.py` does, which imports all of Ray to read two arguments.
 
-The raylet of a Ray that a sweep starts runs it: START.py WORKER.py ARGUMENTS…, of which two say in which environment.
+The raylet of a Ray that a sweep starts runs it: START.py WORKER.py ARGUMENTS…; two arguments say in which environment.
 What is more than variables of the environment is left to Ray's script beside WORKER.py.
 """
 
