@@ -231,6 +231,20 @@ def outage(moto: Any) -> Callable[[], AbstractContextManager[None]]:
     return away
 
 
+@pytest.fixture(scope="module")
+def one_cpu() -> Iterator[None]:
+    """A Ray for the sweeps of a file, in which a sweep's trials take turns in one process, as in a small cluster."""
+    import ray  # slow to import, and most tests do without
+
+    from dr3_ray.compat.ray import without_servants
+
+    ray.shutdown()  # of tests that were here before
+    with without_servants():
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
 def child_cpu_s() -> float:
     """Return the CPU seconds of all ended child processes, which a busy machine does not lengthen."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import runpy
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from hypothesis import strategies as st
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 import dr3_ray
+from dr3_ray.cli import app as cli
+from dr3_ray.cli.script import alone
 from dr3_ray.evolution.evolution import Evolution, Evolving, claim
 from dr3_ray.evolution.schedule import entries, known, lacking
 from dr3_ray.evolution.snapshots import COPIES, OWNER, TRIALS, Copies, check_whole, take_up
@@ -57,6 +60,14 @@ def arguments(data: str, out: Path, scheduler: str) -> list[str]:
     small = ["--set", "hidden_sizes=[8]", "--set", "batch_size=8"]
     rest = ["--scheduler", scheduler, "--cpus", "2", "--out", str(out)]
     return ["--dataset", data, *change, *sizes, *small, *rest]
+
+
+def here(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Do what the script does in this process, where a Ray is running; the exit code, and all that was said."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(words), SCRIPT.name, alone(runpy.run_path(str(SCRIPT))[SCRIPT.stem], "help"))
+    return int(end.value.code or 0), "".join(capfd.readouterr())
 
 
 def in_force(run: Path) -> None:
@@ -106,9 +117,9 @@ def test_a_copy_has_weights_and_optimiser_of_its_model_and_its_own_numbers(
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["pbt", "pb2"])
 def test_a_population_goes_on_after_sigterm_and_kill_9(
-    cartpole: str, cluster: str, tmp_path: Path, scheduler: str
+    cartpole: str, cluster: str, tmp_path: Path, scheduler: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Started four times: ended by SIGTERM, by lost members without retries, by kill -9, and not at all.
+    """Started four times: ended by SIGTERM, by lost members without retries, by kill -9, and, here, not at all.
 
     PB2's is ended by kill -9 alone. What another version has begun is refused in the end.
     """
@@ -142,9 +153,9 @@ def test_a_population_goes_on_after_sigterm_and_kill_9(
         assert stopped_by(subprocess.Popen.terminate, 2) == 130
         assert stopped_by(members_lost, 3, "--retries", "0") == 1  # it was begun with two
     assert stopped_by(subprocess.Popen.kill, 7) == -signal.SIGKILL
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "4 members, 20 updates" in done.stdout
+    code, said = here(capfd, *command[2:])
+    assert code == 0, said
+    assert "4 members, 20 updates" in said
     schedule = whole(out)
     in_force(out)
     copies = schedule[schedule["copied_from"] != ""]
@@ -160,10 +171,10 @@ def test_a_population_goes_on_after_sigterm_and_kill_9(
         state.write_bytes(state.read_bytes().replace(b"dr3_ray.evolution.", b"dr3_ray.evolutiom."))
         if (state.parent / "manifest.json").exists():
             write_manifest(state.parent)
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert again.returncode == 2 and again.stderr.count("error: ") == 1, again.stderr
-    assert f"error: {out} was begun by another version of dr3-ray" in again.stderr
-    assert "No module named 'dr3_ray.evolutiom'" in again.stderr.splitlines()[-1]
+    code, said = here(capfd, *command[2:])
+    assert code == 2 and said.count("error: ") == 1, said
+    assert f"error: {out} was begun by another version of dr3-ray" in said
+    assert "No module named 'dr3_ray.evolutiom'" in said.splitlines()[-1]
 
 
 def test_a_directory_of_other_options_or_in_use_is_refused(cartpole: str, tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 import json
 import re
 import shlex
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import typer
 
-from dr3_ray.cli.app import app
+from dr3_ray.cli.app import app, main
 from dr3_ray.report.judging import judge_datasets, judge_tables
 from dr3_ray.report.next_command import command
 from dr3_ray.report.reader import read_tables
@@ -289,7 +288,7 @@ def test_what_no_command_says_has_none(more):
 
 
 @pytest.mark.slow
-def test_the_next_command_runs_and_is_what_was_missing(tmp_path, monkeypatch):
+def test_the_next_command_runs_and_is_what_was_missing(one_cpu, tmp_path, monkeypatch, capsys):
     """By the command line, from one seed: the advice of five is followed, and nothing is trained twice."""
     monkeypatch.chdir(tmp_path)
     words = ["--dataset", "embedded:breakout-replay", "--coefficients", "0,0.1", "--seeds", "1", "--steps", "20"]
@@ -297,13 +296,16 @@ def test_the_next_command_runs_and_is_what_was_missing(tmp_path, monkeypatch):
     words += ["--axis", "batch_size=8,16"]
 
     def run(words):
-        done = subprocess.run([sys.executable, "-m", "dr3_ray", *words], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done
+        monkeypatch.setattr(sys, "argv", ["dr3-ray", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        shown = capsys.readouterr()
+        assert not end.value.code, shown.err
+        return shown.out
 
-    shown = run(["sweep", *words]).stdout
+    shown = run(["sweep", *words])
     before = {record["member"]: record["time"] for record in read_index("run")}
-    (said,) = json.loads(run(["report", "run", "--json"]).stdout)["datasets"]
+    (said,) = json.loads(run(["report", "run", "--json"]))["datasets"]
     assert "There is one seed: no interval, and nothing else to choose by. Train more seeds." in said["verdict"]
     assert f"to tell more: {said['next']}" in shown.splitlines()
     run(shlex.split(said["next"])[1:])

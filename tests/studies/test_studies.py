@@ -4,18 +4,16 @@ import importlib
 import json
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
-import ray
 
 from dr3_ray.algorithms.registry import ALGORITHMS
 from dr3_ray.cli.app import main
-from dr3_ray.compat.ray import without_servants
 
 pytestmark = pytest.mark.smoke
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -28,16 +26,6 @@ class Done(NamedTuple):
     code: int
     stdout: str
     stderr: str
-
-
-@pytest.fixture(scope="module")
-def one_cpu() -> Iterator[None]:
-    """A Ray for all studies, in which a sweep's trials take turns in one process, as in a small cluster."""
-    ray.shutdown()  # of tests that were here before
-    with without_servants():
-        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
