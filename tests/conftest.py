@@ -236,11 +236,13 @@ def one_cpu() -> Iterator[None]:
     """A Ray for the sweeps of a file, in which a sweep's trials take turns in one process, as in a small cluster."""
     import ray  # slow to import, and most tests do without
 
-    from dr3_ray.compat.ray import without_servants
+    from dr3_ray.cluster.connect import connect
 
     ray.shutdown()  # of tests that were here before
-    with without_servants():
-        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "local")
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 1}')
+        connect()
     yield
     ray.shutdown()
 
