@@ -78,7 +78,7 @@ def check_scored(run: Path, metric: str, score: float) -> None:
     """
     if math.isnan(score):
         other = ", or give another objective such as td_error" if metric == RETURN else ""
-        raise UserError(f"no configuration of {run} has a {metric} with all seeds: name a member by its hash{other}")
+        raise UserError(f"no configuration of {run} has {metric} with all seeds: name a member by its hash{other}")
 
 
 def rank(run: Path, records: Sequence[Record], criterion: Criterion) -> list[Standing]:

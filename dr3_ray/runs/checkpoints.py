@@ -116,15 +116,18 @@ class Checkpoints:
         """Return after how many updates there are checkpoints, whole or not, the first one first."""
         return sorted(map(_updates_of, self._all()))
 
-    def adopt(self, other: "Checkpoints", stay: Collection[int]) -> None:
-        """Copy the last checkpoint of another pack, and those after so many updates as `stay` names, as our own."""
+    def adopt(self, other: "Checkpoints", stay: Collection[int], name: Callable[[str], None]) -> None:
+        """Copy the last checkpoint of another pack, and those after so many updates as `stay` names, as our own.
+
+        `name` writes into the folder of each whose it is.
+        """
         found = False
         for path in other._all():
             if found and _updates_of(path) not in stay:
                 continue
             with other._copy_of(path) as directory:
-                if is_whole(Path(directory)):
-                    self.save(_updates_of(path), partial(shutil.copytree, directory, dirs_exist_ok=True), stay=stay)
+                if is_whole(source := Path(directory)):
+                    self.save(_updates_of(path), partial(_copied, source, name), stay=stay)
                     found = True
 
     def load_at(self, updates: int, read: Callable[[str], None]) -> None:
@@ -223,3 +226,8 @@ class Checkpoints:
     @property
     def _is_local(self) -> bool:
         return isinstance(self._filesystem, pafs.LocalFileSystem)
+
+
+def _copied(source: Path, name: Callable[[str], None], directory: str) -> None:
+    shutil.copytree(source, directory, dirs_exist_ok=True)
+    name(directory)

@@ -13,7 +13,7 @@ import shutil
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from dr3_ray.runs.digests import MANIFEST
 from dr3_ray.runs.histories import HISTORIES, read_histories
-from dr3_ray.runs.index import FINAL, INDEX, read_index
+from dr3_ray.runs.identity import LENGTH
+from dr3_ray.runs.index import FINAL, INDEX, current, read_index
 from dr3_ray.runs.results import MEMBERS
 from dr3_ray.runs.storage import FOLDER
+from dr3_ray.sweep.trials.trainable import kept_at
 from tests.crash.replay import LOSSES, Disk, by_chance
 from tests.crash.shim import read_journal, watched
 from tests.crash.untrained import STATE
@@ -37,9 +39,21 @@ from tests.crash.zygote import Ended, Zygote
 Spec = dict[str, Any]
 
 DISCRETE, CONTINUOUS = "embedded:breakout-replay", "embedded:pendulum-replay"
+MIXED = f"mix:{CONTINUOUS}?take=first:0.2=1,{CONTINUOUS}=3"
 ALGORITHMS = {
     DISCRETE: ("DR3-CQL", "DR3-IQL", "DR3-DQN", "DR3-QRDQN", "DR3-MC", "BC"),
     CONTINUOUS: ("DR3-CQL", "DR3-IQL", "DR3-TD3BC", "DR3-MC", "BC"),
+    MIXED: ("DR3-CQL", "DR3-IQL", "BC"),
+}
+PARENT = {  # of sweeps that go on from trained members
+    **{
+        "datasets": [CONTINUOUS],
+        "algorithms": ["DR3-IQL"],
+        "coefficients": [0, 0.1],
+        "seeds": 1,
+        "environment": "none",
+    },
+    **{"steps": 2, "evaluations": 1, "options": {"hidden_sizes": [4], "batch_size": 4}},
 }
 STEPS = 10  # of a member between two evaluations
 CRASHES = os.environ.get("DR3_RAY_CRASHES")
@@ -52,7 +66,7 @@ ENDS = {signal.SIGINT: 130, signal.SIGTERM: 130}
 @st.composite
 def sweeps(draw: st.DrawFn) -> Spec:
     """Fields of a specification."""
-    datasets = draw(st.sampled_from([[DISCRETE], [CONTINUOUS], [DISCRETE, CONTINUOUS]]))
+    datasets = draw(st.sampled_from([[DISCRETE], [CONTINUOUS], [DISCRETE, CONTINUOUS], [MIXED, CONTINUOUS], [MIXED]]))
     possible = [name for name in ALGORITHMS[datasets[0]] if all(name in ALGORITHMS[each] for each in datasets)]
     algorithms = draw(st.lists(st.sampled_from(possible), min_size=1, max_size=3, unique=True))
     evaluations = draw(st.integers(1, 4))
@@ -67,12 +81,15 @@ def sweeps(draw: st.DrawFn) -> Spec:
         "pack": draw(st.integers(1, 4)),
         "retries": draw(st.integers(0, 1)),
         "checkpoint_every": draw(st.sampled_from([0, 1, 1, 2, None])),
-        "axes": draw(st.sampled_from([{}, {}, {"batch_size": [8, 16]}, {"weight_decay": [0, 0.1]}])),
+        "axes": draw(st.sampled_from([{}, {}, {"batch_size": [8, 16]}, {"shuffle_window": [0, 500]}])),
     }
+    if spec["checkpoint_every"] != 0:
+        spec["keep_checkpoints"] = draw(st.integers(1, evaluations))
+    if datasets == [CONTINUOUS] and draw(st.booleans()):
+        del spec["algorithms"]
+        return spec | {"parents": []}  # whose place is known where it is trained
     if "BC" in algorithms or draw(st.booleans()):
-        spec["axes"].pop("weight_decay", None)
         return spec
-    spec["axes"].pop("weight_decay", None)
     spec["objective"] = [{"metric": "td_error", "mode": "min"}]
     match draw(st.sampled_from(["none", "halving", "search"])):
         case "halving" if evaluations > 1:
@@ -84,40 +101,56 @@ def sweeps(draw: st.DrawFn) -> Spec:
 
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
-    with Zygote(ALGORITHMS) as started:
+    with Zygote(ALGORITHMS) as started, tempfile.TemporaryDirectory(prefix="parent-") as place:
+        Crashes.parent = f"{place}/parent"
+        ended = started.run(do="train", spec=PARENT | {"out": Crashes.parent}, cwd=place)
+        assert ended.code == 0, ended
         yield started
 
 
-def outcome(run: Path, checkpoints: Path) -> tuple[dict[str, str], list[str], dict[str, str]]:
+Outcome = tuple[dict[str, str], list[str], dict[str, str]]
+
+
+def outcome(run: Path, checkpoints: Path, stay: Collection[int] = ()) -> Outcome:
     """Members by status, rows but for what they took, and every member's parameters where a checkpoint has them.
 
-    A member ends once, and once more for each time that its rows were lost with nothing to bring them back.
+    Those of the last one, and of those after the updates that `stay`. A member ends once, and once more for each time
+    that its rows were lost with nothing to bring them back. One that a longer one has taken up is not there.
     """
-    records = read_index(run)
+    records = current(read_index(run))
+    names = {record["member"] for record in records}
     ends, lost = Counter[str](), Counter[str]()
     for line in map(json.loads, (run / INDEX).read_text().splitlines()):
         ends[line["member"]] += line["status"] in FINAL
         lost[line["member"]] += line["error"] == "its rows were lost"
     assert all(count <= 1 + lost[member] for member, count in ends.items()), "a member has ended twice"
     rows = read_histories(run).to_pylist() if (run / HISTORIES).exists() else []
+    rows = [row for row in rows if row["member"] in names]
     keys = [(row["member"], row["step"]) for row in rows]
     assert len(set(keys)) == len(keys), "a row is there twice"
     states: dict[str, str] = {}
     for pack in {record["pack"] for record in records if record["pack"]}:
-        for path in sorted(checkpoints.glob(f"{FOLDER}/{pack}/0*/{MANIFEST}"))[-1:]:
+        there = sorted(checkpoints.glob(f"{FOLDER}/{pack}/0*/{MANIFEST}"))
+        for path in [*(each for each in there[:-1] if int(each.parent.name) in stay), *there[-1:]]:
             saved = json.loads((path.parent / STATE).read_text())["dict"]
             members = json.loads((path.parent / MEMBERS).read_text())
             # of a pack that was cut, nobody says whose places are left
             named = zip(members, saved["states"], strict=True) if len(members) == len(saved["states"]) else ()
-            states |= {member: f"{saved['num_updates']} {state}" for member, state in named}
+            states |= {f"{member}@{saved['num_updates']}": state for member, state in named}
     kept = [{k: v for k, v in row.items() if k not in NOT_COMPARED and v is not None} for row in rows]
     return {each["member"]: each["status"] for each in records}, sorted(map(repr, kept)), states
+
+
+def stay_of(spec: Spec) -> Collection[int]:
+    """After which updates checkpoints stay."""
+    return kept_at(spec["steps"], spec["evaluations"], spec.get("keep_checkpoints", 1))
 
 
 class Crashes(RuleBasedStateMachine):
     """One sweep, and what happens to it."""
 
     zygote: Zygote
+    parent: str
     said: Counter[str] = Counter()
 
     def __init__(self) -> None:
@@ -127,18 +160,23 @@ class Crashes(RuleBasedStateMachine):
 
     @initialize(spec=sweeps(), apart=st.booleans())
     def ask(self, spec: Spec, apart: bool) -> None:
-        self.spec = spec
+        self.spec = spec | ({"parents": [self.parent]} if "parents" in spec else {})
+        self.steps: dict[str, int] = {}
+        self.hurt = False  # in its checkpoints
         self.storage = self.home / "storage" if apart else None
-        self.expected = undisturbed(json.dumps(spec, sort_keys=True))
+        self.expected = undisturbed(json.dumps(self.spec, sort_keys=True))
 
     def driver(self, at: dict[str, Any] | None = None, **task: Any) -> Ended:
         """Have the sweep begin, or go on: until it ends, or what is to happen `at` some write has happened."""
         if self.whole:  # as the last line said
             task |= {"do": "sweep", "spec": self.full_spec}
         elif self.run.exists() and any(self.run.iterdir()):
-            task |= {"do": "sweep", "resume": str(self.run)}
+            task |= {"do": "sweep", "resume": str(self.run)} | self.steps
         elif self.storage and (self.storage / "run.json").exists():
-            task |= {"do": "sweep", "resume": self.storage.as_uri()}  # which brings it to runs/ of its folder
+            task |= {
+                "do": "sweep",
+                "resume": self.storage.as_uri(),
+            } | self.steps  # which brings it to runs/ of its folder
             self.run = self.home / "runs" / "storage"
         else:
             task |= {"do": "sweep", "spec": self.full_spec}
@@ -202,6 +240,15 @@ class Crashes(RuleBasedStateMachine):
     def failing(self, steps: set[int]) -> None:
         self.driver(fails=sorted(steps))
 
+    @precondition(lambda self: not (self.steps or "search" in self.spec))
+    @rule(write=WRITES)
+    def longer(self, write: int) -> None:
+        """All of it is to be trained for twice as long, from now on."""
+        self.spec = self.spec | {name: 2 * self.spec[name] for name in LENGTH}
+        self.steps = {"steps": self.spec["steps"]}
+        self.expected = undisturbed(json.dumps(self.spec, sort_keys=True))
+        self.driver({"die_at": write})
+
     @rule()
     def moved(self) -> None:
         if self.run.exists():
@@ -231,6 +278,7 @@ class Crashes(RuleBasedStateMachine):
         if not found:
             return
         path = draw.choice(found)
+        self.hurt |= name not in (HISTORIES, INDEX, "run.json")
         content = path.read_bytes()
         match how:
             case "gone":
@@ -276,19 +324,26 @@ class Crashes(RuleBasedStateMachine):
                 break
         assert ended.code == 0, ended
         checkpoints = self.storage or self.run
-        statuses, rows, states = outcome(self.run, checkpoints)
+        statuses, rows, states = outcome(self.run, checkpoints, () if self.hurt else stay_of(self.spec))
         assert statuses == self.expected[0]
         assert rows == self.expected[1]
-        assert states == self.expected[2]
+        expected = self.expected[2]
+        if self.hurt:  # of what stayed, nothing brings back what was taken
+            expected = {name: expected[name] for name in states if name in expected}
+            assert {name.partition("@")[0] for name in expected} == {
+                each.partition("@")[0] for each in self.expected[2]
+            }
+        assert states == expected
 
 
 @cache
 def undisturbed(spec: str) -> tuple[dict[str, str], list[str], dict[str, str]]:
     """What comes of a sweep that is left alone."""
     with tempfile.TemporaryDirectory() as home:
-        ended = Crashes.zygote.run(do="sweep", spec=json.loads(spec) | {"out": f"{home}/run"})
+        asked = json.loads(spec)
+        ended = Crashes.zygote.run(do="sweep", spec=asked | {"out": f"{home}/run"})
         assert ended.code == 0, ended
-        return outcome(Path(home) / "run", Path(home) / "run")
+        return outcome(Path(home) / "run", Path(home) / "run", stay_of(asked))
 
 
 @pytest.mark.crash

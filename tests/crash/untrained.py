@@ -14,12 +14,13 @@ from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset
 from dr3_ray.errors import UserError
 from dr3_ray.runs.directory import read_run
-from dr3_ray.runs.identity import canonical
+from dr3_ray.runs.identity import LENGTH, canonical
 from dr3_ray.runs.plain import read_plain, write_plain
 from dr3_ray.sweep.search.pack_searcher import PackSearcher
 from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.sweep.trials.callbacks import MemberLog
 from dr3_ray.sweep.trials.trainable import PackTrainable
+from dr3_ray.training.inheriting import Beginning
 from dr3_ray.training.member import Member
 from dr3_ray.training.population import Population
 from dr3_ray.training.saved import NAME, PLACE
@@ -40,11 +41,21 @@ def measured_names(algorithm: str, dataset: str) -> tuple[str, ...]:
 
 
 class Untrained:
-    """Stands for an `OfflineAlgorithm`: a member's parameters are a digest of its configuration and its updates."""
+    """Stands for an `OfflineAlgorithm`: a member's parameters are a digest of its configuration and its updates.
+
+    How long it is to be trained counts for nothing, as in training, and neither does where the data lie.
+    """
 
     def __init__(self, members: Sequence[Config], updates: int) -> None:
         self.members, self.updates, self.num_updates = list(members), updates, 0
-        self.states = [_digest(canonical({**each, "dataset": None})) for each in members]
+        unseen = dict.fromkeys(("dataset", *LENGTH))
+        self.states = [_digest(canonical({**each, **unseen})) for each in members]
+
+    def begin_from(self, beginnings: Sequence[Beginning], anew: Sequence[bool]) -> None:
+        """Go on from the parents' networks."""
+        for place, each in enumerate(beginnings):
+            read = sum(float(values.double().sum()) for values in each.networks.values())
+            self.states[place] = _digest(f"{self.states[place]} {each.name} {read:.6f}")
 
     def train(self) -> dict[str, Any]:
         """Move every member on, and return what an `OfflineAlgorithm` returns."""

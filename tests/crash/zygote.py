@@ -73,16 +73,19 @@ def _do(task: dict[str, Any]) -> int:
     from dr3_ray.errors import UserError
     from dr3_ray.runs.fetch import fetch
     from dr3_ray.runs.status import read_status
-    from dr3_ray.sweep.directory import taken_up
+    from dr3_ray.sweep.directory import resumed
     from dr3_ray.sweep.run import train_sweep
     from dr3_ray.sweep.spec.spec import SweepSpec
+    from dr3_ray.sweep.trials.trainable import PackTrainable
     from tests.crash.untrained import InTurn
 
     try:
         match task["do"]:
             case "sweep":
-                spec = SweepSpec(**task["spec"]) if "spec" in task else taken_up(task["resume"])
+                spec = SweepSpec(**task["spec"]) if "spec" in task else resumed(task["resume"], task.get("steps"))
                 return train_sweep(spec, ["dr3-ray"], trials=InTurn(set(task.get("fails", ())))).exit_code
+            case "train":
+                return train_sweep(SweepSpec(**task["spec"]), ["dr3-ray"], trials=InTurn(pack=PackTrainable)).exit_code
             case "fetch":
                 fetch(task["source"], Path(task["out"]), checkpoints=True)
             case "status":

@@ -69,7 +69,7 @@ def test_what_lost_a_seed_has_no_score_and_comes_last(new_run) -> None:
 def test_nothing_is_best_before_anything_has_ended(new_run) -> None:
     run = new_run()
     run.add(status="running", upto=1_000)
-    with pytest.raises(UserError, match=r"no configuration of .* has a episode_return_mean with all seeds") as caught:
+    with pytest.raises(UserError, match=r"no configuration of .* has episode_return_mean with all seeds") as caught:
         load_run(run.write()).best()
     assert "\n" not in str(caught.value)
 

@@ -44,7 +44,14 @@ def check_names(
     known = REGULAR.union(*map(options_of, forms))
     spaces = {name: space_of(axis) for name, axis in axes.items()}
     set_by = {name: names_of(name, axis) for name, axis in axes.items()}
-    check_known("option", [*options, *(name for names in set_by.values() for name in names)], known)
+    asked = [*options, *(name for names in set_by.values() for name in names)]
+    for name in asked:
+        if name not in known and (others := _algorithms_with(name)):
+            raise UserError(
+                f"{name!r} is an option of {', '.join(others)}, and not of {', '.join(algorithms)}: leave it out, or "
+                "name one that has it"
+            )
+    check_known("option", asked, known)
     seen = known | {"algorithm", "dataset"}
     for name, space in spaces.items():
         check_known(f"name in axes.{name}.when", space.when, seen)
@@ -56,6 +63,10 @@ def check_names(
         for other in later:
             if both := set(spaces[name].when) & set(set_by[other]):
                 raise UserError(f"axes.{name} depends on {min(both)!r}, which is set after it: move axes.{other} up")
+
+
+def _algorithms_with(option: str) -> list[str]:
+    return [name for name, kinds in ALGORITHMS.items() if any(option in options_of(form) for form in kinds.values())]
 
 
 def _type_of(option: "dataclasses.Field[Any]") -> pa.DataType:

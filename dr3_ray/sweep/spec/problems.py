@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dr3_ray import limits
-from dr3_ray.algorithms.registry import find
+from dr3_ray.algorithms.registry import find, kinds_of
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data import Dataset, load_dataset
 from dr3_ray.data.labels import dataset_label
@@ -44,15 +44,21 @@ class Problem(NamedTuple):
         known = options_of(self.form).keys() | REGULAR
         for name in {**self.spec.options, **options}:
             if name not in known:
-                raise UserError(
-                    f"{self.form.name} has no option {name!r}: "
-                    "make it an axis with when: {algorithm: ...} for those that do"
-                )
+                raise UserError(self._lacks(name))
         pack = [Member.from_dict(self.form, {**self.spec.options, **options, "seed": seed}) for seed in self.spec.seeds]
         return_range(check_members(self.form, self.data.spaces, pack), self.data)
         check_shares(self.data, pack)
         check_ranges(pack, self.data)
         return [self.about | member.to_dict() for member in pack]
+
+    def _lacks(self, option: str) -> str:
+        """Say that the algorithm has no such option here, and what to do."""
+        lacks = f"{self.form.name} has no option {option!r}"
+        others = {kind: form for kind, form in kinds_of(self.form.name).items() if form is not self.form}
+        if having := [kind for kind, form in others.items() if option in options_of(form)]:
+            here = self.data.spaces.action_kind
+            return f"{lacks} where actions are {here}, but where they are {having[0]}: leave it out"
+        return f"{lacks}: make it an axis with when: {{algorithm: ...}} for those that do"
 
     def excluded_by(self, config: Config) -> list[int]:
         """Return which of the conditions of `exclude` a member meets."""

@@ -219,7 +219,18 @@ def test_two_names_of_the_same_data_are_told(cartpole):
         ({"exclude": [{"tau": {"mim": 1}}]}, "unknown key in exclude.0.tau 'mim': did you mean 'min'?"),
         ({"coefficient": [1]}, "unknown key 'coefficient': did you mean 'coefficients'?"),
         ({"options": {"critic_rl": 1}}, "unknown option 'critic_rl': did you mean 'critic_lr'?"),
-        ({"algorithms": ["DR3-CQL", "DR3-DQN"], "options": {"cql_alpha": 1}}, "DR3-DQN has no option 'cql_alpha'"),
+        (
+            {"algorithms": ["DR3-CQL", "DR3-DQN"], "options": {"cql_alpha": 1}},
+            "DR3-DQN has no option 'cql_alpha': make",
+        ),
+        (
+            {"algorithms": ["DR3-CQL"], "axes": {"td_actions": ["sampled"]}},
+            "'td_actions' is an option of DR3-TD, and not",
+        ),
+        (
+            {"datasets": ["embedded:pendulum-replay"], "options": {"critic_actions": "input"}},
+            "DR3-CQL has no option 'critic_actions' where actions are continuous, but where they are discrete: leave",
+        ),
         ({"budget": 0}, "budget: it has to be more than 0"),
         ({"axes": {"critic_lr": 3}}, "axes.critic_lr: a list, or a mapping with one of grid, choice"),
         ({"axes": {"critic_lr": {"grdi": [3]}}}, "axes.critic_lr: unknown key 'grdi': did you mean 'grid'?"),
