@@ -94,7 +94,7 @@ class PackTrainable(tune.Trainable):
         if (origin := config["pack"].get("origin")) and not self.results:
             shorter = Checkpoints(config["storage"], origin, config["run"])
             if self.checkpoints:
-                self.checkpoints.adopt(shorter, self.stay, self._name)
+                self.checkpoints.adopt(shorter, self.stay, self._sign)
             (self.checkpoints or shorter).load(self.load_checkpoint, mend=False)
         if self.parents and not self.results:
             anew = [any(f"{OF_PARENT}{name}" in member for name in REGULAR) for member in config["pack"]["members"]]
@@ -166,9 +166,9 @@ class PackTrainable(tune.Trainable):
         """Save everything that training goes on from, and the results so far."""
         self.algorithm.save_to_path(directory, constructors=False)
         (Path(directory) / RESULTS).write_text(json.dumps(self.results))
-        self._name(directory)
+        self._sign(directory)
 
-    def _name(self, directory: str) -> None:
+    def _sign(self, directory: str) -> None:
         """Write whose checkpoint it is."""
         (Path(directory) / MEMBERS).write_text(json.dumps(self.hashes))
 
