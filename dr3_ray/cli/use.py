@@ -31,7 +31,10 @@ TrustOption = Annotated[bool, typer.Option("--trust", help="RUN is from somebody
 def evaluate(
     source: SourceArgument,
     env: Annotated[
-        str | None, typer.Option(help="An environment's name.", show_default="where the member was rolled out")
+        str | None,
+        typer.Option(
+            "--env", "--environment", help="An environment's name.", show_default="where the member was rolled out"
+        ),
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next one has the next.")] = 0,

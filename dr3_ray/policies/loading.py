@@ -159,9 +159,11 @@ def _best(run: Path, records: Sequence[Record], objective: str | None, values: d
     best = ranked[0]
     check_scored(run, criterion.metric, best.score)
     among = f" with {_told(values)}" if values else ""
+    seeds = len(best.members)
+    by_seeds = f"{seeds} seeds, and of its seeds the best" if seeds > 1 else "its one seed"
     chosen = (
-        f"of {len(ranked)} configurations{among} the one with the best {criterion.metric} over {len(best.members)} "
-        f"seeds, and of its seeds the best: {best.best:.4g}"
+        f"of {len(ranked)} configurations{among} the one with the best {criterion.metric} over {by_seeds}: "
+        f"{best.best:.4g}"
     )
     return next(record for record in records if record["member"] == best.members[0]), chosen
 

@@ -29,6 +29,7 @@ from dr3_ray.report.merged import read_merged
 from dr3_ray.report.overview import for_page, terminal
 from dr3_ray.report.pages import LIVE, PAGE, PLOTLY, scripts, template
 from dr3_ray.report.papers import KINDS, captions, latex, markdown
+from dr3_ray.report.printed import notes_text
 from dr3_ray.report.ranked import FILE, read_ranked
 from dr3_ray.report.reader import COEFFICIENT, STATUSES, Run, read_tables
 from dr3_ray.runs.directory import moment
@@ -122,7 +123,7 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
         written=_moment(datetime.now(UTC).isoformat()),
     )
     selected = [Text(f"• {ranked.sentence}: {inside(run.path, FILE)}")] if ranked else []
-    shown = Group(*terminal(datasets), *selected, tables.notes_text(run, summary))
+    shown = Group(*terminal(datasets), *selected, notes_text(run, summary))
     commands = [each.more for each in datasets if each.more]
     return Report(write_whole(out / "report.html", page.encode()), shown, commands)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from dr3_ray.report.reader import as_label
 from dr3_ray.report.verdict import Verdict
+from dr3_ray.sweep.spec.pack_size import USUAL_PACK
 
 WORDS = {
     "steps": "--steps",
@@ -19,6 +20,8 @@ WORDS = {
     "storage": "--storage",
 }
 """Options of `dr3-ray sweep` for fields of a specification that say what is trained, and on what."""
+USUAL = {"gpus": 0.0, "cpus": 1.0, "pack": USUAL_PACK}
+"""What these are where nobody asks; a GPU takes CPUs with it, so that theirs is another then."""
 REPLACED = ("--coefficients", "--seeds")
 
 
@@ -61,8 +64,10 @@ def _asked(asked: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> lis
         for value in dict.fromkeys(rival[option] for rival in rivals if option in rival) or asked[name]:
             words += [f"--{option}", value]
     unplayed = asked.get("environment") == "none"
+    expected = USUAL if not asked.get("gpus") else {}
     for field, word in WORDS.items():
-        if asked.get(field) is not None and not (unplayed and field == "evaluation_episodes"):
+        usual = asked.get(field) in (None, expected.get(field))
+        if not usual and not (unplayed and field == "evaluation_episodes"):
             words += [word, str(asked[field])]
     for name, value in (asked.get("options") or {}).items():
         words += ["--set", f"{name}={_text(value)}"]

@@ -3,22 +3,22 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from dr3_ray.report import tables
 from dr3_ray.report.judging import Judged
+from dr3_ray.report.printed import Fitted, best_table
 from dr3_ray.report.reader import COEFFICIENT
 from dr3_ray.report.searching import importances, selections
 
 
-def terminal(datasets: Sequence[Judged]) -> Iterator[Text | Table]:
+def terminal(datasets: Sequence[Judged]) -> Iterator[Text | Fitted]:
     """Yield the verdict on each data set and the best settings."""
     for judged in datasets:
         yield Text(judged.heading, style="bold")
         for place, sentence in enumerate(judged.verdict.sentences):
             yield Text(f"• {sentence}", style="bold" if place == 0 else "")
-        yield tables.best_table(judged.heading, judged.rows, judged.axes)
+        yield best_table(judged.heading, judged.rows, judged.axes)
 
 
 def for_page(datasets: Sequence[Judged], judged: Mapping[str, Judged]) -> list[dict[str, Any]]:

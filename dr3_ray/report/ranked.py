@@ -37,7 +37,9 @@ def read_ranked(run: Run) -> Ranked | None:
             raise
         raise UserError(f"{path} is not what `dr3-ray select` writes ({error}): select again, or remove it") from None
     finished = run.members[run.members["status"] == "finished"]
+    settings = run.members[run.facets].astype(str).agg(" ".join, axis=1)
+    several = set(zip(rows["member"].map(settings), rows["configuration"], strict=True))
     new = len(set(zip(finished.index, finished["last_step"], strict=True)) - known)
-    said = f"`dr3-ray select` has ranked {rows['configuration'].nunique()} configurations without returns"
+    said = f"`dr3-ray select` has ranked {len(several)} configurations without returns"
     later = f"; {new} members have finished since: select again" if new else ""
     return Ranked(content, said + later)

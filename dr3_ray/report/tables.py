@@ -1,15 +1,11 @@
 """The numbers of a sweep: one row per setting, for a file, the terminal and the page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from dr3_ray.data.labels import dataset_labels
 from dr3_ray.quantities import RETURN, quantity
@@ -168,11 +164,11 @@ def notes(run: Run, summary: pd.DataFrame) -> list[str]:
     """Say what one has to know to read the numbers, in one sentence or two each."""
     counts = summary["runs"][summary["runs"] > 0]
     how_many = "\N{EN DASH}".join(dict.fromkeys([str(counts.min()), str(counts.max())])) if len(counts) else "0"
-    said = [
-        f"Interquartile mean over {how_many} runs per setting, [95% interval] by percentile bootstrap over runs. "
-        "Final: last evaluation of each run. Average: over its training."
-    ]
-    if len(counts) and counts.min() < 4:
+    alone = len(counts) > 0 and counts.max() == 1
+    how = f"Interquartile mean over {how_many} runs per setting, [95% interval] by percentile bootstrap over runs."
+    how = "One run per setting, which has no interval." if alone else how
+    said = [f"{how} Final: last evaluation of each run. Average: over its training."]
+    if len(counts) and counts.min() < 4 and not alone:
         said.append(
             "Up to three runs the interval is no more than their range and promises too much; one run has no interval."
         )
@@ -234,45 +230,10 @@ def _without_returns(run: Run, summary: pd.DataFrame) -> Iterator[str]:
         yield f"{reason}: {'; '.join(headings)}."
 
 
-def summary_table(run: Run, summary: pd.DataFrame) -> Group:
-    """Return the summary of a run for the terminal: a table per facet, and notes on how to read them."""
-    tables = [_terminal_table(heading, rows) for heading, rows in facets_of(run, summary)]
-    return Group(*tables, notes_text(run, summary))
-
-
-def notes_text(run: Run, summary: pd.DataFrame) -> Group:
-    """Return the notes for the terminal."""
-    return Group(*(Text(f"• {note}", style="dim") for note in notes(run, summary)))
-
-
 def best_settings(rows: pd.DataFrame, most: int = SHOWN) -> pd.DataFrame:
     """Return the settings with the highest final returns, the best first; those that were cut short come last."""
     returns = rows["return_final"].where(~rows["cut_short"])
     return rows.loc[returns.sort_values(ascending=False, kind="stable", na_position="last").index[:most]]
-
-
-def best_table(heading: str, rows: pd.DataFrame, axes: Sequence[str]) -> Table:
-    """Return the best settings of several tables on one data set for the terminal, with their axes."""
-    best = best_settings(rows) if axes or len(rows) > SHOWN else rows
-    what = "highest final returns" if (rows["return_final_n"] > 0).any() else "first"
-    title = f"{heading}: the {len(best)} {what} of {len(rows)} settings"
-    return _terminal_table(title if len(rows) > len(best) else heading, best, axes)
-
-
-def _terminal_table(heading: str, rows: pd.DataFrame, axes: Sequence[str] = ()) -> Table:
-    """Return a table narrow enough for 80 characters, but for axes: only returns come with their intervals."""
-    shown = {key: title for key, title in columns(rows).items() if key != "improvement"}
-    table = Table(title=Text(heading, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for axis in axes:
-        table.add_column(axis, overflow="fold")
-    for title in ("c₀", "runs", *shown.values()):
-        table.add_column(title.replace("effective", "eff."), justify="right", vertical="middle")
-    for _, row in rows.iterrows():
-        cells = {key: cell(row, key) for key in shown}
-        texts = [Text(" ".join(text) if key.startswith("return") else text.value) for key, text in cells.items()]
-        values = [Text(row[axis]) for axis in axes]
-        table.add_row(*values, f"{row[COEFFICIENT]:g}" + mark(row), runs_cell(row).value, *texts)
-    return table
 
 
 def number(value: float, decimals: int | None = None) -> str:

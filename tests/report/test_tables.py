@@ -1,5 +1,7 @@
 """The summary against the same numbers worked out from the histories by other means."""
 
+import re
+from io import StringIO
 from itertools import product
 
 import numpy as np
@@ -7,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from dr3_ray.report.printed import best_table, summary_table
 from dr3_ray.report.reader import read_tables
-from dr3_ray.report.tables import cell, notes, number, outcomes, summarize, summary_table
+from dr3_ray.report.tables import cell, notes, number, outcomes, summarize
 
 
 def terminal(run_dir, width=80):
@@ -168,6 +171,27 @@ def test_the_terminal_table_fits_80_characters_and_says_how_it_was_made(demo):
     assert "3/3" in line
     assert "Interquartile mean over 3 runs" in text
     assert "one run has no interval" in text
+
+
+def test_intervals_stand_in_lines_of_their_own_where_a_table_would_be_too_wide(new_run):
+    writer = new_run(axes=["algorithm"])
+    for algorithm, seed in product(("DR3-CQL", "DR3-IQL"), range(3)):
+        writer.add(algorithm=algorithm, seed=seed, override=flat(-1234.0 - seed))
+    _, rows = summary_of(writer)
+    for width, lines in ((80, 2), (200, 1)):
+        console = Console(width=width, file=StringIO())
+        console.print(best_table("both", rows, ["algorithm"]))
+        text = console.file.getvalue()
+        assert max(map(len, text.splitlines())) <= width
+        finals = [line for line in text.splitlines() if re.search(r"-1,235|\[.*\]", line)]
+        assert len(finals) == 2 * lines and all("-1,235" in line for line in finals[::lines])
+
+
+def test_one_run_a_setting_is_not_told_of_intervals(new_run):
+    writer = new_run()
+    writer.add(override=flat(1.0))
+    text = terminal(writer.write())
+    assert "One run per setting, which has no interval." in text and "bootstrap" not in text
 
 
 def test_without_an_environment_there_are_no_return_columns(new_run):

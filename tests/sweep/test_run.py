@@ -146,5 +146,6 @@ def test_a_sweep_that_finds_no_room_says_so_and_begins_when_there_is(cluster, ca
     release.start()
     assert train_sweep(hasty.model_copy(update={"patience": None})).statuses == {"finished": 1}
     release.join()
-    said = "nothing is trained: 1 trials wait for 1 CPUs and 0 GPUs each, and 0 CPUs and 0 GPUs of the cluster are free"
+    said = "nothing is trained: 1 trials wait for 1 CPUs and 0 GPUs each, or for their processes to start, and 0 CPUs "
+    said += "and 0 GPUs of the cluster are free"
     assert said in capfd.readouterr().err

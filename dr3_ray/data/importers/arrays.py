@@ -80,7 +80,7 @@ def from_arrays(
         arrays = {name: _array(name, values) for name, values in given.items() if values is not None}
         return _source(ArrayTable(arrays, {name: [name] for name in arrays}), "arrays", options)
 
-    return import_source(opened, out, **writing)
+    return import_source(opened, out, **_named(writing, out))
 
 
 def from_episodes(
@@ -111,7 +111,7 @@ def from_episodes(
         table = _EpisodeTable(episodes)
         return _source(table, "episodes", options, table.names)
 
-    return import_source(opened, out, **writing)
+    return import_source(opened, out, **_named(writing, out))
 
 
 def from_dataframe(
@@ -169,6 +169,11 @@ def _framed(frame: Any, options: Options) -> Source:
         taken = frame.iloc[:, used].set_axis([tops[at] for at in used], axis=1)
         taken = pa.Table.from_pandas(taken, preserve_index=False)
     return _source(ArrowTable(pads.dataset(taken), columns), "frame", options, names)
+
+
+def _named(writing: Writing, out: str | os.PathLike[str]) -> Writing:
+    """Return the options of writing with a name for the data set: by default that of its directory."""
+    return {**writing, "name": writing.get("name") or os.path.basename(os.path.abspath(out)) or None}
 
 
 def _source(table: Table, name: str, options: Options, names: Iterable[str] = ()) -> Source:

@@ -47,6 +47,7 @@ ALSO = {  # other names of fields, in the singular as on the command line
     "algorithm": "algorithms",
     "dataset": "datasets",
     "data": "datasets",
+    "env": "environment",
     "episodes": "evaluation_episodes",
     "set": "options",
     "axis": "axes",

@@ -235,7 +235,10 @@ class Watchdog(tune.Callback):
             self._said = now
             free = ray.available_resources()
             rest = f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs of the cluster are free"
-            self._say(f"nothing is trained: {waiting} trials wait for {self._room} each, and {rest}")
+            self._say(
+                f"nothing is trained: {waiting} trials wait for {self._room} each, or for their processes to start, "
+                f"and {rest}"
+            )
 
 
 def reason(trial: Trial) -> str:
