@@ -42,6 +42,15 @@ def test_a_selection_is_linked_and_told(torn, capsys):
     )
 
 
+def test_settings_of_several_algorithms_are_told_apart(run_writer, tmp_path, capsys):
+    writer = run_writer(tmp_path / "run", axes=["algorithm"])
+    for algorithm in ("DR3-CQL", "DR3-IQL"):
+        writer.add(algorithm=algorithm, dr3_coeff=0.0)
+    run = writer.write()
+    ranked(run, read_tables(run).members)
+    assert shown(run, capsys)[0].startswith("`dr3-ray select` has ranked 2 configurations")
+
+
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"member,step,configuration\nx,later,c\n"])
 def test_a_file_that_is_no_selection_is_named(torn, content):
     (torn / "selection.csv").write_bytes(content)

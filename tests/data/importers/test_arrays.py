@@ -57,6 +57,7 @@ def test_shuffled_transitions_become_episodes_of_one_step(tmp_path, make_rows):
         from_arrays(**{name: values[order] for name, values in rows.items()}, out=tmp_path / "out")
     dataset = load_dataset(tmp_path / "out")
     assert len(dataset) == 30 and len(dataset.episodes["lengths"]) > 20
+    assert dataset.manifest.name == "out"  # that of the folder, where none was given
 
 
 def test_the_last_rows_without_an_end(tmp_path, make_rows, assert_episodes):
