@@ -45,8 +45,7 @@ Config = dict[str, Any]  # the full configuration of a member
 PARTS = MODELS | {"objective": Criterion, "search": Search, "halving": Halving}
 ALSO = {  # other names of fields, in the singular as on the command line
     "algorithm": "algorithms",
-    "dataset": "datasets",
-    "data": "datasets",
+    **dict.fromkeys(("dataset", "data"), "datasets"),
     "env": "environment",
     "episodes": "evaluation_episodes",
     "set": "options",
