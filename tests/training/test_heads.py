@@ -92,7 +92,7 @@ def returns(data: Any, gamma: float, rewards: Any) -> np.ndarray:
         ({"gamma": 0.9, "reward_clip": 0.5}, lambda rewards: rewards.clip(-0.5, 0.5)),
         ({"gamma": 0.9, "reward_scaling": "return_range"}, lambda rewards: rewards / 19.0),  # those of the test's data
     ],
-    ids=str,
+    ids=["plain", "shifted and scaled", "cut", "by the range of returns"],
 )
 def test_the_range_is_that_of_the_returns_as_they_are_learned(options: Any, rewards: Any, make_population: Any):
     population = make_population(find("DR3-DQN", "discrete"), [HEADS[0] | options])
