@@ -39,8 +39,8 @@ def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the known name that is meant, as `DR3-CQL` by `cql`; empty if none comes near."""
-    lower = {each.casefold(): each for each in known}
-    parts = [each for each in lower if name.casefold() in each.split("-")]
+    lower = {name.casefold(): name for name in known}
+    parts = [lowered for lowered in lower if name.casefold() in lowered.split("-")]
     near = parts or get_close_matches(name.casefold(), lower, 1)
     return lower[near[0]] if near else ""
 

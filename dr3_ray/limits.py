@@ -31,8 +31,8 @@ def read_count(text: str) -> int:
     Raises:
         ValueError: the text is none.
     """
-    found = TEXT.fullmatch(text.strip())
-    value = Decimal(found[1].replace("_", "")) * FACTORS[found[2].lower()] if found else Decimal("0.5")
+    match = TEXT.fullmatch(text.strip())
+    value = Decimal(match[1].replace("_", "")) * FACTORS[match[2].lower()] if match else Decimal("0.5")
     if value != int(value):
         raise ValueError("it has to be a whole number, such as 5000, 10k or 1e6")
     return int(value)

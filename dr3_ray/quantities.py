@@ -129,9 +129,9 @@ QUANTITIES = (
     Quantity("mean_rank", "Mean place by all other criteria", better="less", source="selection"),
 )
 CATALOGUE = {quantity.name: quantity for quantity in QUANTITIES}
-REPORTED = tuple(each for each in QUANTITIES if each.short)
+REPORTED = tuple(quantity for quantity in QUANTITIES if quantity.short)
 """What the report shows."""
-JUDGED = tuple(each.name for each in QUANTITIES if each.better and each.source in ("rollouts", "probe"))
+JUDGED = tuple(quantity.name for quantity in QUANTITIES if quantity.better and quantity.source in ("rollouts", "probe"))
 """What an objective can be: every algorithm with a critic measures it, and more or less of it is better."""
 
 

@@ -52,7 +52,7 @@ def remote(store: str) -> str:
     """
     scheme, _, rest = store.partition("://")
     if (kind := SYNONYMS.get(scheme.lower(), scheme.lower())) not in KINDS:
-        raise UserError(f"{scheme}:// is no store: give a path or a URI of {', '.join(f'{each}://' for each in KINDS)}")
+        raise UserError(f"{scheme}:// is no store: give a path or a URI of {', '.join(f'{name}://' for name in KINDS)}")
     if kind != "hdfs" and not re.split("[/?#]", rest)[0].rpartition("@")[2]:
         raise UserError(f"{store} names no bucket: write {scheme}://BUCKET/PATH")
     return store

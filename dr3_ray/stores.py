@@ -209,10 +209,10 @@ def rename_folder(partial: Path, path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, unless they are there."""
-    missing = [each for each in (path, *path.parents) if not each.exists()]
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
-    for each in missing:
-        synchronize(each.parent)
+    for parent in missing:
+        synchronize(parent.parent)
 
 
 def append(file: int, content: bytes) -> None:
@@ -269,7 +269,7 @@ def set_aside(path: Path) -> Path:
 
 def tells_of_no_room(text: str) -> bool:
     """Return whether an error's text is that of a full disk, wherever it was raised."""
-    return any(os.strerror(each) in text for each in NO_ROOM)
+    return any(os.strerror(number) in text for number in NO_ROOM)
 
 
 def _whereabouts(store: str) -> tuple[tuple[object, ...], tuple[str, ...]]:
@@ -280,10 +280,10 @@ def _whereabouts(store: str) -> tuple[tuple[object, ...], tuple[str, ...]]:
     if is_local(store):
         for folder, names in _ways(store):
             try:
-                found = folder.stat()
+                stat = folder.stat()
             except OSError:
                 continue
-            return (found.st_dev, found.st_ino), names
+            return (stat.st_dev, stat.st_ino), names
     parts = urlsplit(store)
     options = parse_qs(parts.query)
     endpoint = options.get("endpoint_override", [""])[0].rpartition("://")[2].rstrip("/").lower()

@@ -54,8 +54,8 @@ def absolute(source: str) -> str:
         if is_local(source):
             _path_in(source)
         return FILE.sub("file:///", source)
-    if found := SCHEME.match(source):
-        raise UserError(f"{source} is neither a path nor a URI: write {found[1]}://…, or the whole path of a folder")
+    if match := SCHEME.match(source):
+        raise UserError(f"{source} is neither a path nor a URI: write {match[1]}://…, or the whole path of a folder")
     return str(resolved(source))
 
 
@@ -71,16 +71,16 @@ def path_here(path: str | os.PathLike[str] | None) -> Path | None:
     if not isinstance(path, str | os.PathLike):
         return path
     given = spelled_out(os.fspath(path))
-    found = SCHEME.match(given)
-    if not found or found[1].lower() == "file":
-        if found and not isinstance(path, str):
+    match = SCHEME.match(given)
+    if not match or match[1].lower() == "file":
+        if match and not isinstance(path, str):
             raise UserError(f"{path} was a URI before it became a path: give the URI as text, or the path in it")
-        if found and (mark := re.search("[?#]", given)):
+        if match and (mark := re.search("[?#]", given)):
             raise UserError(f"{given} has a {mark[0]}, which ends a path in a URI: write {quote(mark[0])} for the sign")
-        here = Path(_path_in(given) if found else given)
+        here = Path(_path_in(given) if match else given)
         resolved(here)
         return here
-    raise UserError(f"{found[1]}://{given[found.end() :].lstrip('/')} is a URI: give a path of this machine here")
+    raise UserError(f"{match[1]}://{given[match.end() :].lstrip('/')} is a URI: give a path of this machine here")
 
 
 def names_folder(given: str) -> bool:
@@ -108,10 +108,10 @@ def resolved(path: str | Path) -> Path:
     Raises:
         UserError: a link in it leads to itself.
     """
-    found = Path(os.path.realpath(path))
-    if any(map(os.path.islink, (found, *found.parents))):
+    place = Path(os.path.realpath(path))
+    if any(map(os.path.islink, (place, *place.parents))):
         raise UserError(f"{path} is a link that leads to itself: remove it, or give the path of a file or folder")
-    return found
+    return place
 
 
 def _path_in(uri: str) -> str:
@@ -120,9 +120,9 @@ def _path_in(uri: str) -> str:
     Raises:
         UserError: that is another machine's, or nothing follows, or what no file can be called.
     """
-    found = HOST.match(uri)
-    path = unquote(re.split("[?#]", uri[found.end() :])[0]) if found else ""
-    host = found and found[1]
+    match = HOST.match(uri)
+    path = unquote(re.split("[?#]", uri[match.end() :])[0]) if match else ""
+    host = match and match[1]
     if host and host.lower() != "localhost":
         raise UserError(f"{uri} is a file of {host}: give file:///PATH for one of this machine, or the URI of a store")
     if not path.startswith("/") or "\0" in path:

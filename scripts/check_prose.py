@@ -1,4 +1,4 @@
-"""Check that docstrings read as `CONTRIBUTING.md` asks for: their first sentences, and the sections of Google's style.
+"""Check that docstrings and names read as `CONTRIBUTING.md` asks for: first sentences, Google's sections, nouns.
 
 Prints a line for each mistake and exits with 1 if there is any. ruff's D401 looks for the imperative of verbs.
 """
@@ -15,6 +15,7 @@ WORDS = 25  # of a first sentence at most
 END = re.compile(r"(?<=[.!?])(?<! al\.)(?<!eq\.)\s+(?=[^a-z])")
 NO_VERB = re.compile(r"(All?|An?|As|Each|Every|How|Its|None?|Of|One|These?|What|Where|Whether)\b|[^A-Z]|[A-Z][^a-z]")
 PUZZLES = re.compile(r"\b(of which|of whose|is had|what is not)\b")
+NAMES = ("each", "found")  # where a noun of the domain says what it is
 COMMENT = re.compile(r"(^\s*|  )# .*")
 
 # pydoclint's findings that a section contradicts its function. It also asks for every section as soon as there is one,
@@ -26,6 +27,8 @@ def main() -> int:
     """Print all mistakes; return the exit code."""
     files = sorted(file for folder in FOLDERS for file in Path(folder).rglob("*.py"))
     mistakes = [f"{file}:{line}: {what}" for file in files for line, what in mistakes_in(file.read_text())]
+    package = (file for file in files if file.parts[0] == "dr3_ray")
+    mistakes += [f"{file}:{line}: {what}" for file in package for line, what in empty_names_in(file.read_text())]
     print("\n".join(mistakes := mistakes + wrong_sections()) or "The prose is in order.")
     return bool(mistakes)
 
@@ -47,6 +50,17 @@ def mistakes_in(source: str) -> Iterator[tuple[int, str]]:
         is_property = any("property" in ast.unparse(each) for each in getattr(node, "decorator_list", ()))
         if isinstance(node, ast.FunctionDef) and not is_property and NO_VERB.match(first):
             yield number, f"the docstring of `{name}`, which does something, does not start with a verb"
+
+
+def empty_names_in(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the kind of each name in a module that says nothing of what it names; fields are formats."""
+    tree = ast.parse(source)
+    classes = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    fields = {line.target for one in classes for line in one.body if isinstance(line, ast.AnnAssign)}
+    for node in ast.walk(tree):
+        name = node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else getattr(node, "arg", "")
+        if name in NAMES and node not in fields:
+            yield node.lineno, f"`{name}` says nothing of what it is: take the domain's noun"
 
 
 def wrong_sections() -> list[str]:

@@ -129,7 +129,7 @@ def gap_of(
         gap = cql.continuous_gap(sampled_q, log_density.unsqueeze(1), data_q, temperature)
     else:
         gap = cql.continuous_gap(q, torch.zeros_like(q), data_q, temperature)
-    below, above = (torch.as_tensor(each).view(-1, 1, 1) for each in (options.cql_clip_below, options.cql_clip_above))
+    below, above = (torch.as_tensor(bound).view(-1, 1, 1) for bound in (options.cql_clip_below, options.cql_clip_above))
     return gap.clamp(-below, above)
 
 

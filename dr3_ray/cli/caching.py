@@ -18,9 +18,9 @@ def show(prune: float | None) -> None:
     if prune is not None:
         left = leftovers()
         gone = remove(prune * 86_400)
-        print(f"removed {len(gone)} data sets, {sum(each.size for each in gone) / 1e6:,.1f} MB")
-        for each in left:
-            print(f"removed what was left in {each.path}")
+        print(f"removed {len(gone)} data sets, {sum(copy.size for copy in gone) / 1e6:,.1f} MB")
+        for leftover in left:
+            print(f"removed what was left in {leftover.path}")
     table = Table("data set", "fingerprint", "MB", "used", title=escape(str(cache_folder())), title_justify="left")
     for data in contents():
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(data.used))
@@ -28,7 +28,7 @@ def show(prune: float | None) -> None:
     Console().print(table if table.row_count else f"{cache_folder()} is empty", soft_wrap=True, highlight=False)
     if limit is not None:
         print(f"{sum(data.size for data in contents()) / 1e6:,.1f} MB of at most {limit / 1e6:,.1f}")
-    for each in leftovers():
-        print(f"left by an interrupted process, --prune removes it: {each.path}")
+    for leftover in leftovers():
+        print(f"left by an interrupted process, --prune removes it: {leftover.path}")
     for path in foreign():
         print(f"not of dr3-ray, it stays: {path}")

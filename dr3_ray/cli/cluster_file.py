@@ -50,15 +50,15 @@ def examine(file: Path, storage: str | None = None) -> list[Check]:
         return [*checks, *_job(config), *_storage("kuberay", storage)]
     provider = config.get("provider")
     kind = str(provider.get("type") if isinstance(provider, dict) else provider)
-    found = (_schema, _provider, _machines, _setup, _versions, _mounts, _token)
+    examined = (_schema, _provider, _machines, _setup, _versions, _mounts, _token)
     try:
-        return [*checks, *(check for look in found for check in look(kind, config)), *_storage(kind, storage)]
+        return [*checks, *(check for look in examined for check in look(kind, config)), *_storage(kind, storage)]
     except (AttributeError, TypeError, KeyError) as error:  # a part of another kind than Ray's rules allow
         return [*checks, *_schema(kind, config), Check("contents", "failed", repr(error), "compare with cluster.yaml")]
 
 
-def _check(name: str, right: bool, found: str, remedy: str = "", otherwise: Any = "failed") -> Check:
-    return Check(name, "ok", found) if right else Check(name, otherwise, found, remedy)
+def _check(name: str, right: bool, told: str, remedy: str = "", otherwise: Any = "failed") -> Check:
+    return Check(name, "ok", told) if right else Check(name, otherwise, told, remedy)
 
 
 def _schema(kind: str, config: dict[str, Any]) -> Iterator[Check]:
@@ -94,7 +94,9 @@ def _machines(kind: str, config: dict[str, Any]) -> Iterator[Check]:
     if kind not in PROFILES:
         return
     key, head = PROFILES[kind], config.get("head_node_type")
-    types = {name: (each.get("node_config") or {}).get(key) for name, each in config["available_node_types"].items()}
+    types = {
+        name: (machine.get("node_config") or {}).get(key) for name, machine in config["available_node_types"].items()
+    }
     for name, profile in types.items():
         remedy = f"give {name} one of your own" + ("" if name == head else ", or its trials cannot use the bucket")
         yield _check(f"{key} of {name}", bool(profile), "there" if profile else "missing", remedy)
@@ -113,7 +115,7 @@ def _setup(kind: str, config: dict[str, Any]) -> Iterator[Check]:
     yield _check("package", installs, "installed" if installs else "not installed on the machines", remedy)
     if not installs:
         return
-    extras = {each.strip() for found in re.findall(r"dr3-ray\[([^\]]*)\]", command) for each in found.split(",")}
+    extras = {line.strip() for extras in re.findall(r"dr3-ray\[([^\]]*)\]", command) for line in extras.split(",")}
     yield _check("extras", EXTRA in extras, ", ".join(sorted(extras)) or "none", f"{remedy}, for MinAtar's returns")
     pinned = re.search(r"(-c|--constraint)\b", command) is not None
     yield _check("constraints", pinned, "used" if pinned else "not used", "machines may differ: give --constraint")
@@ -122,11 +124,11 @@ def _setup(kind: str, config: dict[str, Any]) -> Iterator[Check]:
 def _versions(kind: str, config: dict[str, Any]) -> Iterator[Check]:
     """Check that Ray and Python are the same on all machines, this one included if it joins them."""
     ray, python = version("ray"), f"py{sys.version_info[0]}{sys.version_info[1]}"
-    images = {str(each.get("image")) for each in _dockers(config) if each.get("image")}
+    images = {str(docker.get("image")) for docker in _dockers(config) if docker.get("image")}
     for image in sorted(images):
-        if found := re.search(r"ray[^:]*:(\d[\w.]*)-(py\d+)", image):
-            yield _check("Ray in the image", found[1] == ray, found[1], f"{ray} is here: use the same")
-            yield _check("Python in the image", found[2] == python, found[2], f"{python} is here", "note")
+        if match := re.search(r"ray[^:]*:(\d[\w.]*)-(py\d+)", image):
+            yield _check("Ray in the image", match[1] == ray, match[1], f"{ray} is here: use the same")
+            yield _check("Python in the image", match[2] == python, match[2], f"{python} is here", "note")
         else:
             yield Check("image", "note", image, f"it has to have Ray {ray}, which is here")
     for there, here in (config.get("file_mounts") or {}).items():
@@ -138,7 +140,7 @@ def _versions(kind: str, config: dict[str, Any]) -> Iterator[Check]:
 
 def _dockers(config: dict[str, Any]) -> list[dict[str, Any]]:
     types = (config.get("available_node_types") or {}).values()
-    return [config.get("docker") or {}, *(each.get("docker") or {} for each in types)]
+    return [config.get("docker") or {}, *(node.get("docker") or {} for node in types)]
 
 
 def _mounts(kind: str, config: dict[str, Any]) -> Iterator[Check]:
@@ -159,8 +161,8 @@ def _token(kind: str, config: dict[str, Any]) -> Iterator[Check]:
 
 def _job(config: dict[str, Any]) -> Iterator[Check]:
     cluster = (config.get("spec") or {}).get("rayClusterSpec") or {}
-    found, ray = str(cluster.get("rayVersion")), version("ray")
-    yield _check("rayVersion", found == ray, found, f"{ray} is here, and should be in the image")
+    image_ray, ray = str(cluster.get("rayVersion")), version("ray")
+    yield _check("rayVersion", image_ray == ray, image_ray, f"{ray} is here, and should be in the image")
     mode = (cluster.get("authOptions") or {}).get("mode")
     yield _check("token", mode == "token", str(mode), "authOptions: {mode: token}: others could run code there")
 
@@ -170,5 +172,5 @@ def _storage(kind: str, storage: str | None) -> Iterator[Check]:
     if storage is not None:
         right = is_uri(storage) and not storage.startswith("file:")
         remedy = "machines share no folder: give --storage s3://BUCKET/PATH" + " or gs://BUCKET/PATH" * (kind == "gcp")
-        found = storage.partition("://")[0] + "://" if right else storage
-        yield _check("storage", right or kind == "local", found, remedy)
+        scheme = storage.partition("://")[0] + "://" if right else storage
+        yield _check("storage", right or kind == "local", scheme, remedy)

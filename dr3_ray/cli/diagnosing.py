@@ -38,11 +38,11 @@ def diagnose(
     from dr3_ray.report.diagnosis import diagnose_member
 
     (place,) = here([source], checkpoints=True)
-    found = diagnose_member(place, data, which_member(member, where), objective, trust)
+    diagnosis = diagnose_member(place, data, which_member(member, where), objective, trust)
     if as_json:
-        print(json.dumps(found.to_dict(), indent=1, allow_nan=False))
+        print(json.dumps(diagnosis.to_dict(), indent=1, allow_nan=False))
         return
-    about = found.about
+    about = diagnosis.about
     shown = ", ".join(f"{name} {about[name]:g}" for name in ("dr3_coeff", "seed") if name in about)
     print(f"{about['algorithm']} on {about['train']}, {shown}: {about['chosen']}".rstrip(": "), file=sys.stderr)
-    print(found)
+    print(diagnosis)

@@ -73,18 +73,18 @@ def _versions() -> Iterator[Check]:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = version(requirement.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
             yield Check(requirement.name, "failed", "not installed", f"pip install '{requirement}'")
         else:
-            yield _within(requirement.name, found, requirement.specifier)
+            yield _within(requirement.name, installed, requirement.specifier)
 
 
-def _within(name: str, found: str, supported: SpecifierSet) -> Check:
-    if supported.contains(found, prereleases=True):
-        return Check(name, "ok", f"{found} ({supported})")
+def _within(name: str, installed: str, supported: SpecifierSet) -> Check:
+    if supported.contains(installed, prereleases=True):
+        return Check(name, "ok", f"{installed} ({supported})")
     remedy = f"pip install '{name}{supported}'" if name != "python" else f"make an environment with Python {supported}"
-    return Check(name, "failed", f"{found} is not {supported}", remedy)
+    return Check(name, "failed", f"{installed} is not {supported}", remedy)
 
 
 def _machine() -> Iterator[Check]:
@@ -125,19 +125,19 @@ def _ray() -> Iterator[Check]:
     try:
         yield Check("Ray cluster", "ok", cluster_address() or "none: a sweep starts Ray on this machine")
     except UserError as error:
-        found, _, remedy = str(error).partition(": ")
-        yield Check("Ray cluster", "failed", found, remedy)
+        said, _, remedy = str(error).partition(": ")
+        yield Check("Ray cluster", "failed", said, remedy)
     try:
         folder = temporary_folder()
     except UserError as error:
-        found, _, remedy = str(error).rpartition(": ")
-        yield Check("Ray's temporary folder", "failed", found, remedy)
+        said, _, remedy = str(error).rpartition(": ")
+        yield Check("Ray's temporary folder", "failed", said, remedy)
         return
     left = leftovers(folder)
     size = sum(file.lstat().st_size for session in left for file in session.rglob("*") if not file.is_dir())
-    found = f"{folder}; {len(left)} sessions that have ended left {size / 1e6:.0f} MB" if left else str(folder)
+    said = f"{folder}; {len(left)} sessions that have ended left {size / 1e6:.0f} MB" if left else str(folder)
     remedy = f"remove them: {shlex.join(['rm', '-r', *map(str, left)])}" if left else ""
-    yield Check("Ray's temporary folder", "note" if left else "ok", found, remedy)
+    yield Check("Ray's temporary folder", "note" if left else "ok", said, remedy)
 
 
 def _torch() -> Iterator[Check]:

@@ -47,14 +47,14 @@ def show_all(folder: Path, as_json: bool) -> None:
     """Print the data sets in a folder, and the embedded ones; UserError if there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name one to look for data sets in")
-    found = [(str(path), Manifest.read(path)) for path in _data_sets(folder)]
-    found += [(f"embedded:{name}", Manifest.read(embedded_path(name))) for name in embedded_names()]
+    manifests = [(str(path), Manifest.read(path)) for path in _data_sets(folder)]
+    manifests += [(f"embedded:{name}", Manifest.read(embedded_path(name))) for name in embedded_names()]
     if as_json:
-        print(json.dumps([_entry(source, manifest) for source, manifest in found], indent=1, allow_nan=False))
+        print(json.dumps([_entry(source, manifest) for source, manifest in manifests], indent=1, allow_nan=False))
         return
     table = Table("rows", "episodes", "mean return", "MB")
     table.add_column("data set", overflow="fold")
-    for source, manifest in found:
+    for source, manifest in manifests:
         table.add_row(
             f"{manifest.counts.rows:,}",
             f"{manifest.counts.episodes:,}",
@@ -193,7 +193,7 @@ def _episodes(summary: Summary) -> Table:
     table = Table("episodes", "return", summary.length_of)
     spreads = (summary.returns, summary.lengths)
     for name in ("mean", "min", *summary.returns.quantiles, "max"):
-        values = (each.quantiles[name] if name in each.quantiles else getattr(each, name) for each in spreads)
+        values = (spread.quantiles[name] if name in spread.quantiles else getattr(spread, name) for spread in spreads)
         table.add_row(name if name.isalpha() else f"{float(name):.0%}", *(f"{value:.5g}" for value in values))
     table.add_row("histogram", *map(_bars, spreads))
     return table
@@ -208,7 +208,7 @@ def _bars(spread: Spread) -> str:
 def _actions(coverage: Coverage) -> Iterator[Table | str]:
     if coverage.counts is not None:
         total, never = sum(coverage.counts.values()), sum(not count for count in coverage.counts.values())
-        often = sorted(coverage.counts.items(), key=lambda each: -each[1])[:LISTED]
+        often = sorted(coverage.counts.items(), key=lambda pair: -pair[1])[:LISTED]
         table = Table("action", "rows", "share")
         for action, count in sorted(often):
             table.add_row(str(action), f"{count:,}", f"{count / total:.1%}")
@@ -229,7 +229,9 @@ def _columns(summary: Summary) -> Table:
     """Statistics of columns, and ranges of their elements where these are few."""
     table = Table("statistics", "min", "max", "mean", "std")
     for column, values in summary.columns.items():
-        table.add_row(escape(column), *(f"{each:.6g}" for each in (values.min, values.max, values.mean, values.std)))
+        table.add_row(
+            escape(column), *(f"{statistic:.6g}" for statistic in (values.min, values.max, values.mean, values.std))
+        )
     elements: dict[str, Element] = summary.elements if len(summary.elements) <= LISTED else {}
     for name, element in elements.items():
         table.add_row(escape(name), f"{element.min:.6g}", f"{element.max:.6g}", "", "")

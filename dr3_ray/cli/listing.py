@@ -27,8 +27,8 @@ def algorithms(as_json: AsJson = False) -> None:
     from dr3_ray.algorithms.registry import ALGORITHMS, TITLES
 
     if as_json:
-        found = [{"name": name, "title": TITLES[name], "actions": list(forms)} for name, forms in ALGORITHMS.items()]
-        print(json.dumps(found, indent=1))
+        rows = [{"name": name, "title": TITLES[name], "actions": list(forms)} for name, forms in ALGORITHMS.items()]
+        print(json.dumps(rows, indent=1))
         return
     table = Table("algorithm", "actions", "what it is")
     for name, forms in ALGORITHMS.items():
@@ -54,8 +54,11 @@ def options(
 
     kinds = {title: options_of(algorithm, method) for method, title in TITLES.items()}
     if as_json:
-        found = {title: {kind: list(map(_document, each)) for kind, each in kinds[title].items()} for title in kinds}
-        print(json.dumps(found, indent=1))
+        documents = {
+            title: {kind: list(map(_document, definition)) for kind, definition in kinds[title].items()}
+            for title in kinds
+        }
+        print(json.dumps(documents, indent=1))
         return
     console = Console(markup=False, highlight=False)
     for title, by_kind in kinds.items():

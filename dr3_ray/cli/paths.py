@@ -12,7 +12,7 @@ from dr3_ray.uris import absolute, is_local, is_uri, names_folder, path_here
 def _path(given: str | Path | list[str] | None) -> Path | list[Path] | None:
     """Return the path that was typed, or each; UserError if it is empty, which would mean the working directory."""
     if isinstance(given, list):
-        return [Path(path) for each in given if (path := path_here(_given(each)))]
+        return [Path(path) for text in given if (path := path_here(_given(text)))]
     return path_here(given if given is None else _given(given))
 
 
@@ -38,7 +38,7 @@ def _as_typed(given: str | Path | None) -> str | Path | None:
 def _run(given: str | Path | list[str] | None) -> str | Path | list[str] | None:
     """Return the URI of a run elsewhere as text, or each, and the path of one on this machine as text, too."""
     if isinstance(given, list):
-        return [str(_run(each)) for each in given]
+        return [str(_run(text)) for text in given]
     if isinstance(given, str) and is_uri(given) and not is_local(given):
         return absolute(given)
     return str(_path(given)) if given is not None else None

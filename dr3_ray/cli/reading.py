@@ -46,8 +46,8 @@ def report(
         from dr3_ray.report.tables import outcomes, summarize
 
         runs = here(run)
-        found = read_tables(runs[0]) if len(runs) == 1 else read_merged(runs)
-        print(json.dumps(document(found, summarize(found), outcomes(found)), indent=1, allow_nan=False))
+        results = read_tables(runs[0]) if len(runs) == 1 else read_merged(runs)
+        print(json.dumps(document(results, summarize(results), outcomes(results)), indent=1, allow_nan=False))
     else:
         from dr3_ray.cli.spec_options import words_of
 
@@ -100,8 +100,8 @@ def status(
         if watch:
             raise UserError("--json prints one document, and --watch many lines: leave out one of them")
         (path,) = here([run])
-        found = read_status(path)
-        print(json.dumps(found._asdict() | {"over": found.over, "left_s": found.left}, indent=1))
+        state = read_status(path)
+        print(json.dumps(state._asdict() | {"over": state.over, "left_s": state.left}, indent=1))
         return
     if watch and is_uri(run):
         raise UserError(f"--watch looks at a directory of this machine: `dr3-ray serve {run}` follows a run elsewhere")

@@ -35,8 +35,8 @@ def reproduce(
     name = name and name.replace("-", "_")
     if name is None:
         refuse_idle(context, ("scale", "out"), "without the name of a study")
-        for each, path in studies.items():
-            print(f"{each}: {_question(path)}")
+        for title, path in studies.items():
+            print(f"{title}: {_question(path)}")
         return
     check_known("study", [name], studies)
     study, typed = studies[name], stopping.command_line()
@@ -63,8 +63,8 @@ def _studies() -> dict[str, Path]:
     """
     for place in (Path(dr3_ray.__file__).parents[1], Path.cwd()):
         files = sorted(path for path in (place / FOLDER).glob("*.py") if path.is_file())
-        if found := {path.stem: path for path in files if BEGINNING in path.read_text("utf-8", "replace")}:
-            return found
+        if studies := {path.stem: path for path in files if BEGINNING in path.read_text("utf-8", "replace")}:
+            return studies
     raise UserError(
         "studies are in the repository, and not in the installed package: run this in a checkout, where studies/ is"
     )

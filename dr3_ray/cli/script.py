@@ -53,8 +53,8 @@ def run_script(
     name = Path(inspect.getfile(plan)).stem
     defaults = {"out": Path("runs") / name, **defaults}
     own, known = inspect.signature(plan).parameters, inspect.signature(cli.sweep).parameters
-    shared = [known[each] for each in SHARED if each not in own]
-    shared = [each.replace(default=defaults.get(each.name, each.default)) for each in shared]
+    shared = [known[option] for option in SHARED if option not in own]
+    shared = [parameter.replace(default=defaults.get(parameter.name, parameter.default)) for parameter in shared]
 
     def command(**options: Any) -> None:
         """Plan with the script's own options, sweep with the shared ones, and answer."""
@@ -68,9 +68,9 @@ def run_script(
         _sweep_and_answer(planned, partial(answer, **given_to), above, options)
 
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    everything = [context, *(each.replace(kind=each.KEYWORD_ONLY) for each in (*own.values(), *shared))]
+    everything = [context, *(parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*own.values(), *shared))]
     command.__signature__ = inspect.Signature(everything)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in everything}
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in everything}
     stopping.run_command(lambda: cli.main(arguments, f"{name}.py", alone(command, document)))
 
 
@@ -87,7 +87,7 @@ def _sweep_and_answer(
     from dr3_ray.cli.spec_options import spec_above
     from dr3_ray.runs.directory import is_run
 
-    there = [each for each in planned.values() if isinstance(each, Path)]
+    there = [spec for spec in planned.values() if isinstance(spec, Path)]
     for run in there:
         if not is_run(run):
             raise UserError(f"{run} is not a run directory: name one, which has a run.json")
@@ -126,7 +126,7 @@ def by_kind(datasets: Iterable[str]) -> dict[str, list[str]]:
     """
     from dr3_ray.data import load_dataset
 
-    found: dict[str, list[str]] = {}
+    learners: dict[str, list[str]] = {}
     for source in datasets:
-        found.setdefault(load_dataset(source).spaces.action_kind, []).append(source)
-    return found
+        learners.setdefault(load_dataset(source).spaces.action_kind, []).append(source)
+    return learners

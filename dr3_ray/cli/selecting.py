@@ -63,17 +63,17 @@ def select(
         refuse_idle(context, ("fqe_seeds",), "without fitted critics")
     if not measured & {*HELD_OUT, *WEIGHTED}:
         refuse_idle(context, ("data",), "as these criteria read no held-out episodes")
-    found = []
-    for each in here(run, checkpoints=True):
+    choices = []
+    for path in here(run, checkpoints=True):
         with _shown() as say:
-            found.append(choose(each, named, fqe_steps, fqe_seeds, top, data, trust, say))
+            choices.append(choose(path, named, fqe_steps, fqe_seeds, top, data, trust, say))
     if as_json:
-        documents = [each.to_dict() for each in found]
+        documents = [choice.to_dict() for choice in choices]
         print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1, allow_nan=False))
         return
     from rich.console import Console
 
-    for chosen in found:
+    for chosen in choices:
         Console(markup=False, highlight=False).print(rendered(chosen))
         if chosen.written:
             print(f"every number: {chosen.run / FILE}")

@@ -73,12 +73,12 @@ def read_settings(words: Iterable[str]) -> dict[str, Any]:
 
 
 def _pairs(words: Iterable[str], read: Callable[[str], Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    pairs: dict[str, Any] = {}
     for name, text in map(_split, words):
-        if name in found:
+        if name in pairs:
             raise UserError(f"{name} is given twice: leave out one of {name}={text} and the one before")
-        found[name] = read(text)
-    return found
+        pairs[name] = read(text)
+    return pairs
 
 
 def _split(setting: str) -> tuple[str, str]:

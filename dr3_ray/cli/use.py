@@ -121,18 +121,21 @@ def _told(played: Any) -> list[str]:
 
     from dr3_ray.stats import bootstrap_estimate, mean
 
-    found = bootstrap_estimate(played.returns, estimator=mean)
+    estimate = bootstrap_estimate(played.returns, estimator=mean)
     interval = (
-        f" (95% interval {found.low:.4g} to {found.high:.4g})" if found.has_interval else " (one episode: no interval)"
+        f" (95% interval {estimate.low:.4g} to {estimate.high:.4g})"
+        if estimate.has_interval
+        else " (one episode: no interval)"
     )
     fine = played.returns[np.isfinite(played.returns)]
     lines = [
-        f"return {found.value:.4g}{interval} over {found.n} episodes of seeds {played.seeds[0]} to {played.seeds[-1]}",
+        f"return {estimate.value:.4g}{interval} over {estimate.n} episodes of seeds {played.seeds[0]} to "
+        f"{played.seeds[-1]}",
         *([f"median {np.median(fine):.4g}, from {fine.min():.4g} to {fine.max():.4g}"] if fine.size else []),
         f"length {played.lengths.mean():.4g} steps in the mean",
     ]
-    if found.left_out:
-        lines.append(f"{found.left_out} episodes do not count: the environment gave NaN or infinity")
+    if estimate.left_out:
+        lines.append(f"{estimate.left_out} episodes do not count: the environment gave NaN or infinity")
     return lines
 
 

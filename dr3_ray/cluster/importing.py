@@ -86,8 +86,8 @@ def _write(shared: "list[ray.ObjectRef]", plan: Plan, number: int) -> tuple[Stat
     (ref,) = shared  # in a list, so that it is not fetched for each part
     wanted = _wanted(ref)
     node = ray.util.get_node_ip_address()
-    if (found := version("dr3-ray")) != wanted.version:
-        raise UserError(f"{node} has dr3-ray {found}, and this machine {wanted.version}: install the same one there")
+    if (ours := version("dr3-ray")) != wanted.version:
+        raise UserError(f"{node} has dr3-ray {ours}, and this machine {wanted.version}: install the same one there")
     try:
         with contextlib.chdir(wanted.folder):
             source, parts = _opened(ref, plan.rows_per_shard)
@@ -106,8 +106,8 @@ REMEDY = "put the source into a folder that all machines of the cluster share"
 
 @cache
 def _wanted(ref: ray.ObjectRef) -> Wanted:
-    found: Wanted = ray.get(ref)
-    return found
+    wanted: Wanted = ray.get(ref)
+    return wanted
 
 
 @cache

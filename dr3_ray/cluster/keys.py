@@ -16,8 +16,8 @@ def share_keys(text: str) -> None:
 
 def take_keys() -> None:
     """Know, in a worker, what its driver has shared."""
-    if ray.is_initialized() and (found := kept(_name())):
-        remember(json.loads(found))
+    if ray.is_initialized() and (kept_keys := kept(_name())):
+        remember(json.loads(kept_keys))
 
 
 def _name() -> bytes:

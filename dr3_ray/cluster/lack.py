@@ -57,16 +57,16 @@ def lack_of(what: str, wanted: Collection[Needs]) -> str:
         return ""
     ours = [_plain(needs) for needs in wanted]
     waiting = {
-        _told(each.bundle): each.count
+        _told(bundle.bundle): bundle.count
         for demand in status.resource_demands.ray_task_actor_demand
-        for each in demand.bundles_by_count
-        if _plain(each.bundle) in ours
+        for bundle in demand.bundles_by_count
+        if _plain(bundle.bundle) in ours
     }
     if not waiting:
         return ""
-    needs = ", ".join(f"{count} for {each}" for each, count in waiting.items())
-    fits = any(all(machine["Resources"].get(name, 0.0) >= amount for name, amount in each.items())
-               for each in ours for machine in machines)  # fmt: skip
+    needs = ", ".join(f"{count} for {bundle}" for bundle, count in waiting.items())
+    fits = any(all(machine["Resources"].get(name, 0.0) >= amount for name, amount in demanded.items())
+               for demanded in ours for machine in machines)  # fmt: skip
     there = ", ".join(map(described, machines))
     rest = f"{free.get('CPU', 0.0):g} CPUs and {free.get('GPU', 0.0):g} GPUs are free"
     return (
@@ -87,7 +87,7 @@ def _told(bundle: Needs) -> str:
 
 def _coming(status: Any) -> str:
     """Return whether the autoscaler starts machines, as far as it is known."""
-    starting = len(status.pending_nodes) + sum(each.count for each in status.pending_launches)
+    starting = len(status.pending_nodes) + sum(launch.count for launch in status.pending_launches)
     if starting:
         return f"{starting} more are starting"
     if status.failed_launches:

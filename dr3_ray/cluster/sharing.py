@@ -38,9 +38,9 @@ def share(storage: str, needed: bool, datasets: Mapping[str, str], say: Callable
     if mixtures := {name: MixtureName.parse(at) for name, at in datasets.items() if is_mixture(at)}:
         parts = {name: [_identified(part.data) for part in mixture.parts] for name, mixture in mixtures.items()}
         plain = {name: at for name, at in datasets.items() if name not in mixtures}
-        found = share(storage, needed, plain | dict(part for each in parts.values() for part in each), say)
-        mixed = {name: str(mixtures[name].renamed([found[part] for part, _ in parts[name]])) for name in mixtures}
-        return {name: found[name] for name in plain} | mixed
+        copied = share(storage, needed, plain | dict(part for unit in parts.values() for part in unit), say)
+        mixed = {name: str(mixtures[name].renamed([copied[part] for part, _ in parts[name]])) for name in mixtures}
+        return {name: copied[name] for name in plain} | mixed
     addresses = {name: Address.parse(at)._replace(fingerprint=name) for name, at in datasets.items()}
     sources = {name: str(address) for name, address in addresses.items()}
     places = {name: address.place for name, address in addresses.items()}
@@ -95,10 +95,10 @@ def _unusable(storage: str, mark: str) -> str | None:
     """Return why this machine cannot use the storage, in which there is a file called `mark`; None: it can."""
     try:
         filesystem, root = open_store(storage)
-        found = filesystem.get_file_info(f"{root}/{mark}").is_file
+        visible = filesystem.get_file_info(f"{root}/{mark}").is_file
     except OSError as error:
         return f"{storage} cannot be used ({first_line(error)})"
-    return None if found else f"{storage} is another directory"
+    return None if visible else f"{storage} is another directory"
 
 
 def _digest(folder: str) -> str | None:

@@ -11,17 +11,17 @@ _NOTHING = object()
 def find(path: str, gone: Any = None) -> Any:
     """Return what a dotted path of modules and attributes names, or `gone` where it is not there any more."""
     first, *names = path.split(".")
-    found, module = import_module(first), first
+    part, module = import_module(first), first
     for name in names:
         module = f"{module}.{name}"
         try:
-            found = getattr(found, name)
+            part = getattr(part, name)
         except AttributeError:
             try:
-                found = import_module(module)
+                part = import_module(module)
             except ImportError:
                 return gone
-    return found
+    return part
 
 
 @contextmanager

@@ -47,8 +47,8 @@ NAMES = {
 
 def bootstrap_address() -> str | None:
     """Return the address that `ray.init()` would use; None: it would start a Ray here."""
-    found: str | None = services.canonicalize_bootstrap_address(None)
-    return found
+    address: str | None = services.canonicalize_bootstrap_address(None)
+    return address
 
 
 def node() -> Any:
@@ -103,8 +103,8 @@ def uncounted() -> AbstractContextManager[None]:
 
 def kept(name: bytes) -> bytes | None:
     """Return the bytes in Ray's memory under a name; None: nothing."""
-    found: bytes | None = _internal_kv_get(name)
-    return found
+    data: bytes | None = _internal_kv_get(name)
+    return data
 
 
 def keep(name: bytes, content: bytes) -> None:

@@ -63,8 +63,8 @@ def rounds_on_cpus() -> bool:
 
 def below_autograd() -> AbstractContextManager[Any]:
     """Return a context without gradients, like `torch.no_grad` but below what each operation asks of autograd."""
-    found: AbstractContextManager[Any] = (_below_autograd or torch.no_grad)()
-    return found
+    context: AbstractContextManager[Any] = (_below_autograd or torch.no_grad)()
+    return context
 
 
 def add_each(sums: Sequence[Tensor], others: Sequence[Tensor]) -> None:
@@ -79,7 +79,7 @@ def add_each(sums: Sequence[Tensor], others: Sequence[Tensor]) -> None:
 def is_view(operation: Any) -> bool:
     """Return whether an operation returns another view of its argument's memory."""
     schema = operation._schema
-    return not schema.is_mutable and any(each.alias_info for each in schema.returns)
+    return not schema.is_mutable and any(returned.alias_info for returned in schema.returns)
 
 
 def called(operation: Any) -> Any:
@@ -95,21 +95,21 @@ def compile_graph(
     Raises:
         RuntimeError: this torch has no such compiler.
     """
-    found = {path.rpartition(".")[2]: find(path) for path in COMPILER}
-    if gone := [name for name, each in found.items() if each is None]:
+    parts = {path.rpartition(".")[2]: find(path) for path in COMPILER}
+    if gone := [name for name, part in parts.items() if part is None]:
         raise RuntimeError(f"torch {torch.__version__} has no {', '.join(gone)}")
     # oneDNN's product as it is: inductor's own wants weights that never change
     operation = torch.ops.mkldnn._linear_pointwise.default
-    recorded = found["fallback_handler"](operation, add_to_fallback_set=False)
+    recorded = parts["fallback_handler"](operation, add_to_fallback_set=False)
 
     def product(x: Any, *others: Any) -> Any:
-        return recorded(found["require_contiguous"](x), *others)  # or the operator copies it, more slowly
+        return recorded(parts["require_contiguous"](x), *others)  # or the operator copies it, more slowly
 
-    with item(found["lowerings"], operation, product), torch.no_grad():
-        function: Callable[..., Sequence[Tensor]] = found["compile_fx"](
+    with item(parts["lowerings"], operation, product), torch.no_grad():
+        function: Callable[..., Sequence[Tensor]] = parts["compile_fx"](
             fx.GraphModule(torch.nn.Module(), graph),
             list(inputs),
             config_patches={"cpp_wrapper": True},  # operations are started from C++ as well
-            decompositions=decomposed(found["select_decomp_table"]()),
+            decompositions=decomposed(parts["select_decomp_table"]()),
         )
     return function

@@ -66,14 +66,14 @@ def cut_subset(place: str) -> tuple[str, str]:
     """
     if is_uri(place):
         start, _, options = place.partition("?")
-        ours = [each for each in options.split("&") if is_local(place) or each.partition("=")[0] in WORDS]
-        others = [each for each in options.split("&") if each not in ours]
+        ours = [part for part in options.split("&") if is_local(place) or part.partition("=")[0] in WORDS]
+        others = [part for part in options.split("&") if part not in ours]
         return (start + f"?{'&'.join(others)}" * bool(others), unquote("&".join(ours))) if any(ours) else (place, "")
     if place.startswith(NAMED):
         start, _, options = place.partition("?")
         return start, options
-    found = WORDS_OF_A_PATH.fullmatch(place)
-    return (found[1], found[2]) if found else (place, "")
+    match = WORDS_OF_A_PATH.fullmatch(place)
+    return (match[1], match[2]) if match else (place, "")
 
 
 def _is_folder(place: str) -> bool:
@@ -91,11 +91,11 @@ def _split_fingerprint(source: str) -> tuple[str, str]:
     Raises:
         UserError: it ends in a part of a fingerprint.
     """
-    found = re.fullmatch(r"(.+)#([0-9a-f]*)", source, re.DOTALL)
-    if found is None or os.path.exists(source):
+    match = re.fullmatch(r"(.+)#([0-9a-f]*)", source, re.DOTALL)
+    if match is None or os.path.exists(source):
         return source, ""
-    if len(found[2]) != 64:
+    if len(match[2]) != 64:
         raise UserError(
-            f"{_on_one_line(source)}: a fingerprint has 64 digits, and {found[2]!r} {len(found[2])}: give the whole one"
+            f"{_on_one_line(source)}: a fingerprint has 64 digits, and {match[2]!r} {len(match[2])}: give the whole one"
         )
-    return found[1], found[2]
+    return match[1], match[2]

@@ -24,15 +24,15 @@ def read_batch(path: Path, schema: pa.Schema) -> pa.RecordBatch:
         if content.size < len(MAGIC) or content[: len(MAGIC)].to_pybytes() != MAGIC:
             raise ValueError("is not a readable Arrow file")
         messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(content[len(MAGIC) :]))
-        found = pa.ipc.read_schema(messages.read_next_message())
-        if _fields(found) != _fields(schema):
+        layout = pa.ipc.read_schema(messages.read_next_message())
+        if _fields(layout) != _fields(schema):
             raise ValueError("does not have the columns that the manifest's spaces ask for")
         message = messages.read_next_message()
         if message.type != "record batch":
             raise ValueError(f"has a {message.type} where its rows should be")
         if is_compressed(message):
             raise ValueError("is compressed, which cannot be mapped")
-        batch = pa.ipc.read_record_batch(message, found)
+        batch = pa.ipc.read_record_batch(message, layout)
         _refuse_more(messages)
         batch.validate(full=True)
     except (pa.ArrowException, OSError, MemoryError, StopIteration, EOFError, struct.error) as error:

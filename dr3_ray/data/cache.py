@@ -53,8 +53,8 @@ def cached(uri: str) -> Path:
         UserError: there is no such data set, other data lie there, a file is damaged, it is larger than the limit of
             the cache, or there is no room.
     """
-    if found := find_cached(uri):
-        return found
+    if copy := find_cached(uri):
+        return copy
     address = Address.parse(uri)
     filesystem, root = _open(address.place)
     content = _read_manifest(filesystem, root, address.place)
@@ -84,15 +84,15 @@ def refuse_others(manifest: Manifest, address: Address) -> None:
         UserError: it has another one.
     """
     wanted, where = address.fingerprint, str(address._replace(fingerprint=None))
-    found, *old = map(address.identity, manifest.identities)
-    if wanted and wanted in old and wanted != found:
+    known, *old = map(address.identity, manifest.identities)
+    if wanted and wanted in old and wanted != known:
         of = "was of files and not of rows" if wanted == old[0] else "left out spaces and gamma"
         raise UserError(
             f"{wanted[:16]}… is the fingerprint of {where} by the rule of an older version, which {of}: "
-            f"write {where}#{found}"
+            f"write {where}#{known}"
         )
-    if wanted and wanted != found:
-        raise UserError(f"{where} holds other data: their fingerprint is {found}, not {wanted}")
+    if wanted and wanted != known:
+        raise UserError(f"{where} holds other data: their fingerprint is {known}, not {wanted}")
 
 
 def find_cached(uri: str) -> Path | None:
@@ -166,22 +166,22 @@ def upload(path: Path, store: str) -> str:
 
 def contents() -> list[Cached]:
     """Return the data sets in the cache of this machine, last used first; anything else is left out."""
-    found = []
+    copies = []
     for path in entries():
         with suppress(OSError, UserError):
             manifest = Manifest.read(path)
             size = sum(entry.bytes for entry in manifest.files)
-            found.append(Cached(path, manifest, size, path.stat().st_mtime))
-    return sorted(found, key=lambda each: -each.used)
+            copies.append(Cached(path, manifest, size, path.stat().st_mtime))
+    return sorted(copies, key=lambda copy: -copy.used)
 
 
 def foreign() -> list[Path]:
     """Return the files in the cache that are not ours: they stay."""
-    ours = {each.path for each in contents()}
+    ours = {copy.path for copy in contents()}
     return [
-        each
-        for each in entries()
-        if each not in ours and not each.name.startswith((".lock-", ".copy-", ".at-", WRITING))
+        path
+        for path in entries()
+        if path not in ours and not path.name.startswith((".lock-", ".copy-", ".at-", WRITING))
     ]
 
 
@@ -195,11 +195,11 @@ def prune(unused: float) -> list[Cached]:
     """
     gone: list[Cached] = []
     kept: list[str] = []
-    for each in contents():
-        if time.time() - each.used >= unused:
-            with _failures_in(kept, each.path), alone(each.path.name.partition(".")[0]):
-                shutil.rmtree(each.path)
-                gone.append(each)
+    for copy in contents():
+        if time.time() - copy.used >= unused:
+            with _failures_in(kept, copy.path), alone(copy.path.name.partition(".")[0]):
+                shutil.rmtree(copy.path)
+                gone.append(copy)
     for left in leftovers():
         with _failures_in(kept, left.path):
             remove(left)
@@ -225,7 +225,7 @@ def make_room(size: int, what: str) -> None:
             f"raise {LIMIT}, or unset it"
         )
     kept = contents()
-    while sum(each.size for each in kept) + size > limit:
+    while sum(copy.size for copy in kept) + size > limit:
         oldest = kept.pop()
         with suppress(BlockingIOError), alone(oldest.path.name.partition(".")[0], wait=False):  # else it is arriving
             shutil.rmtree(oldest.path)

@@ -92,11 +92,11 @@ def columns_of(observation_space: SpaceSpec, action_space: SpaceSpec) -> dict[st
 
 def parts_on_disk(columns: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return the names on disk of each column's parts; most have one part, without a name."""
-    found: dict[str, dict[str, str]] = {}
+    parts: dict[str, dict[str, str]] = {}
     for name in columns:
         column, _, part = name.partition("/")
-        found.setdefault(column, {})[part] = name
-    return found
+        parts.setdefault(column, {})[part] = name
+    return parts
 
 
 EPISODE_SCHEMA = pa.schema(

@@ -48,7 +48,7 @@ class EpisodeDigest:
         for name, last in self._last.items():
             self._note(name, last, np.array([self._rows - 1]))
         self._last = {}
-        ends = [each.digest() for each in (*self._columns.values(), *self._apart.values())]
+        ends = [digest.digest() for digest in (*self._columns.values(), *self._apart.values())]
         return hashlib.sha256(b"".join(ends)).digest()
 
     def _add_next(self, name: str, now: Array, following: Array) -> None:
@@ -71,8 +71,8 @@ def content_of(episodes: Columns, digests: Iterable[bytes]) -> str:
     whole = hashlib.sha256()
     for name, kind in LEARNED.items():
         whole.update(np.ascontiguousarray(episodes[name], kind).tobytes())
-    for each in digests:
-        whole.update(each)
+    for digest in digests:
+        whole.update(digest)
     return whole.hexdigest()
 
 

@@ -130,7 +130,7 @@ def overlaps(earlier: Array, later: Array) -> Array:
     frames = earlier.shape[1]
     if frames == 1:
         return np.asarray((earlier == later).all((1, 2)), np.int64)
-    found = np.zeros(len(earlier), np.int64)
+    longest = np.zeros(len(earlier), np.int64)
     pending = np.arange(len(earlier))
     for count in range(frames, 0, -1):
         if not len(pending):
@@ -138,9 +138,9 @@ def overlaps(earlier: Array, later: Array) -> Array:
         same = (earlier[pending, -1] == later[pending, count - 1]).all(1)  # of one frame, which most often decides
         some = pending[same]
         equal = (earlier[some, frames - count :] == later[some, :count]).all((1, 2))
-        found[some[equal]] = count
-        pending = pending[found[pending] == 0]
-    return found
+        longest[some[equal]] = count
+        pending = pending[longest[pending] == 0]
+    return longest
 
 
 def bits(values: Array) -> Array:

@@ -90,18 +90,18 @@ def digest(value: Any) -> str:
 
 def _file(entry: Mapping[str, Any]) -> list[Any]:
     """Return what a file holds; of a shard with frames also those, and how observations are made of them."""
-    frames = [[each["part"], each["stack"], each["axis"], *_file(each)] for each in entry.get("frames", ())]
+    frames = [[stored["part"], stored["stack"], stored["axis"], *_file(stored)] for stored in entry.get("frames", ())]
     return [entry["rows"], entry["bytes"], entry["sha256"], *([frames] if frames else [])]
 
 
 def space(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return all fields of a dumped space, its bounds in one spelling."""
     absent = () if said["choices"] else ABSENT[said["kind"]]
-    found = {name: value for name, value in said.items() if value is not None and name not in absent}
+    description = {name: value for name, value in said.items() if value is not None and name not in absent}
     if said["spaces"] is not None:
-        return found | {"spaces": {name: space(part) for name, part in said["spaces"].items()}}
+        return description | {"spaces": {name: space(part) for name, part in said["spaces"].items()}}
     bounds = {"low": said["low"], "high": said["high"]}
-    return found | {name: _bound(bound) for name, bound in bounds.items() if bound is not None}
+    return description | {name: _bound(bound) for name, bound in bounds.items() if bound is not None}
 
 
 def _bound(bound: tuple[float, ...]) -> list[str]:

@@ -28,12 +28,12 @@ class Leftover(NamedTuple):
 
 def leftovers() -> list[Leftover]:
     """Return what interrupted copies and imports left on this machine; nothing that a living process writes."""
-    found, busy = [], set[Path]()
+    known, busy = [], set[Path]()
     for path in entries():
         with suppress(OSError):
             if (copy := COPY.fullmatch(path.name)) and path.is_dir():
                 with alone(copy[1], wait=False):
-                    found.append(Leftover(path, path))
+                    known.append(Leftover(path, path))
             elif path.name.startswith(WRITING):
                 with open(path, encoding="utf-8", errors="replace") as told:
                     free = _is_free(told)
@@ -41,8 +41,8 @@ def leftovers() -> list[Leftover]:
                 if not free:
                     busy.add(Path(written))
                 elif not host or (host == socket.gethostname() and PARTIAL_PATH.fullmatch(written)):
-                    found.append(Leftover(Path(written or path), path))
-    return [left for left in found if left.path not in busy]
+                    known.append(Leftover(Path(written or path), path))
+    return [left for left in known if left.path not in busy]
 
 
 def _is_free(told: IO[str]) -> bool:

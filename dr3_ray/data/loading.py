@@ -47,7 +47,7 @@ def largest_reward(source: str) -> float:
     """
     manifests = [read_manifest(_folder(Address.parse(name))) for name in names_in(source)]
     rewards = [manifest.statistics["rewards"] for manifest in manifests if "rewards" in manifest.statistics]
-    return max((max(abs(each.min), abs(each.max)) for each in rewards), default=0.0)
+    return max((max(abs(reward.min), abs(reward.max)) for reward in rewards), default=0.0)
 
 
 def _load_mixture(name: MixtureName, gamma: float | None) -> Dataset:

@@ -66,5 +66,7 @@ def routed(rows: Array, ends: Array, piece: Callable[[int, Array], Columns]) -> 
     back = order.argsort()
     counts = np.bincount(piece_of, minlength=len(ends))
     parts = zip(np.split(rows[order], counts.cumsum()[:-1]), [0, *ends.tolist()], strict=False)
-    found = [piece(number, part - start) for number, (part, start) in enumerate(parts) if len(part)] or [piece(0, rows)]
-    return {name: np.concatenate([each[name] for each in found]).take(back, 0) for name in found[0]}
+    pieces = [piece(number, part - start) for number, (part, start) in enumerate(parts) if len(part)] or [
+        piece(0, rows)
+    ]
+    return {name: np.concatenate([rows[name] for rows in pieces]).take(back, 0) for name in pieces[0]}

@@ -44,11 +44,11 @@ class MappedFiles:
         for entry in entries:
             path = self._folder / entry.file
             try:
-                found = path.stat()
+                stat = path.stat()
             except OSError:
                 continue
-            if (found.st_dev, found.st_ino) == self._inodes.get(path) and found.st_size < entry.bytes:
-                raise damaged(self._folder, f"{entry.file} was cut to {found.st_size} bytes while it was read")
+            if (stat.st_dev, stat.st_ino) == self._inodes.get(path) and stat.st_size < entry.bytes:
+                raise damaged(self._folder, f"{entry.file} was cut to {stat.st_size} bytes while it was read")
 
     def batch(self, entry: FileEntry, schema: pa.Schema) -> pa.RecordBatch:
         """Open a file of one record batch.
@@ -58,12 +58,12 @@ class MappedFiles:
         """
         path = self._folder / entry.file
         try:
-            found = path.stat()
+            stat = path.stat()
         except OSError:
             raise damaged(self._folder, f"{entry.file} is missing") from None
-        if found.st_size != entry.bytes:
-            raise damaged(self._folder, f"{entry.file} has {found.st_size} bytes instead of {entry.bytes}")
-        self._inodes[path] = found.st_dev, found.st_ino
+        if stat.st_size != entry.bytes:
+            raise damaged(self._folder, f"{entry.file} has {stat.st_size} bytes instead of {entry.bytes}")
+        self._inodes[path] = stat.st_dev, stat.st_ino
         try:
             batch = read_batch(path, schema)
         except UserError:
@@ -79,7 +79,7 @@ class MappedFiles:
         firsts = [0, *self.ends.tolist()]
         for number in range(bisect(firsts, starts[0]) - 1, bisect_left(firsts, stops[-1])):
             first, after = np.searchsorted(stops, firsts[number], "right"), np.searchsorted(starts, firsts[number + 1])
-            low, high = (each[first:after] - firsts[number] for each in (starts, stops))
+            low, high = (places[first:after] - firsts[number] for places in (starts, stops))
             low, high = np.maximum(low, 0), np.minimum(high, firsts[number + 1] - firsts[number])
             for name in stored if len(low) else ():
                 column = self.shards[number][name]
@@ -100,9 +100,9 @@ class MappedFiles:
             column = self._layout.get(part_column("observations", part))
             if column is None or not stack.fits(column):
                 raise damaged(self._folder, f"{MANIFEST} has frames in {frames.file} that are not of its observations")
-            found = self._columns(frames, {"frames": stack.frame(column)})["frames"]
+            whole = self._columns(frames, {"frames": stack.frame(column)})["frames"]
             for name, indices in FRAMES.items():
-                framed = Framed(column, stack, found, columns[part_column(indices, part)])
+                framed = Framed(column, stack, whole, columns[part_column(indices, part)])
                 if framed.out_of_bounds():
                     raise damaged(self._folder, f"{entry.file} has rows whose frames are not in {frames.file}")
                 stored[part_column(name, part)] = framed

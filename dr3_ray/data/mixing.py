@@ -57,15 +57,15 @@ class Mixing:
         shares = self.shares[phase]
         if target_share and phase == len(self.shares) - 1:
             shares = self._with_target(Fraction(str(target_share)))
-        found = largest_remainders(shares, batch_size)
+        counts = largest_remainders(shares, batch_size)
         if lacking := [
-            name for name, share, count in zip(self.names, shares, found, strict=True) if share and not count
+            name for name, share, count in zip(self.names, shares, counts, strict=True) if share and not count
         ]:
             raise UserError(
                 f"a batch of {batch_size} has no row of {lacking[0]} by its weight in the mixture: raise that, or "
                 "batch_size"
             )
-        return found
+        return counts
 
     def slots(self, counts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]] | None = None) -> Slots:
         """Return the slots of batches with these counts of each part, [K][parts], on the CPU.
@@ -75,8 +75,8 @@ class Mixing:
         """
         import torch
 
-        order = torch.tensor(np.stack([spread(each) for each in counts]))
-        below = torch.tensor([list(each) for each in rows or [self.rows] * len(counts)])
+        order = torch.tensor(np.stack([spread(count) for count in counts]))
+        below = torch.tensor([list(before) for before in rows or [self.rows] * len(counts)])
         return Slots(below.gather(1, order), torch.tensor(self.starts)[order])
 
     def _with_target(self, share: Fraction) -> tuple[Fraction, ...]:
@@ -85,7 +85,7 @@ class Mixing:
             raise UserError(
                 f"target_share = {float(share):g} leaves a rest to data sets without a weight: leave it out"
             )
-        rest = [(1 - share) * each / sum(others) if share < 1 else Fraction(0) for each in others]
+        rest = [(1 - share) * weight / sum(others) if share < 1 else Fraction(0) for weight in others]
         return (*rest, share)
 
 
@@ -106,5 +106,5 @@ def spread(counts: Sequence[int]) -> np.ndarray:
     """Return the part of each place in a batch, [sum of counts], the places of a part evenly apart."""
     parts = np.repeat(np.arange(len(counts)), counts)
     places = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
-    found: np.ndarray = parts[np.argsort(places, kind="stable")]
-    return found
+    order: np.ndarray = parts[np.argsort(places, kind="stable")]
+    return order

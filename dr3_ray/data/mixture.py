@@ -99,9 +99,9 @@ class Mixture(Dataset):
         self._parts = parts_on_disk(self._layout)
         if any(source.apart for source in sources):
             aparts = [source.apart or Apart(source, np.arange(len(source))) for source in sources]
-            wholes = [each.whole for each in aparts]
+            wholes = [apart.whole for apart in aparts]
             starts = np.cumsum([0, *map(len, wholes)]).tolist()
-            places = [each.rows + start for each, start in zip(aparts, starts, strict=False)]
+            places = [apart.rows + start for apart, start in zip(aparts, starts, strict=False)]
             self.apart = Apart(Mixture(name, wholes), np.concatenate(places))  # type: ignore[arg-type]  # all are data sets
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -138,28 +138,28 @@ class Mixture(Dataset):
         part_of = np.searchsorted(self._ends, rows, "right")
         starts = [0, *self._ends.tolist()]
         parts = [(source, rows[part_of == number] - starts[number]) for number, source in enumerate(self.sources)]
-        return [each for source, part in parts if len(part) for each in source.on_disk(part)]
+        return [path for source, part in parts if len(part) for path in source.on_disk(part)]
 
     def _select(self, rows: Array, stored: Sequence[str]) -> Columns:
         def piece(number: int, part: Array) -> Columns:
             names = {name: self._theirs.get(name, name) for name in stored if name not in self._tasks}
             lying = self.sources[number]._select(part, tuple(names.values()))
-            found = {name: lying[theirs] for name, theirs in names.items()}
+            values = {name: lying[theirs] for name, theirs in names.items()}
             for column in self._tasks.intersection(stored):
-                found[column] = np.broadcast_to(self._ones[number], (len(part), self.tasks))
-            if "episode_ids" in found:
-                found["episode_ids"] = found["episode_ids"].astype(np.int64) + self._shifts[number]
+                values[column] = np.broadcast_to(self._ones[number], (len(part), self.tasks))
+            if "episode_ids" in values:
+                values["episode_ids"] = values["episode_ids"].astype(np.int64) + self._shifts[number]
             for column in OBSERVED if self._suffixes else ():
-                if column in found:
+                if column in values:
                     behind = self._suffixes[number]
-                    found[column] = np.concatenate(
-                        [found[column], np.broadcast_to(behind, (len(part), len(behind)))], 1
+                    values[column] = np.concatenate(
+                        [values[column], np.broadcast_to(behind, (len(part), len(behind)))], 1
                     )
             for column in ACTED if self.name.pad and self.action_space.kind == "box" else ():
-                if column in found:
-                    lacking = self.action_space.size - found[column].shape[1]
-                    found[column] = np.pad(found[column], ((0, 0), (0, lacking)))
-            return found
+                if column in values:
+                    lacking = self.action_space.size - values[column].shape[1]
+                    values[column] = np.pad(values[column], ((0, 0), (0, lacking)))
+            return values
 
         return routed(rows, self._ends, piece)
 
@@ -213,9 +213,9 @@ def check_alike(names: Sequence[str], sources: Sequence[Dataset]) -> None:
     """
     for name, source in zip(names, sources, strict=True):
         for kind in ("observation", "action"):
-            one, other = (getattr(each, f"{kind}_space") for each in (sources[0], source))
+            one, other = (getattr(one, f"{kind}_space") for one in (sources[0], source))
             if _plain(one) != _plain(other):
-                theirs, ours = (" ".join(str(each.to_gymnasium()).split()) for each in (other, one))
+                theirs, ours = (" ".join(str(source.to_gymnasium()).split()) for source in (other, one))
                 raise UserError(
                     f"{dataset_label(name)} has the {kind} space {theirs}, and {dataset_label(names[0])} has {ours}: "
                     "mix data sets of one space, import them with the same bounds, or end the name in ,pad=true "
@@ -238,7 +238,7 @@ def check_paddable(names: Sequence[str], sources: Sequence[Dataset]) -> None:
                 f"{dataset_label(name)}: vectors are padded, and its observations are {said}: leave out pad"
             )
         if actions.kind != target.kind or actions.choices or target.choices or actions.dtype != target.dtype:
-            theirs, ours = (" ".join(str(each.to_gymnasium()).split()) for each in (actions, target))
+            theirs, ours = (" ".join(str(space.to_gymnasium()).split()) for space in (actions, target))
             raise UserError(
                 f"{dataset_label(name)} has the action space {theirs}, and {dataset_label(names[-1])} has {ours}: "
                 "two Box spaces are padded, or two Discrete ones, so mix others"
@@ -264,21 +264,21 @@ def _plain(space: SpaceSpec) -> object:
 
 def _manifest(name: MixtureName, sources: Sequence[Dataset]) -> MixtureManifest:
     given, target = [source.manifest for source in sources], sources[-1].manifest
-    counts = {count: sum(getattr(each.counts, count) for each in given) for count in Counts.model_fields}
-    origins = [each.provenance for each in given]
+    counts = {count: sum(getattr(manifest.counts, count) for manifest in given) for count in Counts.model_fields}
+    origins = [manifest.provenance for manifest in given]
 
     def together(field: str) -> str:
-        return "; ".join(dict.fromkeys(getattr(each, field) for each in origins))
+        return "; ".join(dict.fromkeys(getattr(origin, field) for origin in origins))
 
     return MixtureManifest.model_validate(
         {field: getattr(target, field) for field in Manifest.model_fields}
         | {
             "name": dataset_label(str(name))[:500],
-            "format": format_of((file for each in given for file in each.shards), None),
+            "format": format_of((file for manifest in given for file in manifest.shards), None),
             "content": None,
-            "complete_episodes": all(each.complete_episodes for each in given),
+            "complete_episodes": all(manifest.complete_episodes for manifest in given),
             "counts": Counts(**counts),
-            "shards": tuple(file for each in given for file in each.shards),
+            "shards": tuple(file for manifest in given for file in manifest.shards),
             "statistics": {},
             "digests": None,
             "provenance": Provenance(
@@ -287,7 +287,7 @@ def _manifest(name: MixtureName, sources: Sequence[Dataset]) -> MixtureManifest:
                 licence=together("licence"),
                 command=together("command"),
                 created=together("created"),
-                notes=tuple(dict.fromkeys(note for each in origins for note in each.notes)),
+                notes=tuple(dict.fromkeys(note for origin in origins for note in origin.notes)),
             ),
             "parts": tuple(given),
             "mixture": str(name),

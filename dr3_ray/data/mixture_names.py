@@ -61,12 +61,12 @@ class MixtureName(NamedTuple):
             raise UserError(f"{masked(source)}: a mixture is written {FORM}, each data set with its weight")
         parts = [
             Part(
-                found[1].strip(),
-                Decimal(found[2]).normalize(),
-                Decimal(found[3]).normalize() if found[3] else None,
-                found[4],
+                match[1].strip(),
+                Decimal(match[2]).normalize(),
+                Decimal(match[3]).normalize() if match[3] else None,
+                match[4],
             )
-            for found in matches
+            for match in matches
         ]
         since = None
         if parts[-1].data == "since" and parts[-1][2:] == (None, None) and len(parts) > 1:
@@ -115,7 +115,7 @@ class MixtureName(NamedTuple):
     def _checked(self, said: str) -> Self:
         parts = self.parts
         for part in parts:
-            if not all(re.fullmatch(_WEIGHT, _digits(each)) for each in part[1:3] if each is not None):
+            if not all(re.fullmatch(_WEIGHT, _digits(number)) for number in part[1:3] if number is not None):
                 raise UserError(
                     f"{said}: weights have at most 12 digits before and after the point: round {part.data}'s"
                 )
@@ -149,8 +149,8 @@ class MixtureName(NamedTuple):
 
     def _check_text(self, said: str) -> None:
         """Check that the name, read again, means the same."""
-        found = [match[1] for match in _matches(str(self).removeprefix(MIXTURE).removesuffix(PAD))]
-        if found != [part.data for part in self.parts] + ["since"] * bool(self.since):
+        names = [match[1] for match in _matches(str(self).removeprefix(MIXTURE).removesuffix(PAD))]
+        if names != [part.data for part in self.parts] + ["since"] * bool(self.since):
             raise UserError(
                 f"{said}: a comma or = in a name is not read as part of it: give it as file:// URI with %2C"
             )

@@ -43,13 +43,13 @@ def gather_n_step(data: Rows, indices: "Tensor", columns: Sequence[str], n: int)
     if apart:
         data, indices = apart.whole, torch.as_tensor(apart.rows)[indices]
     rows = indices.unsqueeze(-1) + torch.arange(n, device=indices.device)
-    found = data.gather(rows.clamp(max=len(data) - 1), FOLLOWED)
-    timesteps, episodes = found["timesteps"], found["episode_ids"]
-    ended = (found["terminateds"] + found["truncateds"])[..., :-1] > 0
+    gathered = data.gather(rows.clamp(max=len(data) - 1), FOLLOWED)
+    timesteps, episodes = gathered["timesteps"], gathered["episode_ids"]
+    ended = (gathered["terminateds"] + gathered["truncateds"])[..., :-1] > 0
     goes_on = ~ended & (timesteps[..., 1:] == timesteps[..., :-1] + 1) & (episodes[..., 1:] == episodes[..., :-1])
     taken = torch.cat([torch.ones_like(rows[..., :1], dtype=torch.bool), goes_on.cumprod(-1).bool()], dim=-1)
     n_steps = taken.sum(-1)
     here = data.gather(indices, [name for name in columns if name not in AT_THE_END])
     there = data.gather(indices + n_steps - 1, [name for name in columns if name in AT_THE_END])
-    rewards = found["rewards"] * taken
+    rewards = gathered["rewards"] * taken
     return here | there | {"n_step_rewards": rewards, "n_steps": n_steps.to(rewards.dtype)}

@@ -72,13 +72,13 @@ def _miscounted(manifest: Manifest, episodes: int, shards: Sequence[Mapping[str,
     def true(name: str) -> int:
         return sum(int(np.bitwise_count(shard[name]).sum()) for shard in shards)
 
-    found = {
+    counts = {
         "rows": sum(entry.rows for entry in manifest.shards),
         "episodes": episodes,
         "terminateds": true("terminateds"),
         "truncateds": true("truncateds"),
     }
-    for name, number in found.items():
+    for name, number in counts.items():
         if number != getattr(manifest.counts, name):
             return f"the manifest counts {getattr(manifest.counts, name)} {name}, the files {number}"
     return None

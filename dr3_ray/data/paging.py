@@ -68,7 +68,7 @@ class Pages:
             wanted = self._wanted[file]
             for first, stop in ranges:
                 wanted[first:stop] += 1
-            _read(file, [_bytes(file, *each) for each in ranges])
+            _read(file, [_bytes(file, *extent) for extent in ranges])
 
     def let_go(self, extents: Iterable[Extents]) -> None:
         """Free the memory of these bytes, where nobody else on the machine has them mapped."""
@@ -77,12 +77,12 @@ class Pages:
             for first, stop in ranges:
                 wanted[first:stop] -= 1
                 free += [(first + start, first + end) for start, end in _runs(np.flatnonzero(wanted[first:stop] == 0))]
-            _drop(file, [_bytes(file, *each) for each in free])
+            _drop(file, [_bytes(file, *extent) for extent in free])
 
     @property
     def wanted(self) -> int:
         """How many bytes are wanted now."""
-        return sum(int(np.count_nonzero(each)) for each in self._wanted.values()) * mmap.PAGESIZE
+        return sum(int(np.count_nonzero(flags)) for flags in self._wanted.values()) * mmap.PAGESIZE
 
 
 def runs_of(numbers: Array, longer: int = 0, end: int | None = None) -> tuple[Array, Array]:
@@ -97,14 +97,14 @@ def runs_of(numbers: Array, longer: int = 0, end: int | None = None) -> tuple[Ar
 
 def _by_file(extents: Iterable[Extents]) -> list[tuple[MappedFile, list[tuple[int, int]]]]:
     """Return the ranges of pages of each file, those that meet as one."""
-    found: dict[MappedFile, list[tuple[int, int]]] = {}
+    pages: dict[MappedFile, list[tuple[int, int]]] = {}
     for file, starts, stops in extents:
         first, stop = starts // mmap.PAGESIZE, -(-stops // mmap.PAGESIZE)
         if len(first) > 1:
             apart = first[1:] > stop[:-1]
             first, stop = first[np.append(True, apart)], stop[np.append(apart, True)]
-        found.setdefault(file, []).extend(zip(first.tolist(), stop.tolist(), strict=True))
-    return list(found.items())
+        pages.setdefault(file, []).extend(zip(first.tolist(), stop.tolist(), strict=True))
+    return list(pages.items())
 
 
 def _runs(numbers: Array) -> list[tuple[int, int]]:
@@ -160,8 +160,8 @@ def _advise(file: MappedFile, start: int, stop: int, advice: int) -> bool:
 def _madvise() -> "ctypes._NamedFuncPointer | None":
     """Return the C library's function; Python's own is a method of maps that Python made."""
     try:
-        found = ctypes.CDLL(None).madvise
+        madvise = ctypes.CDLL(None).madvise
     except (OSError, AttributeError):
         return None
-    found.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return found
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return madvise

@@ -29,7 +29,7 @@ def share_of_pairs(data: Dataset) -> float:
 
 def _hashes(stored: Columns, *columns: str) -> Array:
     """Return a hash of these columns of each row [R], Python's own, which is another one in another process."""
-    parts = [each for name, each in stored.items() if name.partition("/")[0] in columns]
+    parts = [column for name, column in stored.items() if name.partition("/")[0] in columns]
     raw = [np.ascontiguousarray(part.reshape(len(part), -1)).view(np.uint8) for part in parts]
     content = np.concatenate(raw, axis=1)
     rows = content.view(f"V{content.shape[1]}").reshape(-1).tolist()

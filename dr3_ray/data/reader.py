@@ -182,12 +182,12 @@ class Dataset:
         """Copy rows as `take` does, as tensors on the CPU."""
         import torch
 
-        found = self.take(indices.numpy(), columns)
+        gathered = self.take(indices.numpy(), columns)
         return {
-            name: {part: torch.from_numpy(each) for part, each in values.items()}
+            name: {part: torch.from_numpy(array) for part, array in values.items()}
             if isinstance(values, dict)
             else torch.from_numpy(values)
-            for name, values in found.items()
+            for name, values in gathered.items()
         }
 
     def take(self, rows: Array, columns: Sequence[str]) -> dict[str, Any]:
@@ -205,9 +205,9 @@ class Dataset:
             self.check_files()
         if "" in self._parts["observations"]:
             return self._take(rows, columns)
-        found = self._take(rows, [stored for name in columns for stored in self._parts[name].values()])
+        taken = self._take(rows, [stored for name in columns for stored in self._parts[name].values()])
         return {
-            name: found[name] if name in found else {part: found[each] for part, each in self._parts[name].items()}
+            name: taken[name] if name in taken else {part: taken[column] for part, column in self._parts[name].items()}
             for name in columns
         }
 
@@ -243,7 +243,7 @@ class Dataset:
             stored = shard[name]
             if not isinstance(stored, Framed):
                 return stored.nbytes
-            users = sum(isinstance(other := shard[each], Framed) and other.frames is stored.frames for each in names)
+            users = sum(isinstance(other := shard[name], Framed) and other.frames is stored.frames for name in names)
             return stored.starts.nbytes + stored.frames.nbytes / users
 
         return {name: sum(size(name, shard) for shard in shards) / rows for name in names}
@@ -265,8 +265,8 @@ class Dataset:
             lowest, highest = flat.min(), flat.max()
             if lowest < 0 or highest >= len(self):
                 raise IndexError(f"row {int(lowest if lowest < 0 else highest)} of a data set of {len(self)} rows")
-        found = self._select(flat, stored)
-        return {name: decode(name, self._layout[name], values, rows.shape) for name, values in found.items()}
+        array = self._select(flat, stored)
+        return {name: decode(name, self._layout[name], values, rows.shape) for name, values in array.items()}
 
     def _select(self, rows: Array, stored: Sequence[str]) -> Columns:
         """Copy the rows [R] as they lie on disk, flags as 0 or 1; `stored` are names of columns there."""

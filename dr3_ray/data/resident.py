@@ -31,17 +31,17 @@ class Resident:
         self._data, self.device = data, device
         self._columns: dict[str, Observations] = {}
         for rows in torch.split(torch.arange(len(data)), AT_ONCE):
-            for name, found in data.gather(rows, columns).items():
+            for name, values in data.gather(rows, columns).items():
                 if name not in self._columns:
-                    self._columns[name] = each_part(self._room, found)
+                    self._columns[name] = each_part(self._room, values)
                 at = slice(int(rows[0]), int(rows[-1]) + 1)
-                self._columns[name] = each_part(partial(_fill, at), self._columns[name], found)
+                self._columns[name] = each_part(partial(_fill, at), self._columns[name], values)
 
     def part(self, data: Rows, rows: Array | Tensor) -> "Resident":
         """Return some rows, those of `data`, of the same columns; several steps go on in all of them."""
-        found = copy.copy(self)
-        found._data, found.apart = data, Apart(self, torch.as_tensor(rows).to(self.device))
-        return found
+        part = copy.copy(self)
+        part._data, part.apart = data, Apart(self, torch.as_tensor(rows).to(self.device))
+        return part
 
     def __len__(self) -> int:
         return len(self._data)
@@ -68,8 +68,8 @@ class Resident:
             flat = torch.as_tensor(self.apart.rows).index_select(0, flat)
 
         def rows(column: Tensor) -> Tensor:
-            found = column.index_select(0, flat)
-            return (found.float() if found.dtype == torch.int8 else found).view(*indices.shape, *column.shape[1:])
+            values = column.index_select(0, flat)
+            return (values.float() if values.dtype == torch.int8 else values).view(*indices.shape, *column.shape[1:])
 
         return {name: each_part(rows, self._columns[name]) for name in columns}
 

@@ -75,7 +75,7 @@ class Rounding:
                 for index in np.ndindex(moved.low.shape)
                 if moved.error[index] > _allowed(moved, index) or moved.beyond[index]
             ),
-            key=lambda each: each[0],
+            key=lambda pair: pair[0],
         )
         if not lost:
             return ""

@@ -26,8 +26,8 @@ class Places(NamedTuple):
     @property
     def last(self) -> Array:
         """Whether a row is the last stored one of its episode, [R]."""
-        found: Array = self.positions == self.lengths - 1
-        return found
+        last: Array = self.positions == self.lengths - 1
+        return last
 
 
 class Fault(NamedTuple):

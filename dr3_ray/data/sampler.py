@@ -27,8 +27,8 @@ def generator(seed: int, stream: str, device: torch.device | str = "cpu") -> tor
 
 def key(seed: int, stream: str) -> list[int]:
     """Return two words of 32 bits that depend on a member's seed and on their purpose."""
-    found: list[int] = np.random.SeedSequence([seed, *stream.encode()]).generate_state(2, np.uint32).tolist()
-    return found
+    words: list[int] = np.random.SeedSequence([seed, *stream.encode()]).generate_state(2, np.uint32).tolist()
+    return words
 
 
 def best_first(episodes: Mapping[str, Any], shares: Sequence[float]) -> tuple[Tensor, list[int]]:
@@ -57,7 +57,7 @@ def best_of_each(
         orders.append(order)
         numbers.append(number)
         start += rows
-    return torch.cat(orders), [list(each) for each in zip(*numbers, strict=True)]
+    return torch.cat(orders), [list(row) for row in zip(*numbers, strict=True)]
 
 
 class Sampler:
@@ -89,7 +89,7 @@ class Sampler:
     def draw(self, members: slice) -> Draws:
         """Draw indices [K, B] and noise, each [K, B, *shape] or [K, *shape], of these members' next batch."""
         sources = zip(self.generators[members], self.rows[members], strict=True)
-        return _stacked([self._draw_one(*each) for each in sources])
+        return _stacked([self._draw_one(*source) for source in sources])
 
     def _draw_one(self, source: torch.Generator, rows: int | Tensor) -> Draws:
         if isinstance(rows, Tensor):  # 53 random bits, below 1 also when they are multiplied
@@ -108,13 +108,13 @@ class Sampler:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the generators' states."""
-        return {"generators": [each.get_state() for each in self.generators]}
+        return {"generators": [generator.get_state() for generator in self.generators]}
 
     def load_state_dict(self, state: dict[str, Any], step: int) -> None:
         """Continue exactly where `state_dict` was taken, at this step; with other numbers than on a GPU."""
         if "generators" in state:
-            for each, saved in zip(self.generators, state["generators"], strict=True):
-                each.set_state(saved)
+            for stream, saved in zip(self.generators, state["generators"], strict=True):
+                stream.set_state(saved)
         else:
             self.generators = [generator(seed, f"sampler from {step}") for seed in self._seeds]
 

@@ -233,13 +233,13 @@ class Manifest(Frozen):
             document = strict_json(content)
         except (ValueError, RecursionError) as error:
             raise damaged(where, f"{MANIFEST} cannot be read ({first_line(error)})") from None
-        found = document.get("format") if isinstance(document, dict) else None
-        if type(found) is not int or found not in FORMATS:
+        version = document.get("format") if isinstance(document, dict) else None
+        if type(version) is not int or version not in FORMATS:
             raise UserError(
-                f"{where} has manifest format {repr(found)[:40]}, this version of dr3-ray reads {_either(FORMATS)}: "
+                f"{where} has manifest format {repr(version)[:40]}, this version of dr3-ray reads {_either(FORMATS)}: "
                 "import the data again, or install the version that wrote them"
             )
-        if found != 1 and "digests" not in document:
+        if version != 1 and "digests" not in document:
             raise damaged(where, f"{MANIFEST} is wrong at digests (missing)")
         try:
             return cls.model_validate(document)
@@ -256,11 +256,11 @@ def strict_json(content: bytes) -> Any:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        document = dict(pairs)
+        if len(document) < len(pairs):
             keys = [key for key, _ in pairs]
             raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)[:80]!r} stands there twice")
-        return found
+        return document
 
     def refuse(number: str) -> None:
         raise ValueError(f"{number} is no number")

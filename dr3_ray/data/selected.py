@@ -96,7 +96,7 @@ def statistics_of(datasets: Sequence[Dataset]) -> dict[str, Statistic]:
             rows = np.arange(start, min(start + ROWS_AT_ONCE, len(data)))
             for name, values in data._select(rows, names).items():
                 moments[name].add(values)
-    return {name: each.result() for name, each in moments.items()}
+    return {name: moment.result() for name, moment in moments.items()}
 
 
 def subset_of(dataset: Dataset) -> str:

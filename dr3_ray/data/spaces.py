@@ -46,14 +46,14 @@ def named_parts(nested: Any) -> dict[str, Any]:
     """
     if not isinstance(nested, Mapping):
         return {"": nested}
-    found: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     for key, inner in nested.items():
         for path, leaf in named_parts(inner).items():
             name = f"{key}/{path}" if path else str(key)
-            if name in found:
+            if name in parts:
                 raise UserError(f"two parts of a Dict are called {name!r}: give each a name of its own")
-            found[name] = leaf
-    return found
+            parts[name] = leaf
+    return parts
 
 
 class SpaceSpec(Frozen):
@@ -126,7 +126,7 @@ class SpaceSpec(Frozen):
             if (
                 self.shape
                 or self.start
-                or any(each is not None for each in (self.dtype, self.env_dtype, self.n, self.low, self.high))
+                or any(number is not None for number in (self.dtype, self.env_dtype, self.n, self.low, self.high))
             ):
                 raise ValueError("a dict has no shape, type or bounds of its own")
         elif self.kind == "discrete":
@@ -284,7 +284,7 @@ class SpaceSpec(Frozen):
 
 def element_name(column: str, index: Iterable[Any]) -> str:
     """Return the name of an element of a column, `observations[2, 0]`; of a scalar the column's."""
-    place = ", ".join(str(int(each)) for each in index)
+    place = ", ".join(str(int(place)) for place in index)
     return f"{column}[{place}]" if place else column
 
 

@@ -64,7 +64,7 @@ class Subset:
 
     def __str__(self) -> str:
         """Return what `parse` reads, in one spelling."""
-        said = ((each.name, getattr(self, each.name), each.default) for each in fields(self))
+        said = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
         return "&".join(f"{word}={value}" for word, value, usual in said if value != usual)
 
     @property
@@ -118,7 +118,7 @@ class Subset:
         return Decimal((self.take or "").partition(":")[2])
 
 
-WORDS = tuple(each.name for each in fields(Subset))
+WORDS = tuple(field.name for field in fields(Subset))
 
 
 def drawn(n: int, count: int, seed: int, purpose: str) -> Array:
@@ -127,8 +127,8 @@ def drawn(n: int, count: int, seed: int, purpose: str) -> Array:
     Only the raw numbers of a bit generator are the same in every version of numpy; a permutation need not be.
     """
     source = np.random.PCG64(np.random.SeedSequence([seed, *purpose.encode()]))
-    found: Array = np.sort(np.argpartition(source.random_raw(n), count - 1)[:count])
-    return found
+    rows: Array = np.sort(np.argpartition(source.random_raw(n), count - 1)[:count])
+    return rows
 
 
 def at_least_one(share: float | Decimal, n: int) -> int:

@@ -171,14 +171,14 @@ def check_target(path: str | os.PathLike[str], size: int = 0, arriving: str | No
         raise UserError(
             f"cannot write to {path}, by which other data are named: write ./{path}, or choose another name"
         )
-    found = Path(os.path.realpath(path_here(path) or ""))
-    halfway = arriving is not None and os.path.exists(found / arriving / MANIFEST)
-    if os.path.islink(found) or (os.path.lexists(found) and not halfway and not _is_empty_directory(found)):
+    target = Path(os.path.realpath(path_here(path) or ""))
+    halfway = arriving is not None and os.path.exists(target / arriving / MANIFEST)
+    if os.path.islink(target) or (os.path.lexists(target) and not halfway and not _is_empty_directory(target)):
         raise UserError(f"{path} exists and is not an empty directory: choose another one, or remove it first")
-    above = next(each for each in (found, *found.parents) if os.path.lexists(each))
+    above = next(folder for folder in (target, *target.parents) if os.path.lexists(folder))
     if not above.is_dir():
         raise UserError(f"cannot write {path}: {above} is not a directory, so choose another place")
-    if len(os.fsencode(found.name)) > os.pathconf(above, "PC_NAME_MAX"):
+    if len(os.fsencode(target.name)) > os.pathconf(above, "PC_NAME_MAX"):
         raise UserError(f"cannot write {path}: the name is too long for {above}, so choose another one")
     if not os.access(above, os.W_OK | os.X_OK):
         reason = "the file system is read-only" if _is_read_only(above) else "permission denied"
@@ -188,7 +188,7 @@ def check_target(path: str | os.PathLike[str], size: int = 0, arriving: str | No
             f"cannot write {path}: it takes about {size / 1e6:,.0f} MB, but {free / 1e6:,.0f} MB are free in {above}: "
             "make room, or choose another place"
         )
-    return found
+    return target
 
 
 def _beginning(name: str) -> str:

@@ -68,8 +68,8 @@ def verify_contents(dataset: Dataset) -> None:
         np.add.at(sums, episode, rewards)
         np.add.at(sizes, episode, np.abs(rewards))
         _check_ends(dataset, columns, episode, whole)
-        for name, each in moments.items():
-            each.add(table["returns"][:0] if name == "episode_returns" else columns[name])
+        for name, moment in moments.items():
+            moment.add(table["returns"][:0] if name == "episode_returns" else columns[name])
     wrong = whole & (np.abs(sums - table["returns"]) > ROUNDING * sizes + np.finfo(np.float32).tiny)
     if wrong.any():
         number = table["episode_ids"][wrong.argmax()]
@@ -77,10 +77,10 @@ def verify_contents(dataset: Dataset) -> None:
     if whole.all() and not manifest.complete_episodes:
         raise damaged(dataset.path, f"{MANIFEST} calls the rows a subsample, and no step of an episode is missing")
     moments["episode_returns"].add(table["returns"])
-    found = {name: each.result() for name, each in moments.items()}
-    if found.keys() != manifest.statistics.keys():
-        raise damaged(dataset.path, f"{MANIFEST} does not have the statistics {', '.join(found)}")
-    for name, statistic in found.items():
+    results = {name: moment.result() for name, moment in moments.items()}
+    if results.keys() != manifest.statistics.keys():
+        raise damaged(dataset.path, f"{MANIFEST} does not have the statistics {', '.join(results)}")
+    for name, statistic in results.items():
         if not _close(statistic, manifest.statistics[name]):
             raise damaged(dataset.path, f"the statistics of {name} in {MANIFEST} are not those of the rows")
     if manifest.content is not None and read_content(dataset) != manifest.content:
@@ -133,8 +133,8 @@ def _check_ends(dataset: Dataset, columns: Columns, episode: Array, whole: Array
     whole[ended] = columns["timesteps"][ends] == table["lengths"][ended] - 1
 
 
-def _close(found: Statistic, said: Statistic) -> bool:
+def _close(stored: Statistic, said: Statistic) -> bool:
     """Return whether extremes are equal; mean and deviation up to the order in which they were summed."""
-    allowed = ROUNDING * max(abs(found.min), abs(found.max))
-    near = abs(found.mean - said.mean) <= allowed and abs(found.std - said.std) <= allowed
-    return (found.min, found.max) == (said.min, said.max) and near
+    allowed = ROUNDING * max(abs(stored.min), abs(stored.max))
+    near = abs(stored.mean - said.mean) <= allowed and abs(stored.std - said.std) <= allowed
+    return (stored.min, stored.max) == (said.min, said.max) and near

@@ -59,7 +59,10 @@ class Walk:
         """Return the blocks at these places of the sequence."""
         passes = range(first // self.n, (stop - 1) // self.n + 1)
         numbers = np.concatenate(
-            [order_of(self.n, self._key, each)[max(first - each * self.n, 0) : stop - each * self.n] for each in passes]
+            [
+                order_of(self.n, self._key, start)[max(first - start * self.n, 0) : stop - start * self.n]
+                for start in passes
+            ]
         )
         size, more = divmod(self.rows, self.n)  # the first blocks have a row more
         return Blocks(self.start + numbers * size + np.minimum(numbers, more), size + (numbers < more))
@@ -80,10 +83,10 @@ class Table(NamedTuple):
     @classmethod
     def of(cls, parts: Sequence[Blocks], device: torch.device | str = "cpu") -> "Table":
         """Return the table of the blocks of each part."""
-        starts, sizes = (np.concatenate(each) for each in zip(*parts, strict=True))
+        starts, sizes = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         ends, rows = sizes.cumsum(), np.array([part.sizes.sum() for part in parts])
         columns = rows, rows.cumsum() - rows, ends, starts - (ends - sizes)
-        return cls(*(torch.from_numpy(each).to(device) for each in columns))
+        return cls(*(torch.from_numpy(column).to(device) for column in columns))
 
     def row(self, drawn: Tensor, part: Tensor) -> Tensor:
         """Return the rows of the data set that were `drawn` below the `rows` of these parts, of one shape each."""
@@ -138,6 +141,6 @@ class Window:
         """Return the rows of the window at an update."""
         places = self.places(step)
         if self._latest is None or self._latest[0] != places:
-            parts = [walk.blocks(*each) for walk, each in zip(self.walks, places, strict=True)]
+            parts = [walk.blocks(*place) for walk, place in zip(self.walks, places, strict=True)]
             self._latest = places, Table.of(parts, device)
         return self._latest[1]

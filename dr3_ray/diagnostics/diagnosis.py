@@ -99,10 +99,10 @@ class Diagnosis:
 
 
 def _pairs(probe: Probe) -> list[tuple[str, list[str]]]:
-    names = dict.fromkeys(name for found in probe.pairs.values() for name in found)
+    names = dict.fromkeys(name for pairs in probe.pairs.values() for name in pairs)
     rows = [("", list(probe.pairs))]
     return rows + [
-        (quantity(name).label, [_shown(found.get(name, math.nan)) for found in probe.pairs.values()]) for name in names
+        (quantity(name).label, [_shown(pairs.get(name, math.nan)) for pairs in probe.pairs.values()]) for name in names
     ]
 
 
@@ -122,7 +122,7 @@ def _shown(value: float) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

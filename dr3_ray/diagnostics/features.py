@@ -42,5 +42,5 @@ def recorded_statistics(
     known: Float[Tensor, "member batch"],
 ) -> dict[str, Float[Tensor, "member"]]:
     """Return the means of φ·φ' and cos(φ, φ') at the data's pairs (s', a'), over the rows where a' is known."""
-    found = feature_statistics(phi, next_phi, known)
-    return {f"{name}_data": found[name] for name in ("dot_product", "cosine")}
+    statistics = feature_statistics(phi, next_phi, known)
+    return {f"{name}_data": statistics[name] for name in ("dot_product", "cosine")}

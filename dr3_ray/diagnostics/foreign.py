@@ -71,10 +71,10 @@ def diagnose(
         raise UserError(f"gamma is {gamma}: give a discount between 0 and 1")
     probes, notes = {}, set()
     with evaluated(critic), torch.no_grad():
-        for name, each in {"batch": batch, HELD_OUT: held_out}.items():
-            if each is not None:
+        for name, rows in {"batch": batch, HELD_OUT: held_out}.items():
+            if rows is not None:
                 measuring = HookedCritic(critic, features, evaluate)
-                probes[name] = _probe(measuring, _read(critic, each), gamma, policy)
+                probes[name] = _probe(measuring, _read(critic, rows), gamma, policy)
                 notes |= measuring.notes
     if held_out is None:
         notes.add("no held-out rows: give held_out=, or overfitting cannot be told")
@@ -106,13 +106,15 @@ def _probe(critic: HookedCritic, batch: Read, gamma: float, policy: Callable[[An
     for choice, (actions, in_backup) in choices.items():
         there = critic.at(batch.next_observations, actions)
         same = (actions == batch.actions).reshape(n, -1).all(-1)
-        found = _pairs(critic.head, here, there, same, in_backup, discounts)
-        pairs[choice] = of_pairs(here.phi.unsqueeze(0), found, batch.terminateds)
+        measured = _pairs(critic.head, here, there, same, in_backup, discounts)
+        pairs[choice] = of_pairs(here.phi.unsqueeze(0), measured, batch.terminateds)
         if targets is None and "rewards" in batch.more:
             rows = torch.maximum(in_backup, batch.terminateds)
             targets = bellman_target(batch.more["rewards"], batch.terminateds, there.q, gamma), rows
     q_policy = None if chosen is None else critic.value(batch.observations, chosen)
-    drawn = torch.stack([critic.value(batch.observations, each) for each in _random(batch.actions, here.every)], -1)
+    drawn = torch.stack(
+        [critic.value(batch.observations, actions) for actions in _random(batch.actions, here.every)], -1
+    )
     numbers = of_features(here.phi.unsqueeze(0)) | of_values(here.q, drawn, q_policy)
     if targets is None:
         critic.notes.add("no rewards in the batch: the TD error is not measured")
@@ -158,27 +160,29 @@ def _read(critic: nn.Module, batch: Mapping[str, Any]) -> Read:
     like = next(critic.parameters(), torch.zeros(()))
 
     def tensor(values: Any) -> Tensor:
-        found = torch.as_tensor(values).detach()
-        return found.to(like.device, like.dtype if found.is_floating_point() else found.dtype)
+        converted = torch.as_tensor(values).detach()
+        return converted.to(like.device, like.dtype if converted.is_floating_point() else converted.dtype)
 
     def column(values: Any) -> Any:
         return {key: tensor(part) for key, part in values.items()} if isinstance(values, Mapping) else tensor(values)
 
-    found = {name: column(values) for name, values in batch.items()}
-    actions = found["actions"]
+    columns = {name: column(values) for name, values in batch.items()}
+    actions = columns["actions"]
     if not actions.is_floating_point():
-        for name in {"actions", "next_actions"} & found.keys():
-            found[name] = found[name].long().reshape(len(found[name]))
+        for name in {"actions", "next_actions"} & columns.keys():
+            columns[name] = columns[name].long().reshape(len(columns[name]))
     n = len(actions)
-    lengths = {name: [len(part) for part in (x.values() if isinstance(x, dict) else [x])] for name, x in found.items()}
-    if wrong := [name for name, each in lengths.items() if set(each) != {n}]:
+    lengths = {
+        name: [len(part) for part in (x.values() if isinstance(x, dict) else [x])] for name, x in columns.items()
+    }
+    if wrong := [name for name, length in lengths.items() if set(length) != {n}]:
         raise UserError(f"{wrong[0]} has {lengths[wrong[0]][0]} rows, actions {n}: give equally many")
     if not n:
         raise UserError("the batch is empty: give 2,048 rows or so")
-    for name in {"terminateds", "rewards", "next_actions_valid", "monte_carlo_returns"} & found.keys():
-        found[name] = found[name].float().reshape(n)
-    more = {name: values for name, values in found.items() if name in MORE}
-    return Read(found["observations"], found["actions"], found["next_observations"], found["terminateds"], more)
+    for name in {"terminateds", "rewards", "next_actions_valid", "monte_carlo_returns"} & columns.keys():
+        columns[name] = columns[name].float().reshape(n)
+    more = {name: values for name, values in columns.items() if name in MORE}
+    return Read(columns["observations"], columns["actions"], columns["next_observations"], columns["terminateds"], more)
 
 
 def _actions(given: Any, like: Tensor) -> Tensor:
@@ -187,14 +191,14 @@ def _actions(given: Any, like: Tensor) -> Tensor:
     Raises:
         UserError: they have another shape or type.
     """
-    found = torch.as_tensor(given).detach().to(like.device)
-    found = found.to(like.dtype) if found.is_floating_point() == like.is_floating_point() else found
-    if found.dtype != like.dtype or found.numel() != like.numel():
+    actions = torch.as_tensor(given).detach().to(like.device)
+    actions = actions.to(like.dtype) if actions.is_floating_point() == like.is_floating_point() else actions
+    if actions.dtype != like.dtype or actions.numel() != like.numel():
         raise UserError(
-            f"the policy gives {found.dtype} of shape {tuple(found.shape)}, the data have {like.dtype} of shape "
+            f"the policy gives {actions.dtype} of shape {tuple(actions.shape)}, the data have {like.dtype} of shape "
             f"{tuple(like.shape)}: give the like"
         )
-    return found.reshape(like.shape)
+    return actions.reshape(like.shape)
 
 
 def _random(actions: Tensor, every: Tensor | None) -> Tensor:

@@ -193,7 +193,7 @@ def covariance(
     jacobian, noise = torch.zeros(2, members, critics, n, n, dtype=torch.float64, device=first.device)
     for rows, here, there in gradient_blocks(critic, pairs, layers):
         here, there, weight, discount = (
-            each.double() for each in (here, there, weights[..., rows], discounts[..., rows])
+            values.double() for values in (here, there, weights[..., rows], discounts[..., rows])
         )
         jacobian += semi_gradient_jacobian(here, there, discount, weight)
         noise += label_noise(here, weight)
@@ -236,7 +236,7 @@ def sample_gradients(
         inputs = critic.features(observations, actions).transpose(1, 2) if layers == "last" else observations
         # members and critics share no parameter, so that the gradient of their sum is each one's own
         gradients = vmap(grad(total), in_dims=(None, 1, 1), out_dims=2)(parameters_of(critic, layers), inputs, actions)
-    return torch.cat([each.flatten(3) for each in gradients.values()], dim=-1)
+    return torch.cat([gradient.flatten(3) for gradient in gradients.values()], dim=-1)
 
 
 @contextmanager

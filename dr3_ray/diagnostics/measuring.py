@@ -29,22 +29,22 @@ class Pairs(NamedTuple):
 
 def of_features(phi: Features) -> dict[str, float]:
     """Return ranks, and dead and dormant units, averaged over the critics."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for diagnostic in OF_FEATURES:
-        found |= {name: values.item() for name, values in diagnostic(phi.unsqueeze(0)).items()}
-    return found
+        numbers |= {name: values.item() for name, values in diagnostic(phi.unsqueeze(0)).items()}
+    return numbers
 
 
 def of_pairs(phi: Features, pairs: Pairs, terminateds: Float[Tensor, "batch"]) -> dict[str, float]:
     """Return dot product, cosine, norms, SEEM's eigenvalue and the terms of R_TD for one choice of a'."""
     trained = torch.maximum(pairs.in_backup, terminateds)
-    rows = [each.unsqueeze(0) for each in (pairs.in_backup, trained, pairs.discounts * pairs.in_backup)]
-    found: dict[str, float] = {}
+    rows = [weights.unsqueeze(0) for weights in (pairs.in_backup, trained, pairs.discounts * pairs.in_backup)]
+    numbers: dict[str, float] = {}
     for diagnostic in OF_PAIRS:
         values = diagnostic(phi.unsqueeze(0), pairs.next_phi.unsqueeze(0), *rows)
-        found |= {name: value.item() for name, value in values.items()}
+        numbers |= {name: value.item() for name, value in values.items()}
     terms = last_layer_terms(phi, pairs.next_phi, pairs.in_backup, trained, *pairs[2:])
-    return found | {name: value.mean().item() for name, value in terms.items()}
+    return numbers | {name: value.mean().item() for name, value in terms.items()}
 
 
 def spectrum_of(phi: Features) -> list[float]:
@@ -61,9 +61,9 @@ def of_values(
     Equal values count half.
     """
     above = (q_random > q_data.unsqueeze(-1)).double() + (q_random == q_data.unsqueeze(-1)).double() / 2
-    found = {"q_data": q_data.mean().item(), "q_std": q_data.std(correction=0).item()}
-    found |= {} if q_policy is None else {"q_policy": q_policy.mean().item()}
-    return found | {"q_random": q_random.mean().item(), "random_above": above.mean().item()}
+    numbers = {"q_data": q_data.mean().item(), "q_std": q_data.std(correction=0).item()}
+    numbers |= {} if q_policy is None else {"q_policy": q_policy.mean().item()}
+    return numbers | {"q_random": q_random.mean().item(), "random_above": above.mean().item()}
 
 
 def of_returns(

@@ -43,7 +43,7 @@ def arnoldi(matrix: Float[Tensor, "*member row row"], steps: int) -> Float[Tenso
     first = torch.randn(matrix.shape[-1], 1, dtype=matrix.dtype, generator=source).to(matrix.device)
     basis = (first / first.norm()).expand(*matrix.shape[:-1], 1)
     size = torch.linalg.matrix_norm(matrix)
-    found: Tensor = -size[..., None, None] * torch.eye(steps, dtype=matrix.dtype, device=matrix.device)
+    eigenvalue: Tensor = -size[..., None, None] * torch.eye(steps, dtype=matrix.dtype, device=matrix.device)
     goes_on = torch.ones_like(size, dtype=torch.bool).unsqueeze(-1)
     for step in range(steps):
         vector = matrix @ basis[..., -1:]
@@ -51,14 +51,16 @@ def arnoldi(matrix: Float[Tensor, "*member row row"], steps: int) -> Float[Tenso
         vector = vector - basis @ parts
         more = basis.mT @ vector  # once more, or rounding would let the basis lean
         vector = vector - basis @ more
-        found[..., : step + 1, step] = torch.where(goes_on, (parts + more).squeeze(-1), found[..., : step + 1, step])
+        eigenvalue[..., : step + 1, step] = torch.where(
+            goes_on, (parts + more).squeeze(-1), eigenvalue[..., : step + 1, step]
+        )
         length = vector.norm(dim=-2)
         goes_on = goes_on & (length > 1e-12 * size.unsqueeze(-1))
         length = torch.where(goes_on, length, torch.ones_like(length))
         if step + 1 < steps:
-            found[..., step + 1, step] = (length * goes_on).squeeze(-1)
+            eigenvalue[..., step + 1, step] = (length * goes_on).squeeze(-1)
             basis = torch.cat([basis, vector * (goes_on / length).unsqueeze(-1)], dim=-1)
-    return found
+    return eigenvalue
 
 
 def kernel_norm(

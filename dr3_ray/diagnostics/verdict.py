@@ -30,10 +30,10 @@ def findings_of(probes: Mapping[str, Probe], bound: float | None = None) -> list
     numbers, backup = first.numbers, next(iter(first.pairs.values()))
     if not math.isfinite(numbers["q_data"]):
         return [DIVERGED]
-    found = [*_flagged(numbers, backup, bound), _dormant(numbers), _excited(backup), _promising(numbers)]
+    findings = [*_flagged(numbers, backup, bound), _dormant(numbers), _excited(backup), _promising(numbers)]
     held_out = probes.get(HELD_OUT)
-    found += [_unseen(numbers, held_out.numbers) if held_out else None, _random(numbers)]
-    return [finding for finding in found if finding]
+    findings += [_unseen(numbers, held_out.numbers) if held_out else None, _random(numbers)]
+    return [finding for finding in findings if finding]
 
 
 def as_finding(flag: Flag, since: bool = True) -> Finding:
@@ -104,7 +104,7 @@ def _promising(numbers: Numbers) -> Finding | None:
 
 
 def _unseen(numbers: Numbers, held_out: Numbers) -> Finding | None:
-    here, there = (each.get("td_error", math.nan) for each in (numbers, held_out))
+    here, there = (probe.get("td_error", math.nan) for probe in (numbers, held_out))
     if not (here > 0 and there >= threshold("unseen") * here):
         return None
     said = (

@@ -74,8 +74,8 @@ def whole_episodes(data: Any, behaviour: nn.Module, seed: int = 0, most_rows: in
     logs = torch.zeros(rows.shape, dtype=torch.float64)
     for place, columns in _blocks(data, rows[made], ("observations", "actions")):
         seen = normalized(behaviour, each_part(lambda part: part.unsqueeze(0), columns["observations"]))
-        found = behaviour.actor(seen)[0].double().log_softmax(-1)  # type: ignore[operator]
-        logs[tuple(made.nonzero()[place].T)] = found.gather(-1, columns["actions"].unsqueeze(-1)).squeeze(-1)
+        log_probs = behaviour.actor(seen)[0].double().log_softmax(-1)  # type: ignore[operator]
+        logs[tuple(made.nonzero()[place].T)] = log_probs.gather(-1, columns["actions"].unsqueeze(-1)).squeeze(-1)
     return Episodes(rows, made, logs)
 
 
@@ -98,11 +98,11 @@ def valued_by_episodes(
     looked = _look(policies, fitted, data, episodes, soft)
     rewards = torch.zeros(episodes.rows.shape, dtype=torch.float64)
     rewards[episodes.made] = data.gather(episodes.rows[episodes.made], ("rewards",))["rewards"].double()
-    found = {"wis": weighted_importance_sampling(looked.log_ratios, rewards, gamma)}
+    values = {"wis": weighted_importance_sampling(looked.log_ratios, rewards, gamma)}
     if fitted is not None:
         differences = (rewards + gamma * looked.next_v - looked.q) * episodes.made
-        found["dr"] = weighted_doubly_robust(looked.log_ratios, differences, looked.v[..., 0], gamma)
-    return found
+        values["dr"] = weighted_doubly_robust(looked.log_ratios, differences, looked.v[..., 0], gamma)
+    return values
 
 
 @torch.no_grad()

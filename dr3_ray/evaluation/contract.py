@@ -80,9 +80,9 @@ class Contract:
         for name, part in self.parts.items():
             values = np.asarray(given[name]) if name in given else None
             if values is None or values.shape != part.shape or values.dtype.kind not in "biuf":
-                found = f"{values.dtype} of shape {values.shape}" if values is not None else "nothing"
+                got = f"{values.dtype} of shape {values.shape}" if values is not None else "nothing"
                 raise UserError(
-                    f"{self.where} announces observations{_called(name)} of shape {part.shape} and gives {found}: "
+                    f"{self.where} announces observations{_called(name)} of shape {part.shape} and gives {got}: "
                     "correct it"
                 )
             if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -160,7 +160,7 @@ def check_same(trained: Recorded, recorded: Recorded, where: str) -> None:
     """
     agreed = contract(recorded, *trained.to_gymnasium(), where)
     if not agreed.exact:
-        theirs, ours = (" and ".join(map(shown, each.to_gymnasium())) for each in (trained, recorded))
+        theirs, ours = (" and ".join(map(shown, space.to_gymnasium())) for space in (trained, recorded))
         raise UserError(f"{where} has {theirs}, the data set {recorded.name} {ours}: train on data of equal spaces")
 
 

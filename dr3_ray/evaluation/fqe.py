@@ -91,8 +91,8 @@ def fit_critics(
         actions = policies.spec.act(networks.target_policy, seen)  # type: ignore[misc]
         return played_value(networks.critic, seen, actions).amin(1)
 
-    found = _at_starts(data, networks, len(members), values)
-    return Fitted(torch.where(population.diverged, torch.nan, found).view(seeds, count), networks)
+    starts = _at_starts(data, networks, len(members), values)
+    return Fitted(torch.where(population.diverged, torch.nan, starts).view(seeds, count), networks)
 
 
 def fitted_q_evaluation(
@@ -166,12 +166,12 @@ def start_rows(data: Any) -> Tensor:
 def _at_starts(data: Any, networks: nn.Module, members: int, values: Any) -> Tensor:
     """Return the mean over start states of `values`, [K, B] of normalised observations [K, B, *observation]."""
     device = next(networks.parameters()).device
-    found = []
+    starts = []
     for rows in torch.split(start_rows(data), BLOCK):
         observations = data.gather(rows, ("observations",))["observations"]
         seen = each_part(lambda part: part.to(device).expand(members, *part.shape), observations)
-        found.append(values(normalized(networks, seen)))
-    return torch.cat(found, dim=1).mean(1)
+        starts.append(values(normalized(networks, seen)))
+    return torch.cat(starts, dim=1).mean(1)
 
 
 def _evaluation_of(policies: Policies) -> AlgorithmSpec:

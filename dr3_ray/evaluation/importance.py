@@ -64,10 +64,10 @@ def doubly_robust(
     Unbiased where μ is known, with the standard error of a mean; its weights may be astronomical.
     """
     weights = log_ratios.cumsum(-1).exp()
-    each = start_values + (_discounts(log_ratios, gamma) * weights * differences).sum(-1)
+    values = start_values + (_discounts(log_ratios, gamma) * weights * differences).sum(-1)
     last = weights[..., -1]
     effective = last.sum(-1).square() / last.square().sum(-1)
-    return Valued(each.mean(-1), each.std(-1) / each.shape[-1] ** 0.5, effective)
+    return Valued(values.mean(-1), values.std(-1) / values.shape[-1] ** 0.5, effective)
 
 
 def _weighted(log_ratios: Tensor, values: Tensor, starts: Tensor, gamma: float, seed: int) -> Valued:
@@ -85,10 +85,10 @@ def _weighted(log_ratios: Tensor, values: Tensor, starts: Tensor, gamma: float, 
     mean = (often @ (weights * values)) / total
     # a resample without the episodes that have all weight knows nothing of that step
     mean = torch.where(total > 0, mean, torch.zeros_like(mean))
-    found = (starts.unsqueeze(-2) @ often.T).squeeze(-2) / n + (discounts * mean).sum(-1)
+    value = (starts.unsqueeze(-2) @ often.T).squeeze(-2) / n + (discounts * mean).sum(-1)
     last = weights[..., -1]
-    error = found[..., 1:].std(-1) if n > 1 else torch.full_like(found[..., 0], torch.nan)
-    return Valued(found[..., 0], error, last.sum(-1).square() / last.square().sum(-1))
+    error = value[..., 1:].std(-1) if n > 1 else torch.full_like(value[..., 0], torch.nan)
+    return Valued(value[..., 0], error, last.sum(-1).square() / last.square().sum(-1))
 
 
 def _discounts(log_ratios: Tensor, gamma: float) -> Tensor:

@@ -49,7 +49,7 @@ class Journal:
                 values[:rows] = np.fromfile(self._column(number), values.dtype, values[:rows].size).reshape(
                     values[:rows].shape
                 )
-            learning.policies = [read_plain(self._folder, f"policy-{each}") for each in range(state["policies"])]
+            learning.policies = [read_plain(self._folder, f"policy-{policy}") for policy in range(state["policies"])]
             replay.rows = rows
             learning.load_state(state["learning"])
         except (*DAMAGES, RuntimeError) as error:

@@ -108,10 +108,10 @@ class Learning:
         """
         if not self._is_checked:
             return None
-        found = reached(self.recipe.quality, self.checks, self.recipe.medium_return, self.recipe.warm_up)
+        step = reached(self.recipe.quality, self.checks, self.recipe.medium_return, self.recipe.warm_up)
         if self.population is not None:
-            self.population.networks.load_state_dict(self.policies[found.place])
-        return found
+            self.population.networks.load_state_dict(self.policies[step.place])
+        return step
 
     @property
     def _is_checked(self) -> bool:

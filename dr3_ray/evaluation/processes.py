@@ -92,14 +92,14 @@ class Process:
             RuntimeError: the process has ended, for want of memory, say.
         """
         try:
-            while (found := self._connection.recv()) is None or isinstance(found, Unanswered):
-                tell(found and found.of(first + (found.place.member or 0)))
+            while (answer := self._connection.recv()) is None or isinstance(answer, Unanswered):
+                tell(answer and answer.of(first + (answer.place.member or 0)))
         except (EOFError, OSError):
             status = self._process.wait()
             raise RuntimeError(f"a process that plays episodes has ended with exit status {status}") from None
-        if isinstance(found, Exception):
-            raise found
-        return found  # type: ignore[no-any-return]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """End the process, also if an environment hangs in it."""

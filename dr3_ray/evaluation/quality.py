@@ -56,12 +56,12 @@ def reached(quality: str, checks: Sequence[Check], wanted: float | None, warm_up
             f"no policy reached the return {least:.6g}, the best was {best.gained:.6g} after {best.step} steps: "
             "give more --steps, or a lower --medium-return"
         )
-    found = checks[learned[0]]
-    if wanted is None and found.gained >= last.gained:
+    first = checks[learned[0]]
+    if wanted is None and first.gained >= last.gained:
         raise UserError(
-            f"the first policy past a third of the way has the return {found.gained:.6g}, and the last one has "
+            f"the first policy past a third of the way has the return {first.gained:.6g}, and the last one has "
             f"{last.gained:.6g}: none between them is medium, so give more checks (--set checks=100) or --medium-return"
         )
     asked = "given by hand" if wanted is not None else f"a third of the way from {chance:.6g} to {last.gained:.6g}"
-    told = f"return {found.gained:.6g} of the policy after {found.step} steps; asked for {least:.6g}, {asked}"
+    told = f"return {first.gained:.6g} of the policy after {first.step} steps; asked for {least:.6g}, {asked}"
     return Reached(learned[0], details | {"reached": told})

@@ -108,8 +108,8 @@ class Turns:
         Raises:
             UserError: as `begin`; or the reward is no number, or an end is no truth value.
         """
-        found = self._answer("step", place, 5, "five values", lambda: environment.step(action))
-        observation, reward, terminated, truncated, info = found
+        answer = self._answer("step", place, 5, "five values", lambda: environment.step(action))
+        observation, reward, terminated, truncated, info = answer
         return Turn(
             observation,
             float(_one(self.where, "reward", reward)),
@@ -122,7 +122,7 @@ class Turns:
         """Return what a method of an environment returns, which has to be so many values."""
         self._asked = method, place, time.monotonic()
         try:
-            found = ask()
+            answer = ask()
         except NOT_ITS_OWN:
             raise
         except Exception as error:  # of whoever wrote it
@@ -132,9 +132,9 @@ class Turns:
             if self._due > self._silent:
                 self._due = self._silent
                 tell(None)
-        if not (isinstance(found, tuple) and len(found) == count):
+        if not (isinstance(answer, tuple) and len(answer) == count):
             raise UserError(f"{self.where} does not return {described} from `{method}`, as Gymnasium's do: wrap it")
-        return found
+        return answer
 
     def _watch(self) -> None:
         """Have a thread look at what was asked, until this object is gone."""

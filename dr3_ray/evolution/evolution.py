@@ -131,8 +131,8 @@ def numbers_of(algorithm: str) -> list[str]:
     """Return the names of an algorithm's numbers: the options that may change while it trains."""
     forms = kinds_of(algorithm).values()
     options = [form.options for form in forms]
-    options += [each for each in REGULARIZER_OPTIONS if any(form.has_critic for form in forms)]
-    return list(dict.fromkeys(name for each in options for name in each.numbers()))
+    options += [name for name in REGULARIZER_OPTIONS if any(form.has_critic for form in forms)]
+    return list(dict.fromkeys(name for option in options for name in option.numbers()))
 
 
 def check_bounds(algorithm: str, bounds: Bounds) -> None:
@@ -186,8 +186,8 @@ def evolve(asked: Evolution, trust: bool = False) -> tune.ResultGrid:
             check_trusted(f"the population in {out}", trust or is_marked(out, json.load(lock).get(MARK)))
         if not alone:
             wait_for_nodes(spec.nodes, {"CPU": spec.cpus, "GPU": spec.gpus}, print, spec.patience)
-            found = share(str(out), True, {configs[0]["data_fingerprint"]: configs[0]["dataset"]}, print)
-            configs = [config | {"dataset": found[config["data_fingerprint"]]} for config in configs]
+            places = share(str(out), True, {configs[0]["data_fingerprint"]: configs[0]["dataset"]}, print)
+            configs = [config | {"dataset": places[config["data_fingerprint"]]} for config in configs]
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
         os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SNAPSHOTS
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "0"  # `known` reads them; a sweep before may have none
@@ -277,7 +277,7 @@ def _space(asked: Evolution, configs: list[dict[str, Any]]) -> OfflineConfig:
         setattr(config, name, first.get(name))
     for name, bounds in asked.bounds.items():
         setattr(config, name, distribution(*bounds))
-    config.members = tune.grid_search([[{"seed": each["seed"]}] for each in configs])
+    config.members = tune.grid_search([[{"seed": config["seed"]}] for config in configs])
     return config
 
 

@@ -65,25 +65,25 @@ def is_entry(line: Entry) -> bool:
 
 def known(run: Path) -> list[Entry]:
     """Return the last entry of every member and interval; where a line is lost, by Tune's results."""
-    found: dict[tuple[str, int], Entry] = {}
+    schedule: dict[tuple[str, int], Entry] = {}
     for file in run.glob(RESULTS):
         for result in _lines(file):
             try:
-                each = entry(file.parent.name, result)
+                row = entry(file.parent.name, result)
             except (KeyError, TypeError):
                 continue
-            if is_entry(each):
-                found[each["member"], each["step"]] = each
+            if is_entry(row):
+                schedule[row["member"], row["step"]] = row
     if (run / SCHEDULE).exists():
-        found |= {(each["member"], each["step"]): each for each in entries(run / SCHEDULE)}
-    return list(found.values())
+        schedule |= {(entry["member"], entry["step"]): entry for entry in entries(run / SCHEDULE)}
+    return list(schedule.values())
 
 
 def lacking(schedule: Iterable[Entry]) -> int:
     """Count the intervals that are not known, though later ones of the same member are."""
     steps: dict[str, set[int]] = {}
-    for each in schedule:
-        steps.setdefault(each["member"], set()).add(each["step"])
+    for entry in schedule:
+        steps.setdefault(entry["member"], set()).add(entry["step"])
     every = set().union(*steps.values())
     return sum(step not in own for own in steps.values() for step in every if step < max(own))
 

@@ -51,8 +51,8 @@ class _InStep:
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Pause the member until all have come as far, except for lost ones, for which Tune would wait as well."""
         scheduler: Any = self
-        for each, state in scheduler._trial_state.items():
-            if each.status == each.ERROR:
+        for other, state in scheduler._trial_state.items():
+            if other.status == other.ERROR:
                 state.last_train_time = scheduler._next_perturbation_sync
         return str(super().on_trial_result(controller, trial, result))  # type: ignore[misc]
 
@@ -61,7 +61,9 @@ class _InStep:
         super().on_trial_error(controller, trial)  # type: ignore[misc]
         scheduler: Any = self
         left = {
-            each: state for each, state in scheduler._trial_state.items() if not (each is trial or each.is_finished())
+            other: state
+            for other, state in scheduler._trial_state.items()
+            if not (other is trial or other.is_finished())
         }
         reached = min((state.last_train_time for state in left.values()), default=0)
         if reached >= scheduler._next_perturbation_sync:
@@ -85,7 +87,7 @@ class InStepPB2(_InStep, PB2):
     """
 
     def __init__(self, bounds: Bounds, **common: Any) -> None:
-        super().__init__(hyperparam_bounds={name: list(each) for name, each in bounds.items()}, **common)
+        super().__init__(hyperparam_bounds={name: list(bound) for name, bound in bounds.items()}, **common)
         self._bounds = bounds
         self._latest: dict[tuple[str, int], dict[str, Any]] = {}  # entries, some not yet on disk
         self._chosen: tuple[int, list[list[float]]] = (0, [])  # at a meeting, by its step
@@ -99,7 +101,7 @@ class InStepPB2(_InStep, PB2):
 
         Tune's would flatten the whole config and lose what is empty in it.
         """
-        before = {(each["member"], each["step"]): each for each in known(run_of(trial))}
+        before = {(entry["member"], entry["step"]): entry for entry in known(run_of(trial))}
         learned = gains((before | self._latest).values(), self._bounds)
         config = copy.deepcopy(trial_to_clone.config)
         own = [row for member, row in learned if member == str(trial_to_clone)]
@@ -107,20 +109,20 @@ class InStepPB2(_InStep, PB2):
             return config, {}
         step = self._trial_state[trial_to_clone].last_result["num_updates"]
         chosen = self._chosen[1] if self._chosen[0] == step else []
-        found = self._most_promising([row for _, row in learned[-RECENT:]], chosen, own[-1])
-        self._chosen = (step, [*chosen, found])
-        for (name, bounds), number in zip(self._bounds.items(), found, strict=True):
+        point = self._most_promising([row for _, row in learned[-RECENT:]], chosen, own[-1])
+        self._chosen = (step, [*chosen, point])
+        for (name, bounds), number in zip(self._bounds.items(), point, strict=True):
             config[name] = inside(math.exp(number) if bounds[0] > 0 else number, bounds)
         return config, {}
 
     def _most_promising(self, learned: list[list[float]], chosen: list[list[float]], own: list[float]) -> list[float]:
         """Return numbers, as they are drawn, for a copy of the member of row `own`; others get those `chosen`."""
         table, taken = np.array(learned), np.array(chosen) if chosen else None
-        scaled = {name: tuple(scale(each, bounds) for each in bounds) for name, bounds in self._bounds.items()}
+        scaled = {name: tuple(scale(bound, bounds) for bound in bounds) for name, bounds in self._bounds.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where nothing differs, say, the fit ends at the bounds of its parameters
-            found = most_promising(table[:, :-1], table[:, -1], taken, np.array(own[:2]), scaled, num_f=2)
-        return [float(number) for number in found]
+            point = most_promising(table[:, :-1], table[:, -1], taken, np.array(own[:2]), scaled, num_f=2)
+        return [float(number) for number in point]
 
 
 def gains(schedule: Iterable[dict[str, Any]], bounds: Bounds) -> list[tuple[str, list[float]]]:
@@ -129,19 +131,19 @@ def gains(schedule: Iterable[dict[str, Any]], bounds: Bounds) -> list[tuple[str,
     For a member: its step, that score, its numbers as they are drawn, and the gain. Intervals that began with nothing
     or with diverged weights are left out; those that diverged have come to the least score of all.
     """
-    ordered = sorted(schedule, key=lambda each: (each["step"], each["member"]))
-    steps = sorted({each["step"] for each in ordered})
+    ordered = sorted(schedule, key=lambda entry: (entry["step"], entry["member"]))
+    steps = sorted({entry["step"] for entry in ordered})
     earlier = dict(zip(steps[1:], steps, strict=False))
-    scores = {(each["member"], each["step"]): score_of(each["measured"]) for each in ordered}
+    scores = {(entry["member"], entry["step"]): score_of(entry["measured"]) for entry in ordered}
     scores = {at: score for at, score in scores.items() if score != LOST}
-    found = []
-    for each in ordered:
-        before = scores.get((each["copied_from"] or each["member"], earlier.get(each["step"], 0)))
+    rows = []
+    for row in ordered:
+        before = scores.get((row["copied_from"] or row["member"], earlier.get(row["step"], 0)))
         if before is not None:
-            after = scores.get((each["member"], each["step"]), min(scores.values()))
-            numbers = [scale(each["numbers"][name], own) for name, own in bounds.items()]
-            found.append((each["member"], [float(each["step"]), before, *numbers, after - before]))
-    return found
+            after = scores.get((row["member"], row["step"]), min(scores.values()))
+            numbers = [scale(row["numbers"][name], own) for name, own in bounds.items()]
+            rows.append((row["member"], [float(row["step"]), before, *numbers, after - before]))
+    return rows
 
 
 def score_of(measured: dict[str, Any]) -> float:
@@ -184,7 +186,7 @@ def scheduler_of(name: SchedulerName, bounds: Bounds) -> Any:
         return InStepPB2(bounds, **common)
 
     def within(config: dict[str, Any]) -> dict[str, Any]:
-        return config | {name: inside(config[name], each) for name, each in bounds.items()}
+        return config | {name: inside(config[name], bound) for name, bound in bounds.items()}
 
-    mutations = {name: distribution(*each) for name, each in bounds.items()}
+    mutations = {name: distribution(*bound) for name, bound in bounds.items()}
     return InStepPBT(hyperparam_mutations=mutations, custom_explore_fn=within, **common)

@@ -108,7 +108,7 @@ def put_back(out: Path, copied: dict[str, bytes]) -> None:
     """Have Tune go on from a copy; what was there is kept beside."""
     trials = out / TRIALS
     trials.mkdir(exist_ok=True)
-    for path in [each for pattern in STATES for each in trials.glob(pattern)]:
+    for path in [path for pattern in STATES for path in trials.glob(pattern)]:
         set_aside(path)
     for name, content in copied.items():
         if (path := trials / name).exists() and path.read_bytes() != content:
@@ -145,13 +145,13 @@ def _last_copy(out: Path) -> dict[str, bytes]:
 
     Earlier versions copied files while Tune wrote them.
     """
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
 
     def read(folder: str) -> None:
-        found.update({path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != MANIFEST})
+        files.update({path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != MANIFEST})
 
     Checkpoints(str(out), COPIES, OWNER).load(read)
-    return found if all(map(_is_whole, found.values())) else {}
+    return files if all(map(_is_whole, files.values())) else {}
 
 
 def _problem(trials: Path, copied: dict[str, bytes]) -> str:

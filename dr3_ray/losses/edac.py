@@ -11,5 +11,5 @@ def likeness(slopes: Float[Tensor, "*member critic batch dim"]) -> Float[Tensor,
     """Return Σ_{i≠j} cos(∇_a Q_i, ∇_a Q_j) / (C − 1) at each row (eq. 5): C where all critics agree on a direction."""
     units = slopes / (vector_norm(slopes, dim=-1, keepdim=True) + TINY)
     all_pairs, own_pairs = units.sum(-3).square().sum(-1), units.square().sum((-3, -1))
-    found: Tensor = (all_pairs - own_pairs) / (slopes.shape[-3] - 1)
-    return found
+    mean: Tensor = (all_pairs - own_pairs) / (slopes.shape[-3] - 1)
+    return mean

@@ -75,15 +75,15 @@ class ObservationEncoder(nn.Module):
     def __init__(self, architecture: Architecture, generators: Generators, copies: int):
         super().__init__()
         shapes = parts_of(architecture.observation_shape)
-        encoders = {name: each for name, each in architecture.encoders().items() if each != FLAT}
+        encoders = {name: encoder for name, encoder in architecture.encoders().items() if encoder != FLAT}
         self.names = list(encoders)  # of the images; a module's own names may not contain every character
         self.pixels = nn.ModuleList(
-            PixelEncoder(each, generators, shapes[name], copies)  # type: ignore[arg-type]
-            for name, each in encoders.items()
+            PixelEncoder(encoder, generators, shapes[name], copies)  # type: ignore[arg-type]
+            for name, encoder in encoders.items()
         )
         self.copies = copies if encoders else 1
         flat = {name: shape for name, shape in shapes.items() if name not in encoders}
-        self.n_out = size_of(flat) + sum(each.n_out for each in self.pixels)  # type: ignore[misc]
+        self.n_out = size_of(flat) + sum(encoder.n_out for encoder in self.pixels)  # type: ignore[misc]
 
     def forward(self, observations: Observations, dtype: torch.dtype) -> Float[Tensor, "member copy batch n_out"]:
         """Return [K, C, B, n] from observations [K, B, …]; C is 1 where every copy sees the same."""

@@ -32,7 +32,7 @@ def mean_in_blocks(
     [K, C, …] each belong to one member and copy.
     """
     block = rows_in_cache(critic, evaluated, rows_of(columns))
-    parameters = [each for each in critic.parameters() if each.requires_grad]
+    parameters = [parameter for parameter in critic.parameters() if parameter.requires_grad]
     if block is None or not (torch.is_grad_enabled() and parameters):
         return values(*columns).mean(-1)
     return _in_blocks(values, columns, block, parameters)
@@ -47,7 +47,7 @@ def rows_in_cache(critic: Any, evaluated: int, rows: int) -> int | None:
     weights = list(critic.encoder.parameters())
     if not weights or not passive(critic):
         return None
-    widest = max(each.shape[-1] for each in (*weights, critic.head.weight))
+    widest = max(weight.shape[-1] for weight in (*weights, critic.head.weight))
     size = 2 if rounded(weights[0]) else weights[0].element_size()
     floats = CACHED // size if weights[0].device.type == "cpu" else ON_A_GPU // len(weights[0])
     block = int(max(1, floats // (evaluated * critic.encoder.copies * widest)))
@@ -69,13 +69,13 @@ class _MeanInBlocks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Any, columns: BlockColumns, block: int, *parameters: nn.Parameter) -> Tensor:
-        sums, gradients, rows = [], [torch.zeros_like(each) for each in parameters], 0
+        sums, gradients, rows = [], [torch.zeros_like(parameter) for parameter in parameters], 0
         for some in _blocks(columns, block):
             with torch.enable_grad():
-                found = values(*some)
-                rows += found.shape[-1]
-                sums.append(found.detach().sum(-1))
-                compat.add_each(gradients, torch.autograd.grad(found.sum(), parameters))
+                value = values(*some)
+                rows += value.shape[-1]
+                sums.append(value.detach().sum(-1))
+                compat.add_each(gradients, torch.autograd.grad(value.sum(), parameters))
         ctx.save_for_backward(*gradients)
         ctx.rows, ctx.whole, ctx.parameters = rows, lambda *_: values(*columns).mean(-1), parameters
         return torch.stack(sums).sum(0) / rows
@@ -86,7 +86,7 @@ class _MeanInBlocks(torch.autograd.Function):
             needs = ctx.needs_input_grad[3:]
             return None, None, None, *differentiable_gradients(ctx.whole, ctx.parameters, needs, upstream[0])
         scale = upstream[0] / ctx.rows  # [K, C]
-        scaled = [each * scale.view(*scale.shape, *[1] * (each.ndim - 2)) for each in ctx.saved_tensors]
+        scaled = [tensor * scale.view(*scale.shape, *[1] * (tensor.ndim - 2)) for tensor in ctx.saved_tensors]
         return None, None, None, *scaled
 
 

@@ -162,7 +162,7 @@ class _ByOneDNN(torch.autograd.Function):
             of_x, *others = differentiable_gradients(plain, given, [needs_x, *needs], upstream[0])
             return of_x, None, *others
         weights = parameters[::2]
-        gradient, found = upstream[0], list[Tensor]()
+        gradient, gradients = upstream[0], list[Tensor]()
         for layer in reversed(range(depth)):
             if layer < depth - 1:  # it is ours, and nobody else's to read
                 gradient = through_relu(gradient, passed[layer + 1], out=gradient)
@@ -172,8 +172,8 @@ class _ByOneDNN(torch.autograd.Function):
                 gradient, passed[layer], weights[layer],
                 [n_out], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, mask,
             )  # fmt: skip
-            found = [*of_layer, *found]
-        return gradient, None, *found
+            gradients = [*of_layer, *gradients]
+        return gradient, None, *gradients
 
 
 def _by_torch(x: Tensor, *parameters: Tensor, geometry: Sequence[tuple[int, int]]) -> Tensor:

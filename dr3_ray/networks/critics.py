@@ -126,8 +126,8 @@ class ContinuousCritic(LooksAhead):
         own = actions.detach().unsqueeze(1).repeat(1, critics, 1, 1).requires_grad_()
         with torch.enable_grad():
             q = self._of(self.encoder(torch.cat([states.expand(-1, critics, -1, -1), own], dim=-1)))
-            (found,) = torch.autograd.grad(q.sum(), own, create_graph=True)
-        return found
+            (gradients,) = torch.autograd.grad(q.sum(), own, create_graph=True)
+        return gradients
 
     def along(
         self, batch: Transition, next_actions: Float[Tensor, "member batch dim"]

@@ -126,8 +126,8 @@ class ActionInputCritic(LooksAhead):
         if looks:
             rows = torch.cat([rows, self._with(there, next_actions)], dim=2)
         with ahead(self, n / rows.shape[2] if looks else 0.0):
-            found = self.encoder(rows)
-        phi, next_phi = (found[:, :, :-n], found[:, :, -n:]) if looks else (found, None)
+            rows_phi = self.encoder(rows)
+        phi, next_phi = (rows_phi[:, :, :-n], rows_phi[:, :, -n:]) if looks else (rows_phi, None)
         if not every:
             return self.outputs_of(phi, batch.actions), phi, next_phi
         taken = batch.actions[:, None, :, None, None].expand(-1, phi.shape[1], -1, 1, phi.shape[-1])
@@ -219,8 +219,8 @@ class MultiHeadCritic(nn.Module):
         self, observations: Observations, actions: Int[Tensor, "member batch"]
     ) -> Float[Tensor, "member 1 batch"]:
         """Return the mean of Q_h(s, a) over the heads."""
-        found: Tensor = self.critic.values(observations, actions)
-        return found.reshape(*found.shape[:3], self.n_heads).mean(-1)
+        every: Tensor = self.critic.values(observations, actions)
+        return every.reshape(*every.shape[:3], self.n_heads).mean(-1)
 
     def along(
         self, batch: Transition, next_actions: Tensor | None, every: bool = False

@@ -20,16 +20,16 @@ class VectorField(nn.Module):
 
     def states(self, observations: Observations) -> Float[Tensor, "member 1 batch n"]:
         """Return what `at` takes for observations [K, B, *observation]."""
-        found: Tensor = self.observe(observations, self.head.weight.dtype)
-        return found
+        states: Tensor = self.observe(observations, self.head.weight.dtype)
+        return states
 
     def at(
         self, states: Float[Tensor, "member 1 batch n"], points: Tensor, *times: Tensor
     ) -> Float[Tensor, "member batch dim"]:
         """Return the velocity at points [K, B, A] and, where the field is timed, times [K, B] in [0, 1]."""
         inputs = torch.cat([points, *(time.unsqueeze(-1) for time in times)], dim=-1)
-        found: Tensor = self.head(self.encoder(torch.cat([states, inputs.unsqueeze(1)], dim=-1)))
-        return found.squeeze(1)
+        value: Tensor = self.head(self.encoder(torch.cat([states, inputs.unsqueeze(1)], dim=-1)))
+        return value.squeeze(1)
 
     def forward(self, observations: Observations, points: Tensor, *times: Tensor) -> Float[Tensor, "member batch dim"]:
         """Return the velocity at observations [K, B, *observation]."""

@@ -51,15 +51,19 @@ def members_together(modules: Sequence[Module]) -> Module:
     """
     first = modules[0]
     parameters, buffers = (
-        [dict(each.named_parameters()) for each in modules],
+        [dict(module.named_parameters()) for module in modules],
         [dict(m.named_buffers()) for m in modules],
     )
     stacks: dict[int, object] = {
-        id(parameter): nn.Parameter(torch.cat([each[name].data for each in parameters]), parameter.requires_grad)
+        id(parameter): nn.Parameter(
+            torch.cat([parameter[name].data for parameter in parameters]), parameter.requires_grad
+        )
         for name, parameter in parameters[0].items()
     }
     stacks |= {
-        id(buffer): torch.cat([each[name] for each in buffers]) for name, buffer in buffers[0].items() if "." in name
+        id(buffer): torch.cat([buffer[name] for buffer in buffers])
+        for name, buffer in buffers[0].items()
+        if "." in name
     }
     return copy.deepcopy(first, memo=stacks)
 

@@ -57,9 +57,9 @@ def fused_adam(
 ) -> None:
     """Update pieces of equal settings by torch's kernel, in the fewest passes over memory."""
     if compat.fused_adamw is None:
-        columns = [torch.tensor([[each]], dtype=values[0].dtype, device=values[0].device) for each in settings]
+        columns = [torch.tensor([[setting]], dtype=values[0].dtype, device=values[0].device) for setting in settings]
         for *pieces, step in zip(values, gradients, exp_avgs, exp_avg_sqs, steps, strict=True):
-            value, gradient, exp_avg, exp_avg_sq = (each.view(1, -1) for each in pieces)
+            value, gradient, exp_avg, exp_avg_sq = (piece.view(1, -1) for piece in pieces)
             adam(value, gradient, exp_avg, exp_avg_sq, step.view(1), *columns)
         return
     lr, epsilon, weight_decay = settings
@@ -105,18 +105,18 @@ class StackedAdam:
             flat = torch.cat([gradient.reshape(len(members), -1) for gradient in gradients], dim=1)
             state = self._values[rows], flat, self.exp_avg[rows], self.exp_avg_sq[rows]
             if flat.numel() >= LONG and self._alike(members):
-                whole = [[each] for each in (*state, self.steps[members.start])]
+                whole = [[tensor] for tensor in (*state, self.steps[members.start])]
                 fused_adam(*whole, settings=self._settings[members.start])
             else:
                 self._update(*state, self.steps[rows], *settings)
             return
         if members not in self._groups:
             self._groups[members] = self._grouped(members)
-        for each, group in self._groups[members].items():
+        for slot, group in self._groups[members].items():
             # contiguous: the fused kernel walks memory, and a convolution's gradient may lie there in another order
             pieces = [gradient[row].contiguous() for row in group.rows for gradient in gradients]
             moments = group.exp_avgs, group.exp_avg_sqs
-            fused_adam(group.values, pieces, *moments, group.steps, settings=each)
+            fused_adam(group.values, pieces, *moments, group.steps, settings=slot)
 
     def _alike(self, members: range) -> bool:
         """Return whether one kernel with one step size and one step count may serve them all."""

@@ -33,15 +33,15 @@ def matmul_precision(precision: Precision, device: torch.device = CPU) -> Iterat
     elif precision == "bf16":
         kinds = [getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv")]  # mypy does not see them
         flags = [(kind, "fp32_precision", precision) for kind in kinds]
-    before, found = _asked, [getattr(kind, flag) for kind, flag, _ in flags]
+    before, kept = _asked, [getattr(kind, flag) for kind, flag, _ in flags]
     try:
         _asked = precision
-        for each in flags:
-            setattr(*each)
+        for allowed in flags:
+            setattr(*allowed)
         yield
     finally:
         _asked = before
-        for (kind, flag, _), value in zip(flags, found, strict=True):
+        for (kind, flag, _), value in zip(flags, kept, strict=True):
             setattr(kind, flag, value)
 
 

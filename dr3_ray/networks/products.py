@@ -39,7 +39,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if by_onednn(x, [(weight, bias)]):
         return _by_onednn(x, [(weight, bias)], activated=0)
     if len(weight) > 1 and weight.shape[2] == 1 and x.device.type == "cpu" and may_be_fast() and x[0].numel() >= LONG:
-        return torch.stack([torch.addmm(*each) for each in zip(bias, x, weight, strict=True)])
+        return torch.stack([torch.addmm(*tensor) for tensor in zip(bias, x, weight, strict=True)])
     return torch.baddbmm(bias, x, weight)
 
 
@@ -78,7 +78,7 @@ def by_onednn(x: Tensor, layers: Layers) -> bool:
 
 
 def _by_onednn(x: Tensor, layers: Layers, activated: int) -> Tensor:
-    parameters = (each for layer in layers for each in layer)
+    parameters = (tensor for layer in layers for tensor in layer)
     y: Tensor = _Layers.apply(x, activated, *parameters)  # type: ignore[no-untyped-call]
     return y
 
@@ -92,7 +92,7 @@ class _Layers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, activated: int, *parameters: Tensor) -> Tensor:
         kept, given = torch.bfloat16 if rounded(x) else torch.float32, (x, *parameters)
-        x, *flat = (each if each.shape[2] == 1 else each.to(kept) for each in (x, *parameters))
+        x, *flat = (tensor if tensor.shape[2] == 1 else tensor.to(kept) for tensor in (x, *parameters))
         layers = list(zip(flat[::2], flat[1::2], strict=True))
         outputs: list[list[Tensor]] = []  # of each network, layer by layer
         for n, y in enumerate(x):
@@ -103,7 +103,7 @@ class _Layers(torch.autograd.Function):
                 ]
             )
         ctx.activated, ctx.depth = activated, len(layers)
-        ctx.save_for_backward(*given, x, *flat[::2], *(each for network in outputs for each in network))
+        ctx.save_for_backward(*given, x, *flat[::2], *(layer for network in outputs for layer in network))
         return _stack([network[-1] for network in outputs])
 
     @staticmethod
@@ -134,7 +134,11 @@ class _Layers(torch.autograd.Function):
                     gradient = _product(gradient, weights[layer][n])
             if needs_x:
                 of_x.append(gradient)
-        return (_stack(of_x) if needs_x else None, None, *(_stack(each) if each else None for each in of_layers))
+        return (
+            _stack(of_x) if needs_x else None,
+            None,
+            *(_stack(gradients) if gradients else None for gradients in of_layers),
+        )
 
 
 def _by_torch(x: Tensor, layers: Layers, activated: int) -> Tensor:
@@ -152,9 +156,9 @@ def differentiable_gradients(
 
     For the backward pass of a function whose fast gradient cannot: gradients are on there if `create_graph` is.
     """
-    wanted = [each for each, need in zip(inputs, needs, strict=True) if need]
-    found = iter(torch.autograd.grad(function(*inputs), wanted, upstream, create_graph=True))
-    return [next(found) if need else None for need in needs]
+    wanted = [tensor for tensor, need in zip(inputs, needs, strict=True) if need]
+    gradients = iter(torch.autograd.grad(function(*inputs), wanted, upstream, create_graph=True))
+    return [next(gradients) if need else None for need in needs]
 
 
 def through_relu(gradient: Tensor, y: Tensor, out: Tensor | None) -> Tensor:

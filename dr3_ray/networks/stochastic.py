@@ -39,7 +39,7 @@ class Stochastic(nn.Module):
         def drawn(rows: int, sources: Sequence[torch.Generator]) -> Tensor:
             room = (x.shape[1], rows, x.shape[3])
             return torch.stack(
-                [fill(torch.empty(room, dtype=torch.float32, device=x.device), each) for each in sources]
+                [fill(torch.empty(room, dtype=torch.float32, device=x.device), source) for source in sources]
             )
 
         parts = [(here, self.generators), (x.shape[2] - here, self.next_generators)]

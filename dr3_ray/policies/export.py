@@ -164,7 +164,7 @@ def _input(name: str) -> str:
     return f"observation_{name}" if name else "observation"
 
 
-def _check(policy: Policy, found: np.ndarray, wanted: Any, form: str) -> None:
+def _check(policy: Policy, numbers: np.ndarray, wanted: Any, form: str) -> None:
     """Check that a file gives the policy's actions.
 
     Raises:
@@ -172,10 +172,10 @@ def _check(policy: Policy, found: np.ndarray, wanted: Any, form: str) -> None:
     """
     wanted = np.asarray(wanted)
     if policy.recorded.actions.n is not None:
-        same = found.shape == wanted.shape and bool((found == wanted).mean() >= EQUAL)
+        same = numbers.shape == wanted.shape and bool((numbers == wanted).mean() >= EQUAL)
     else:
         low, high = policy.recorded.actions.bounds()
-        same = found.shape == wanted.shape and bool((np.abs(found - wanted) <= CLOSE * (high - low) + 1e-6).all())
+        same = numbers.shape == wanted.shape and bool((np.abs(numbers - wanted) <= CLOSE * (high - low) + 1e-6).all())
     if not same:
         raise UserError(f"the {form} file gives other actions than the policy, and was not kept: use another format")
 

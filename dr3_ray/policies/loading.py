@@ -51,8 +51,8 @@ def load_policy(
     Raises:
         UserError: no such member, nothing by which to choose, no checkpoint, or one that is damaged.
     """
-    found = find_member(source, member, objective, trust)
-    return Policy(found.trained, found.row, found.config, found.chosen)
+    chosen = find_member(source, member, objective, trust)
+    return Policy(chosen.trained, chosen.row, chosen.config, chosen.chosen)
 
 
 def find_member(
@@ -134,21 +134,21 @@ def _chosen(run: Path, member: Which, objective: str | None) -> tuple[Record, st
     if isinstance(member, int):
         raise UserError(f"{run} is a run, whose members have no places: give a hash or values of the configuration")
     if isinstance(member, str) and member != BEST:
-        found = [record for record in records if record["member"].startswith(member)]
-        if len(found) != 1:
+        matching = [record for record in records if record["member"].startswith(member)]
+        if len(matching) != 1:
             raise UserError(
-                f"{len(found)} members of {run} have a hash that begins with {member!r}: see `dr3-ray report`"
+                f"{len(matching)} members of {run} have a hash that begins with {member!r}: see `dr3-ray report`"
             )
-        return found[0], f"named by its hash {found[0]['member']}"
+        return matching[0], f"named by its hash {matching[0]['member']}"
     values = {} if isinstance(member, str) else dict(member)
-    found = [record for record in current(records) if all(has(record["config"], *each) for each in values.items())]
-    if not found:
+    matching = [record for record in current(records) if all(has(record["config"], *item) for item in values.items())]
+    if not matching:
         raise UserError(f"no member of {run} has {_told(values)}: see `dr3-ray report {run}`")
     if objective is not None:
         criterion_of(run, objective)  # of a name that means nothing, whatever is chosen
-    if len(found) == 1:
-        return found[0], f"the only member with {_told(values)}" if values else "the only member"
-    return _best(run, found, objective, values)
+    if len(matching) == 1:
+        return matching[0], f"the only member with {_told(values)}" if values else "the only member"
+    return _best(run, matching, objective, values)
 
 
 def _best(run: Path, records: Sequence[Record], objective: str | None, values: dict[str, Any]) -> tuple[Record, str]:
@@ -182,7 +182,7 @@ def _row(trained: Trained, member: Which, checkpoint: Path) -> int:
     values = dict(member) if isinstance(member, Mapping) else {}
     if isinstance(member, str) and member != BEST:
         raise UserError(f"{checkpoint} knows no hashes: give a place from 0 to {count - 1}, or values")
-    rows = [row for row, config in enumerate(trained.members) if all(has(config, *each) for each in values.items())]
+    rows = [row for row, config in enumerate(trained.members) if all(has(config, *item) for item in values.items())]
     if len(rows) != 1:
         raise UserError(
             f"{len(rows)} of the {count} members of {checkpoint} have {_told(values)}: give a place from 0 to "

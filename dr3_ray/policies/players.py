@@ -70,11 +70,11 @@ def _function(learner: str, module: str, name: str) -> Any:
     if here not in sys.path:  # as `python -m` has it
         sys.path.insert(0, here)
     try:
-        found: Any = import_module(module)
+        function: Any = import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
+            function = getattr(function, part)
     except Exception as error:  # of whoever wrote it
         raise UserError(f"{learner} cannot be imported: {first_line(error)}") from error
-    if not callable(found):
-        raise UserError(f"{learner} is a {type(found).__name__}: name a function of an observation")
-    return found
+    if not callable(function):
+        raise UserError(f"{learner} is a {type(function).__name__}: name a function of an observation")
+    return function

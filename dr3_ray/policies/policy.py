@@ -144,8 +144,8 @@ class Policy:
             ahead = values.ndim - len(part.shape)
             what = f"observation{name and f' {name!r}'}"
             if name not in given or values.shape[ahead:] != part.shape or ahead not in (0, 1):
-                found = f"shape {values.shape}" if name in given else "nothing"
-                raise UserError(f"{what} has {found}: give shape {part.shape}, or {('N', *part.shape)} for a batch")
+                shape = f"shape {values.shape}" if name in given else "nothing"
+                raise UserError(f"{what} has {shape}: give shape {part.shape}, or {('N', *part.shape)} for a batch")
             if values.size == 0:
                 raise UserError(f"{what} is an empty batch: give at least one")
             if values.dtype.kind not in "biuf" or not np.isfinite(values).all():

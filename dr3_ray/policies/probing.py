@@ -133,29 +133,29 @@ class _Measured:
             gamma = torch.full_like(in_backup, self.gamma)
             discounts = gamma if batch.n_steps is None else gamma**batch.n_steps
             assert batch.terminateds is not None
-            found = Pairs(next_phi[0], in_backup[0], discounts[0], *self._head(phi[0], next_phi[0], next_actions))
-            pairs.update(of_pairs(phi[0], found, batch.terminateds[0]))
+            numbers = Pairs(next_phi[0], in_backup[0], discounts[0], *self._head(phi[0], next_phi[0], next_actions))
+            pairs.update(of_pairs(phi[0], numbers, batch.terminateds[0]))
             share = in_backup.new_tensor([block.backup.in_backup.shape[1] for block in blocks]) / in_backup.shape[1]
             return errors_of(blocks, share)
 
-        found = over_views(self.steps, first_steps([self.critic.member]), measured)
-        return pairs, {name: values.item() for name, values in found.items()}
+        numbers = over_views(self.steps, first_steps([self.critic.member]), measured)
+        return pairs, {name: values.item() for name, values in numbers.items()}
 
     def _choices(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return a' [1, B, …] by how it is chosen, and where it stands in a backup, [1, B]."""
         goes_on = 1.0 - self.rows["terminateds"]
         known = self.rows["next_actions_valid"].to(goes_on.dtype)
-        found = {"data": (self.rows["next_actions"], goes_on * known)}
+        choices = {"data": (self.rows["next_actions"], goes_on * known)}
         policy = self._policy("next_observations")
         if policy is not None:
-            found["policy"] = some_action(policy), goes_on
+            choices["policy"] = some_action(policy), goes_on
         if self.spec.action_kind == "discrete":
-            found["argmax"] = self._every("next_observations").argmax(-1), goes_on
+            choices["argmax"] = self._every("next_observations").argmax(-1), goes_on
         if (behaviour := getattr(self.networks, "behaviour", None)) is not None:
             source = generator(0, "behaviour")
             sampled = self._blocks(lambda rows: behaviour.sample(self._some("next_observations", rows), source))
-            found["behaviour"] = some_action(sampled), goes_on
-        return found
+            choices["behaviour"] = some_action(sampled), goes_on
+        return choices
 
     def _pairs(self, phi: Tensor, actions: Tensor, in_backup: Tensor) -> dict[str, float]:
         discounts, next_phi = torch.full_like(in_backup[0], self.gamma), self._features("next_observations", actions)
@@ -184,8 +184,8 @@ class _Measured:
         """Return φ [C, B, F]."""
 
         def features(rows: slice) -> Tensor:
-            found: Tensor = self.networks.critic.features(self._some(column, rows), actions[:, rows])
-            return found.transpose(1, 2)
+            phi: Tensor = self.networks.critic.features(self._some(column, rows), actions[:, rows])
+            return phi.transpose(1, 2)
 
         return self._blocks(features)[0].transpose(0, 1)
 
@@ -206,8 +206,8 @@ class _Measured:
             several = isinstance(critic, MultiHeadCritic)
 
             def values(rows: slice) -> Tensor:
-                found: Tensor = critic(self._some(column, rows))[0]
-                return found.mean(-1) if several else found.amin(1)
+                q: Tensor = critic(self._some(column, rows))[0]
+                return q.mean(-1) if several else q.amin(1)
 
             self._values[column] = self._blocks(values)
         return self._values[column]

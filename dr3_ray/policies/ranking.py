@@ -86,8 +86,8 @@ def rank(run: Path, records: Sequence[Record], criterion: Criterion) -> list[Sta
     scores = MemberScores([criterion], records, run)
 
     def score(members: Sequence[str]) -> float:
-        found = scores.answer(members).scores if scores.ended(members) else None
-        return found[criterion.metric] if found else math.nan
+        score = scores.answer(members).scores if scores.ended(members) else None
+        return score[criterion.metric] if score else math.nan
 
     def worse(value: float) -> float:
         return math.inf if math.isnan(value) else -criterion.better(value)
@@ -95,8 +95,8 @@ def rank(run: Path, records: Sequence[Record], criterion: Criterion) -> list[Sta
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(configuration(record["config"]), []).append(record)
-    found = []
+    candidates = []
     for group in groups.values():
         members = sorted((record["member"] for record in group), key=lambda member: worse(score([member])))
-        found.append(Standing(group[0]["config"], members, score(members), score(members[:1])))
-    return sorted(found, key=lambda each: worse(each.score))
+        candidates.append(Standing(group[0]["config"], members, score(members), score(members[:1])))
+    return sorted(candidates, key=lambda candidate: worse(candidate.score))

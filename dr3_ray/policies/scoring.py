@@ -59,7 +59,7 @@ def read_stacks(run: Path, trust: bool, packs: Collection[str] | None, seeds: in
     """
     kept = list(kept_networks(run, trust, packs))
     stacks = []
-    for trained, places in join([each.trained for each in kept], max(1, MOST // seeds)):
+    for trained, places in join([stack.trained for stack in kept], max(1, MOST // seeds)):
         owners = [(member, kept[place].updates) for place in places for member in kept[place].members]
         stacks.append(Stack(trained, [None if member is None else (member, at) for member, at in owners]))
     return stacks
@@ -92,9 +92,9 @@ class Scorer:
         policies, data = Policies(trained.spec, trained.networks), self.sources.train
         if trained.spec.act is None:
             return {}
-        found: dict[str, Any] = {}
+        scores: dict[str, Any] = {}
         if "start_value" in self.criteria:
-            found["start_value"] = own_start_value(policies, data)
+            scores["start_value"] = own_start_value(policies, data)
         fitted = None
         if self.criteria & set(FITTED):
             normal = bool(trained.members[0].get("normalize_observations", False))
@@ -102,14 +102,14 @@ class Scorer:
             fitted = fit_critics(
                 policies, data, options, self.fitting.steps, self.fitting.seeds, say=self._fitting(n_members(policies))
             )
-            found |= _over_seeds(fitted.values)
+            scores |= _over_seeds(fitted.values)
         if self._episodes is not None:
             weighted, episodes = self._episodes
             valued = valued_by_episodes(policies, fitted, weighted, episodes, self.sources.gamma)
-            found |= {name: each.value for name, each in valued.items() if name in self.criteria}
-            found |= {f"{name}_error": each.error for name, each in valued.items() if name in self.criteria}
-            found["effective_episodes"] = valued["wis"].effective
-        return found
+            scores |= {name: value.value for name, value in valued.items() if name in self.criteria}
+            scores |= {f"{name}_error": value.error for name, value in valued.items() if name in self.criteria}
+            scores["effective_episodes"] = valued["wis"].effective
+        return scores
 
     def _fitting(self, policies: int) -> Callable[[int], None]:
         """Return what is told of the steps of fitting."""
@@ -128,22 +128,22 @@ class Scorer:
         if not wanted or not stack.trained.spec.has_critic:
             return {}
         rows = len(stack.candidates)
-        found = {name: np.full(rows, np.nan) for name in wanted}
+        scores = {name: np.full(rows, np.nan) for name in wanted}
         for row, candidate in enumerate(stack.candidates):
             critic = Critic(stack.trained, row)
             if candidate is None or not critic.finite:
                 continue
             if "seem_normalized" in wanted:
                 pairs = critic.probe(self.sources.train).pairs["backup"]
-                found["seem_normalized"][row] = pairs["seem_normalized"]
+                scores["seem_normalized"][row] = pairs["seem_normalized"]
             if wanted & set(HELD_OUT):
                 assert self.sources.held_out is not None
                 numbers = critic.probe(self.sources.held_out).numbers
                 named = {"td_error_held_out": numbers["td_error"], "q_held_out": numbers["q_data"]}
                 for name in wanted & set(HELD_OUT):
-                    found[name][row] = named[name]
+                    scores[name][row] = named[name]
             self._say("measuring critics", row + 1, rows)
-        return found
+        return scores
 
     def _measurable(self, criteria: Collection[str]) -> set[str]:
         """Return what can be measured on these data, and note why the rest cannot."""
@@ -182,11 +182,11 @@ class Scorer:
 def _over_seeds(values: torch.Tensor) -> dict[str, Any]:
     """Return the mean over fitted critics [S, K] with Student's t interval, which one critic does not have."""
     zero = dict.fromkeys(range(len(values)), 0.0)
-    found = [
+    differences = [
         paired_difference(dict(enumerate(column)), zero) if np.isfinite(column).all() else None
         for column in values.double().T.tolist()
     ]
     return {
-        f"fqe{ending}": [getattr(each, bound) if each else np.nan for each in found]
+        f"fqe{ending}": [getattr(estimate, bound) if estimate else np.nan for estimate in differences]
         for ending, bound in (("", "value"), ("_low", "low"), ("_high", "high"))
     }

@@ -21,10 +21,10 @@ def memory_limit(groups: Path = GROUPS, own: Path = Path("/proc/self/cgroup")) -
         groups: where control groups are mounted, of either version.
         own: the file that says in which groups the process is.
     """
-    found = [_number(path) for path in _limits(groups, own)]
+    limits = [_number(path) for path in _limits(groups, own)]
     with suppress(ValueError, OSError, AttributeError):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min((each for each in found if each is not None and each < NO_LIMIT), default=None)
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min((limit for limit in limits if limit is not None and limit < NO_LIMIT), default=None)
 
 
 def seldom_search_for_cycles() -> None:
@@ -50,7 +50,7 @@ def _limits(groups: Path, own: Path) -> list[Path]:
             continue
         top, name = (groups / "memory", "memory.limit_in_bytes") if line[1] else (groups, "memory.max")
         inside = Path(line[2].lstrip("/"))
-        paths += [top / each / name for each in (inside, *inside.parents)]
+        paths += [top / folder / name for folder in (inside, *inside.parents)]
     return paths
 
 

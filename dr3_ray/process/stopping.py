@@ -135,15 +135,15 @@ def run_command(work: Callable[[], None]) -> None:
         _ending.over = True
 
 
-def end(found: str = "", error: str = "") -> NoReturn:
-    """End this process at once, with one line that gives the reason `found` and how to go on.
+def end(reason: str = "", error: str = "") -> NoReturn:
+    """End this process at once, with one line that gives the `reason` and how to go on.
 
     With an `error` the line is that, and the exit code 2.
     """
     if _ending.lost:
         line, code = f"error: {error or f'{_ending.lost}: `{_ending.command()}` {_ending.does}'}", 2
     else:
-        line, code = f"stopped{found and f' with {found}'}; this {_ending.does}: {_ending.command()}", STOPPED
+        line, code = f"stopped{reason and f' with {reason}'}; this {_ending.does}: {_ending.command()}", STOPPED
     try:
         sys.stdout.flush()
         shown = "\x1b[?25h" if sys.stderr.isatty() else ""  # the cursor, which progress had hidden

@@ -158,7 +158,7 @@ def check(options: DR3, beside: Mapping[str, Any], action_kind: str) -> None:
         raise UserError("dr3_divisor='batch' has no effect where all rows count: leave it out, or dr3_mask_terminals")
     if options.dr3_features == "encoder":
         encoder = beside["encoder"]
-        if not any(each != FLAT for each in (encoder.values() if isinstance(encoder, dict) else [encoder])):
+        if not any(name != FLAT for name in (encoder.values() if isinstance(encoder, dict) else [encoder])):
             raise UserError("dr3_features='encoder' takes what an image encoder gives, and there is none: set encoder")
         if options.dr3_match_actions:
             raise UserError("dr3_match_actions compares heads, which dr3_features='encoder' lies before: leave one out")

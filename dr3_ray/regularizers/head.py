@@ -85,7 +85,7 @@ def change(critic: nn.Module, options: Head, generators: Generators) -> None:
     last: Any = critic.head
     _, copies, n_in, values = last.weight.shape
     critic.head = StackedLinear(generators, n_in, values * options.bins, copies)
-    numbers = (torch.as_tensor(each) for each in (options.v_min, options.v_max, options.sigma))
+    numbers = (torch.as_tensor(number) for number in (options.v_min, options.v_max, options.sigma))
     critic.coding = Categorical(options.critic_head, options.bins, *numbers)
 
 

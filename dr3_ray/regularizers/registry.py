@@ -17,5 +17,5 @@ REGULARIZERS: dict[str, Regularizer] = {
         head,
     )
 }
-REGULARIZER_OPTIONS: tuple[type[Options], ...] = tuple(each.options for each in REGULARIZERS.values())
+REGULARIZER_OPTIONS: tuple[type[Options], ...] = tuple(regularizer.options for regularizer in REGULARIZERS.values())
 """Whose options every algorithm with a critic has."""

@@ -17,10 +17,10 @@ def told(estimate: Estimate, percent: bool = False) -> str:
     if estimate.n == 0:
         return "\N{EN DASH}"
     if percent:
-        value, low, high = (f"{100 * each:.0f}" for each in (estimate.value, estimate.low, estimate.high))
+        value, low, high = (f"{100 * number:.0f}" for number in (estimate.value, estimate.low, estimate.high))
         return f"{value}%\n[{low}, {high}]"
     decimals = decimals_of(estimate.value)
-    bounds = ", ".join(number(each, decimals) for each in (estimate.low, estimate.high))
+    bounds = ", ".join(number(bound, decimals) for bound in (estimate.low, estimate.high))
     return number(estimate.value, decimals) + (f"\n[{bounds}]" if estimate.has_interval else "")
 
 

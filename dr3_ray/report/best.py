@@ -60,41 +60,41 @@ def _table(
     scores: MemberScores,
     most: int,
 ) -> Table:
-    found = []
+    rows = []
     for records in configurations:
         members = [record["member"] for record in records]
         answer = scores.answer(members).scores if scores.ended(members) else None
         if answer is not None:
-            found.append(Ranked(records[0]["config"], answer, len(records)))
-    front = pareto_front(found, objectives)
-    shown = front if len(objectives) > 1 else sorted(found, key=lambda each: _key(each, objectives), reverse=True)
+            rows.append(Ranked(records[0]["config"], answer, len(records)))
+    front = pareto_front(rows, objectives)
+    shown = front if len(objectives) > 1 else sorted(rows, key=lambda row: _key(row, objectives), reverse=True)
     what = "Pareto front" if len(objectives) > 1 else "best"
-    lost = len(configurations) - len(found)
+    lost = len(configurations) - len(rows)
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"{title}: {what} of {len(found)} configurations",
+        title=f"{title}: {what} of {len(rows)} configurations",
         title_justify="left",
         caption=f"{lost} more have no score: lost, failed, or not over yet" if lost else None,
         caption_justify="left",
     )
-    for heading in (*names, *(f"{each.metric} ({each.over_seeds})" for each in objectives), "seeds"):
+    for heading in (*names, *(f"{objective.metric} ({objective.over_seeds})" for objective in objectives), "seeds"):
         table.add_column(heading, justify="right")
-    for each in shown[:most]:
-        measured = [f"{each.scores[objective.metric]:.4g}" for objective in objectives]
-        table.add_row(*(str(each.config.get(name, "")) for name in names), *measured, str(each.seeds))
+    for candidate in shown[:most]:
+        measured = [f"{candidate.scores[objective.metric]:.4g}" for objective in objectives]
+        table.add_row(*(str(candidate.config.get(name, "")) for name in names), *measured, str(candidate.seeds))
     return table
 
 
-def pareto_front(found: Sequence[Ranked], objectives: Sequence[Criterion]) -> list[Ranked]:
+def pareto_front(rows: Sequence[Ranked], objectives: Sequence[Criterion]) -> list[Ranked]:
     """Return the configurations that no other one beats in one objective and equals in the rest, best first."""
-    keys = [_key(each, objectives) for each in found]
+    keys = [_key(row, objectives) for row in rows]
     best = [
         (key, number)
         for number, key in enumerate(keys)
         if not any(other != key and all(a >= b for a, b in zip(other, key, strict=True)) for other in keys)
     ]
-    return [found[number] for _, number in sorted(best, reverse=True)]
+    return [rows[number] for _, number in sorted(best, reverse=True)]
 
 
-def _key(found: Ranked, objectives: Sequence[Criterion]) -> tuple[float, ...]:
-    return tuple(each.better(found.scores[each.metric]) for each in objectives)
+def _key(row: Ranked, objectives: Sequence[Criterion]) -> tuple[float, ...]:
+    return tuple(objective.better(row.scores[objective.metric]) for objective in objectives)

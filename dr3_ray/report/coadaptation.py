@@ -61,17 +61,17 @@ def by_diagnostics(members: pd.DataFrame) -> Reading:
     told, lower = {}, {}
     for coefficient in others:
         own = runs[runs[COEFFICIENT] == coefficient]
-        found = paired_difference(_logarithms(own), _logarithms(base), len(others))
-        if not (found.has_interval and found.high < np.log(threshold("lower"))):
+        change = paired_difference(_logarithms(own), _logarithms(base), len(others))
+        if not (change.has_interval and change.high < np.log(threshold("lower"))):
             continue
         moved = _relative(own["q_mean_final"], base["q_mean_final"])
         errors = 1 + _relative(own["td_error_final"], base["td_error_final"])
         told[coefficient] = (
-            f"brings the dot product to {np.exp(found.value):.2g} of that of c₀ = 0, moves mean Q by {moved:+.0%} and "
+            f"brings the dot product to {np.exp(change.value):.2g} of that of c₀ = 0, moves mean Q by {moved:+.0%} and "
             f"the TD error to \N{MULTIPLICATION SIGN}{errors:.2g}"
         )
         if abs(moved) <= threshold("moved") and errors <= threshold("error"):
-            lower[coefficient] = found.value
+            lower[coefficient] = change.value
     if not told:
         return Reading([f"{label}no c₀ brings the dot product down to {threshold('lower'):.0%} for certain."])
     if not lower:
@@ -79,7 +79,7 @@ def by_diagnostics(members: pd.DataFrame) -> Reading:
         return Reading(
             [f"{label}every c₀ that brings the dot product down moves mean Q or the TD error: {least:g} {told[least]}."]
         )
-    best = min(lower, key=lambda each: lower[each])
+    best = min(lower, key=lambda name: lower[name])
     return Reading([f"{label}try c₀ = {best:g}, which {told[best]}."], advised=best)
 
 

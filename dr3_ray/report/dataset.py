@@ -111,7 +111,7 @@ def _ranges(axes: Axes, summary: Summary) -> None:
     """Draw the range of each element of the observations, or of columns where these have too many."""
     axes.set_title("Range of observations" if summary.elements else "Range of columns", loc="left")
     drawn = summary.elements or summary.columns
-    _lines(axes, {name: (each.min, each.max) for name, each in drawn.items()})
+    _lines(axes, {name: (array.min, array.max) for name, array in drawn.items()})
     axes.set_yscale("symlog", linthresh=1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 

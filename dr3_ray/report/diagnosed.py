@@ -51,23 +51,23 @@ def read_diagnoses(run: Path, members: Collection[str]) -> list[Diagnosed]:
     Raises:
         UserError: a file there is no diagnosis.
     """
-    found = []
+    diagnoses = []
     for path in sorted(inside(run, FOLDER).glob("*.json")):
         try:
             told = printable_json(content_of(path))
             about, probe = told["about"], told["probes"].get(TRAIN, {"numbers": {}, "spectrum": []})
-            wrong = ", ".join(str(each["name"]) for each in told["verdict"] if each["wrong"])
+            wrong = ", ".join(str(finding["name"]) for finding in told["verdict"] if finding["wrong"])
             if about["member"] in members:
                 numbers, spectrum = probe["numbers"], [float(value) for value in probe["spectrum"]]
                 if not all(map(math.isfinite, spectrum)):
                     raise ValueError("a singular value is not finite")
                 known = (str(about["member"]), float(about["dr3_coeff"]), int(about["seed"]))
-                found.append(Diagnosed(*known, wrong, _cells(numbers), spectrum))
+                diagnoses.append(Diagnosed(*known, wrong, _cells(numbers), spectrum))
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise UserError(
                 f"{path} is not what `dr3-ray diagnose RUN --json` prints ({first_line(error)}): remove it"
             ) from error
-    return sorted(found, key=lambda each: (each.coefficient, each.seed))
+    return sorted(diagnoses, key=lambda diagnosis: (diagnosis.coefficient, diagnosis.seed))
 
 
 def _cells(numbers: dict[str, float | None]) -> list[str]:

@@ -68,12 +68,12 @@ def diagnose_member(
         UserError: as `load_policy`; no critic, no data, or data of other spaces or of the same episodes.
     """
     path = run_here(source, checkpoints=True)
-    found = find_member(path, member, objective, trust)
-    critic = Critic(found.trained, found.row)
-    train, held_out = _sources(found, data)
-    gamma = found.config.get("gamma")
-    here = _opened(found, train, gamma)
-    there = _opened(found, held_out, gamma) if held_out else None
+    chosen = find_member(path, member, objective, trust)
+    critic = Critic(chosen.trained, chosen.row)
+    train, held_out = _sources(chosen, data)
+    gamma = chosen.config.get("gamma")
+    here = _opened(chosen, train, gamma)
+    there = _opened(chosen, held_out, gamma) if held_out else None
     if there:
         check_apart(here.data, there.data, str(held_out))
     probes: dict[str, Probe] = {}
@@ -81,23 +81,23 @@ def diagnose_member(
         given = {TRAIN: here} | ({HELD_OUT: there} if there else {})
         probes = {name: critic.probe(*rows) for name, rows in given.items()}
     fingerprint = here.data.fingerprint
-    bound = largest_q(found.config | {"data_fingerprint": fingerprint}, {fingerprint: largest_reward(train)})
-    findings = verdict_on(path, found, probes, bound)
+    bound = largest_q(chosen.config | {"data_fingerprint": fingerprint}, {fingerprint: largest_reward(train)})
+    findings = verdict_on(path, chosen, probes, bound)
     about = {
         "algorithm": critic.spec.name,
         "source": masked(os.fspath(source)),
-        "member": found.member,
-        "chosen": found.chosen,
+        "member": chosen.member,
+        "chosen": chosen.chosen,
     }
-    about |= {name: found.config[name] for name in ("dr3_coeff", "seed") if name in found.config}
+    about |= {name: chosen.config[name] for name in ("dr3_coeff", "seed") if name in chosen.config}
     about |= {"train": _shown(train), "held_out": held_out and _shown(held_out)}
-    return Diagnosis(probes, nothing_wrong(findings), _notes(found, critic, train, here, there, probes), about)
+    return Diagnosis(probes, nothing_wrong(findings), _notes(chosen, critic, train, here, there, probes), about)
 
 
-def _sources(found: Found, data: str | None) -> tuple[str, str | None]:
+def _sources(chosen: Found, data: str | None) -> tuple[str, str | None]:
     """Return what the member was trained on, and what it was not trained on; None: there is nothing."""
-    if found.member is not None:
-        train = str(found.config["dataset"])
+    if chosen.member is not None:
+        train = str(chosen.config["dataset"])
         return train, data or validation_of(train)
     if data is None:
         raise UserError("a checkpoint does not know its data: give --data, or the run that the checkpoint is of")
@@ -116,18 +116,18 @@ def validation_of(train: str) -> str | None:
     return str(Address(address.place, replace(address.subset, split="validation", take=None, seed=0)))
 
 
-def _opened(found: Found, source: str, gamma: Any) -> Rows:
+def _opened(chosen: Found, source: str, gamma: Any) -> Rows:
     """Open data with the member's spaces, and discount their returns as the member does, if episodes are complete.
 
     Raises:
         UserError: there are no such data, or they changed under the run.
     """
     data = load_dataset(source)
-    check_same(Recorded.from_dict(found.trained.recorded), Recorded.of(data), "the trained member")
-    if data.spaces != found.trained.spaces:
+    check_same(Recorded.from_dict(chosen.trained.recorded), Recorded.of(data), "the trained member")
+    if data.spaces != chosen.trained.spaces:
         raise UserError(f"{source} has not the tasks that the member was trained with: give a mixture with as many")
-    known = found.config.get("data_fingerprint")
-    if known and source == found.config["dataset"] and known not in data.manifest.identities:
+    known = chosen.config.get("data_fingerprint")
+    if known and source == chosen.config["dataset"] and known not in data.manifest.identities:
         raise UserError(f"{source} is another data set than the run was trained on: bring that one back")
     if gamma is None or data.gamma == gamma:
         return Rows(data, True)
@@ -143,8 +143,8 @@ def check_apart(train: Dataset, held_out: Dataset, source: str) -> None:
     Raises:
         UserError: one is.
     """
-    for seen, unseen in product(*(each.sources if isinstance(each, Mixture) else [each] for each in (train, held_out))):
-        one, other = (each.whole if isinstance(each, Selected) else each for each in (seen, unseen))
+    for seen, unseen in product(*(rows.sources if isinstance(rows, Mixture) else [rows] for rows in (train, held_out))):
+        one, other = (ids.whole if isinstance(ids, Selected) else ids for ids in (seen, unseen))
         if one.manifest.fingerprint != other.manifest.fingerprint:
             continue
         if both := len(set(_places_of(seen, one)) & set(_places_of(unseen, other))):
@@ -159,27 +159,27 @@ def _places_of(data: Dataset, whole: Dataset) -> list[int]:
     return places
 
 
-def verdict_on(path: Path, found: Found, probes: dict[str, Probe], bound: float | None) -> list[Finding]:
+def verdict_on(path: Path, chosen: Found, probes: dict[str, Probe], bound: float | None) -> list[Finding]:
     """Return what the numbers of this moment say, and of a member of a run what its curves and its table say.
 
     Raises:
         UserError: a file of the run is damaged.
     """
     now = findings_of(probes, bound) if probes else [DIVERGED]
-    if found.member is None:
+    if chosen.member is None:
         return [*now, *([one_moment(probes[TRAIN])] if probes else [])]
     run = read_tables(path)
-    told = [as_finding(flag) for flag in run.flags.get(found.member, [])]
+    told = [as_finding(flag) for flag in run.flags.get(chosen.member, [])]
     members = outcomes(run)
-    member = members.loc[found.member]
+    member = members.loc[chosen.member]
     table = members[(members[run.facets] == member[run.facets]).all(axis=1)]
     advice = by_diagnostics(table)
     if advice.advised is not None:
         told = [
-            each._replace(sentence=f"{each.sentence}; try dr3_coeff {advice.advised:g}")
-            if each.name == "co-adapting"
-            else each
-            for each in told
+            finding._replace(sentence=f"{finding.sentence}; try dr3_coeff {advice.advised:g}")
+            if finding.name == "co-adapting"
+            else finding
+            for finding in told
         ]
     names = {finding.name for finding in told}
     told += [finding for finding in now if finding.name not in names]
@@ -203,12 +203,12 @@ def _not_coadapting(member: Any, probe: Probe) -> Finding:
 
 
 def _notes(
-    found: Found, critic: Critic, train: str, here: Rows, there: Rows | None, probes: dict[str, Probe]
+    chosen: Found, critic: Critic, train: str, here: Rows, there: Rows | None, probes: dict[str, Probe]
 ) -> list[str]:
     """Say what could not be measured, and why."""
     notes = []
     if there is None:
-        more = "--data OTHER" if found.member else "--data DATA?split=train, if that is what it was trained on"
+        more = "--data OTHER" if chosen.member else "--data DATA?split=train, if that is what it was trained on"
         notes.append(
             f"no held-out data: {_shown(train)} has no validation part; train on DATA?split=train, or give {more}"
         )

@@ -79,9 +79,14 @@ def page_data(
         "points": points,
         "curves": curves,
         "spectra": [
-            {"member": each.member, "coefficient": each.coefficient, "seed": each.seed, "values": each.spectrum}
-            for each in diagnosed
-            if each.spectrum
+            {
+                "member": diagnosis.member,
+                "coefficient": diagnosis.coefficient,
+                "seed": diagnosis.seed,
+                "values": diagnosis.spectrum,
+            }
+            for diagnosis in diagnosed
+            if diagnosis.spectrum
         ],
         "measures": _measures(summary),
         "settings": _settings(facets, summary),
@@ -91,7 +96,7 @@ def page_data(
 
 
 def _shown() -> list[str]:
-    return list(dict.fromkeys([*(each.name for each in REPORTED), "td_error", "phi_norm", SEEM]))
+    return list(dict.fromkeys([*(quantity.name for quantity in REPORTED), "td_error", "phi_norm", SEEM]))
 
 
 def _curves(
@@ -137,19 +142,17 @@ def _variables(run: Run, members: pd.DataFrame, names: list[str]) -> list[dict[s
     """Return what runs can be compared by: each quantity at the last evaluation, on average, and the best return."""
     grouped = run.histories[["member", *names]].replace([np.inf, -np.inf], np.nan).groupby("member")
     last = grouped[names].last().reindex(members.index) if names else pd.DataFrame(index=members.index)
-    found = []
+    axes = []
     for name in names:
         label = quantity(name).label
-        found.append((f"{name}_final", name, f"{label}, last evaluation", last[name]))
+        axes.append((f"{name}_final", name, f"{label}, last evaluation", last[name]))
         key = next((key for key, column in tables.MEASURES.items() if column == name), None)
         if name == RETURN:
-            found.append(
-                (f"{name}_best", name, f"{label}, best evaluation", grouped[name].max().reindex(members.index))
-            )
+            axes.append((f"{name}_best", name, f"{label}, best evaluation", grouped[name].max().reindex(members.index)))
         if key:
-            found.append((f"{name}_average", name, f"{label}, average over training", members[f"{key}_average"]))
+            axes.append((f"{name}_average", name, f"{label}, average over training", members[f"{key}_average"]))
     return [
-        {"key": key, "quantity": name, "label": label, "values": _numbers(values)} for key, name, label, values in found
+        {"key": key, "quantity": name, "label": label, "values": _numbers(values)} for key, name, label, values in axes
     ]
 
 
@@ -169,7 +172,7 @@ def _measures(summary: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _settings(facets: Mapping[str, Judged], summary: pd.DataFrame) -> dict[str, Any]:
-    measures = [each["key"] for each in _measures(summary)]
+    measures = [measure["key"] for measure in _measures(summary)]
     first = measures[0] if measures else "return_final"
     return {
         "table": [place for place, judged in enumerate(facets.values()) for _ in range(len(judged.rows))],

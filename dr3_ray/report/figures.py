@@ -98,7 +98,7 @@ class Pictures(list[Picture]):
     """Figures that a notebook shows one below the other."""
 
     def _repr_html_(self) -> str:
-        shown = (base64.b64encode(each.png).decode() for each in self)
+        shown = (base64.b64encode(picture.png).decode() for picture in self)
         return "".join(f'<img style="max-width: 480px" src="data:image/png;base64,{png}">' for png in shown)
 
 
@@ -177,12 +177,12 @@ def _bands(curves: pd.DataFrame, column: str) -> dict[float, tuple[pd.Index, Ban
     if not pivots:
         return {}
     most = max(map(len, pivots.values()))
-    padded = [np.pad(each, ((0, most - len(each)), (0, 0)), constant_values=np.nan) for each in pivots.values()]
+    padded = [np.pad(pivot, ((0, most - len(pivot)), (0, 0)), constant_values=np.nan) for pivot in pivots.values()]
     band = bootstrap_band(np.hstack(padded))
-    ends = np.cumsum([each.shape[1] for each in pivots.values()])[:-1]
+    ends = np.cumsum([pivot.shape[1] for pivot in pivots.values()])[:-1]
     parts = [
-        Band(*each)
-        for each in zip(*(np.split(values, ends) for values in (band.value, band.low, band.high, band.n)), strict=True)
+        Band(*piece)
+        for piece in zip(*(np.split(values, ends) for values in (band.value, band.low, band.high, band.n)), strict=True)
     ]
     return {
         coefficient: (pivot.columns, part) for (coefficient, pivot), part in zip(pivots.items(), parts, strict=True)
@@ -205,9 +205,9 @@ def _against_coefficient(name: str, runs: pd.DataFrame, summary: pd.DataFrame, c
         line: dict[str, Any] = {"color": MUTED, "linewidth": 0.9, "linestyle": "-" if when == "final" else ":"}
         axes.plot(at, value, transform=beside, zorder=1.5, **line)
         # What is drawn beside its place does not count for the limits.
-        each = runs[[COEFFICIENT, f"return_{when}"]].to_numpy()
-        axes.update_datalim(each[np.isfinite(each).all(axis=1)])
-        axes.plot(*each.T, ".", color=MUTED, markersize=5, markeredgewidth=0, transform=further)
+        dots = runs[[COEFFICIENT, f"return_{when}"]].to_numpy()
+        axes.update_datalim(dots[np.isfinite(dots).all(axis=1)])
+        axes.plot(*dots.T, ".", color=MUTED, markersize=5, markeredgewidth=0, transform=further)
         for x, y, bottom, top in zip(at, value, low, high, strict=True):
             style: dict[str, Any] = {"color": colours[x], "markerfacecolor": colours[x] if when == "final" else "white"}
             axes.plot([x, x], [bottom, top], color=colours[x], linewidth=1.4, transform=beside)
@@ -297,6 +297,6 @@ def _for_page(svg: str, title: str, colours: dict[float, str]) -> str:
     body = re.sub(r" font-family: [^;\"]*;?", "", body)
     variables = {INK: "--ink", MUTED: "--muted", GRID: "--grid", "#ffffff": "--paper"}
     variables |= {colour: f"--c{place}" for place, colour in enumerate(colours.values()) if colour != INK}
-    body = re.sub("|".join(variables), lambda found: f"var({variables[found[0]]})", body)
+    body = re.sub("|".join(variables), lambda match: f"var({variables[match[0]]})", body)
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'<svg {names} {view[0]} role="img" aria-label="{escape(title)}">{body}'

@@ -78,14 +78,16 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
     datasets, judged = judge_datasets(run, summary, outcomes), judge_tables(run, summary, outcomes)
     facets: list[dict[str, Any]] = []
     drawings: list[tuple[str, str, str]] = []
-    for name, each in _named(judged).items():
+    for name, table in _named(judged).items():
         pictures = []
-        if tuple(each.rows[run.facets].iloc[0]) in drawn:
-            pictures = draw_facet(name, rows_of_facet(run, each.rows, run.histories), each.members, each.rows, colours)
+        if tuple(table.rows[run.facets].iloc[0]) in drawn:
+            pictures = draw_facet(
+                name, rows_of_facet(run, table.rows, run.histories), table.members, table.rows, colours
+            )
         _write_pictures(pictures, out, also)
-        drawings += [(picture.name, each.heading, picture.title) for picture in pictures]
+        drawings += [(picture.name, table.heading, picture.title) for picture in pictures]
         figures = [{"svg": Markup(picture.svg), "file": f"{picture.name}.png"} for picture in pictures]
-        facets.append({"name": name, "judged": each, "table": _table(each.rows, colours), "figures": figures})
+        facets.append({"name": name, "judged": table, "table": _table(table.rows, colours), "figures": figures})
     notes = tables.notes(run, summary)
     for kind, text in _papers(datasets, drawings, notes, also).items():
         write_whole(out / kind, text.encode())
@@ -124,17 +126,17 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
     )
     selected = [Text(f"• {ranked.sentence}: {inside(run.path, FILE)}")] if ranked else []
     shown = Group(*terminal(datasets), *selected, notes_text(run, summary))
-    commands = [each.more for each in datasets if each.more]
+    commands = [dataset.more for dataset in datasets if dataset.more]
     return Report(write_whole(out / "report.html", page.encode()), shown, commands)
 
 
 def _named(judged: list[Judged]) -> dict[str, Judged]:
     """Return the tables by the beginnings of their pictures' names, each table with its own."""
-    found: dict[str, Judged] = {}
-    for number, each in enumerate(judged):
-        name = file_name(each.heading)
-        found[name + f"-{number}" * (name in found)] = each
-    return found
+    named: dict[str, Judged] = {}
+    for number, table in enumerate(judged):
+        name = file_name(table.heading)
+        named[name + f"-{number}" * (name in named)] = table
+    return named
 
 
 def _write_pictures(pictures: list[Picture], out: Path, also: Collection[str]) -> None:
@@ -149,9 +151,9 @@ def _papers(
     judged: list[Judged], drawings: list[tuple[str, str, str]], notes: list[str], also: Collection[str]
 ) -> dict[str, str]:
     """Return the text files for papers by their names."""
-    found = {"summary.md": markdown(judged, notes)} if "md" in also else {}
-    found |= {"summary.tex": latex(judged)} if "tex" in also else {}
-    return found | ({"captions.txt": captions(drawings)} if {"svg", "pdf"} & set(also) else {})
+    texts = {"summary.md": markdown(judged, notes)} if "md" in also else {}
+    texts |= {"summary.tex": latex(judged)} if "tex" in also else {}
+    return texts | ({"captions.txt": captions(drawings)} if {"svg", "pdf"} & set(also) else {})
 
 
 def file_name(heading: str) -> str:
@@ -213,8 +215,8 @@ def _provenance(run: Run, source: str) -> dict[str, str]:
     used = set(run.members.loc[run.members["dataset"] == source, "fingerprint"])
     facts = {"fingerprint": ", ".join(sorted(used))}
     try:
-        away = [each for each in names_in(source) if is_uri(each)]  # far away, it may be, and large
-        if not all(find_cached(each if is_mixture(source) else _pinned(each, used)) for each in away):
+        away = [name for name in names_in(source) if is_uri(name)]  # far away, it may be, and large
+        if not all(find_cached(path if is_mixture(source) else _pinned(path, used)) for path in away):
             raise UserError("this machine has no copy")
         dataset = load_dataset(_pinned(source, used) if is_uri(source) else source)
     except UserError as error:
@@ -253,5 +255,5 @@ def _css_colours(coefficients: list[float]) -> dict[str, list[str]]:
 
 
 def _moment(iso: str | None) -> str:
-    found = iso and moment(iso)
-    return found.strftime("%Y-%m-%d %H:%M UTC") if found else "at an unknown time"
+    time = iso and moment(iso)
+    return time.strftime("%Y-%m-%d %H:%M UTC") if time else "at an unknown time"

@@ -35,7 +35,7 @@ def judge_tables(run: Run, summary: pd.DataFrame, outcomes: pd.DataFrame) -> lis
 def judge_datasets(run: Run, summary: pd.DataFrame, outcomes: pd.DataFrame) -> list[Judged]:
     """Return the verdict on each data set, over all of its tables; returns on several are never compared."""
     labels = dataset_labels(run.members["dataset"].unique())
-    found = []
+    judged = []
     for dataset, rows in summary.groupby("dataset", sort=False):
         same = [facet for facet in run.facets if rows[facet].nunique() == 1]
         if same == run.facets:
@@ -44,8 +44,8 @@ def judge_datasets(run: Run, summary: pd.DataFrame, outcomes: pd.DataFrame) -> l
             heading = " \N{MIDDLE DOT} ".join(
                 [*rows["algorithm"].unique()[: "algorithm" in same], labels[str(dataset)]]
             )
-        found.append(_judged(run, heading, rows, outcomes, same))
-    return found
+        judged.append(_judged(run, heading, rows, outcomes, same))
+    return judged
 
 
 def _judged(run: Run, heading: str, rows: pd.DataFrame, outcomes: pd.DataFrame, same: list[str]) -> Judged:
@@ -61,8 +61,8 @@ def document(run: Run, summary: pd.DataFrame, outcomes: pd.DataFrame) -> dict[st
     return {
         "run": str(run.path),
         "statuses": {str(name): int(count) for name, count in run.members["status"].value_counts().items()},
-        "datasets": [_entry(each) for each in judge_datasets(run, summary, outcomes)],
-        "tables": [_entry(each) for each in judge_tables(run, summary, outcomes)],
+        "datasets": [_entry(answer) for answer in judge_datasets(run, summary, outcomes)],
+        "tables": [_entry(answer) for answer in judge_tables(run, summary, outcomes)],
         "health": {member: [flag._asdict() for flag in flags] for member, flags in run.flags.items() if flags},
         "notes": notes(run, summary),
     }

@@ -59,12 +59,12 @@ class Watched:
         if self._uri and time.monotonic() >= self._brought + BROUGHT_EVERY:
             self._brought = time.monotonic()
             fetch(self._uri, self.path)
-        found = []
+        states = []
         for name in SHOWN:
             for path in sorted(self.path.glob(name)):
                 stat = path.stat()
-                found.append((path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
-        return found
+                states.append((path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return states
 
 
 class Live:

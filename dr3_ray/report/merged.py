@@ -55,7 +55,7 @@ def _labelled(
     """Return members or histories with all axes, names of members that no other run has, and equal data named alike."""
     own = {axis: NOTHING for axis in axes if axis not in run.facets} | {RUN: label}
     data = zip(table["dataset"], table["fingerprint"], strict=True)
-    table = table.assign(**own, dataset=[_dataset(*each, names) for each in data])
+    table = table.assign(**own, dataset=[_dataset(*frame, names) for frame in data])
     if "member" in table:
         return table.assign(member=f"{label}/" + table["member"])
     return table.set_index(f"{label}/" + table.index).rename_axis("member")

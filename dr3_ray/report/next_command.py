@@ -41,7 +41,7 @@ def command(info: Mapping[str, Any], verdict: Verdict, about: Mapping[str, str] 
     if words[:2] == ["dr3-ray", "sweep"] and "--resume" not in words and not several:
         return shlex.join([*_without(words, REPLACED), *new])
     axes = asked.get("axes") or {}
-    if not asked.get("datasets") or asked.get("exclude") or any(isinstance(each, dict) for each in axes.values()):
+    if not asked.get("datasets") or asked.get("exclude") or any(isinstance(values, dict) for values in axes.values()):
         return ""
     rivals = [{**(about or {}), **rival} for rival in verdict.rivals]
     return shlex.join(["dr3-ray", "sweep", *_asked(asked, rivals), *new])

@@ -28,10 +28,10 @@ def for_page(datasets: Sequence[Judged], judged: Mapping[str, Judged]) -> list[d
 
     A data set with one table has no settings here: that table has its verdict and all of them.
     """
-    link = {at: name for name, each in judged.items() for at in each.rows.index}
-    found = []
+    link = {at: name for name, table in judged.items() for at in table.rows.index}
+    entries = []
     for dataset in datasets:
-        own = [(each.heading, name) for name, each in judged.items() if each.rows.index[0] in dataset.rows.index]
+        own = [(table.heading, name) for name, table in judged.items() if table.rows.index[0] in dataset.rows.index]
         shown = tables.columns(dataset.rows)
         rows = [
             {
@@ -45,5 +45,5 @@ def for_page(datasets: Sequence[Judged], judged: Mapping[str, Judged]) -> list[d
             for at, row in (tables.best_settings(dataset.rows) if dataset.axes else dataset.rows[:0]).iterrows()
         ]
         searched = {"importances": importances(dataset), "selections": selections(dataset)}
-        found.append({"judged": dataset, "rows": rows, "titles": list(shown.values()), "tables": own, **searched})
-    return found
+        entries.append({"judged": dataset, "rows": rows, "titles": list(shown.values()), "tables": own, **searched})
+    return entries

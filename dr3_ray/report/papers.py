@@ -31,20 +31,20 @@ def text_table(rows: pd.DataFrame, axes: Sequence[str] = ()) -> pd.DataFrame:
 def markdown(judged: Iterable[Judged], notes: Sequence[str]) -> str:
     """Return verdicts and tables as Markdown, and the notes that they need."""
     parts = []
-    for each in judged:
-        table = text_table(each.rows, each.axes)
+    for facet in judged:
+        table = text_table(facet.rows, facet.axes)
         lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
         body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        parts.append(f"## {each.heading}\n\n{' '.join(each.verdict.sentences)}\n\n{body}\n")
+        parts.append(f"## {facet.heading}\n\n{' '.join(facet.verdict.sentences)}\n\n{body}\n")
     return "\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
 
 
 def latex(judged: Iterable[Judged]) -> str:
     """Return tables as LaTeX, for the package booktabs."""
     parts = []
-    for each in judged:
-        body = text_table(each.rows, each.axes).to_latex(
-            index=False, escape=True, caption=(_escaped(f"{each.heading}. {CAPTION}"))
+    for facet in judged:
+        body = text_table(facet.rows, facet.axes).to_latex(
+            index=False, escape=True, caption=(_escaped(f"{facet.heading}. {CAPTION}"))
         )
         for character, spelled in SPELLED.items():
             body = body.replace(character, spelled)

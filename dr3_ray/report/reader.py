@@ -19,7 +19,7 @@ from dr3_ray.trust.secrets import masked
 
 COEFFICIENT = "dr3_coeff"
 SEEM = "seem_eigenvalue"
-MEASURED = tuple(dict.fromkeys([*(each.name for each in REPORTED), "episodes", *READ, SEEM]))
+MEASURED = tuple(dict.fromkeys([*(quantity.name for quantity in REPORTED), "episodes", *READ, SEEM]))
 STATUSES = ("finished", "running", "cut", "diverged", "failed", "pending")
 
 
@@ -100,7 +100,7 @@ def read_tables(run_dir: str | Path, columns: Collection[str] | None = MEASURED)
     rolled_out = frozenset(record["member"] for record in records if record["config"].get("environment"))
     histories = histories.drop(columns=members.columns, errors="ignore")  # which the file has as the index had them
     histories = histories.join(members, on="member").reset_index(drop=True)
-    flags = {member: found.flags for member, found in health.items()}
+    flags = {member: judged.flags for member, judged in health.items()}
     return Run(
         path, info, facets, members.join(_health_columns(members, health)), histories, rolled_out, lacking, flags
     )
@@ -108,10 +108,10 @@ def read_tables(run_dir: str | Path, columns: Collection[str] | None = MEASURED)
 
 def _health_columns(members: pd.DataFrame, health: Mapping[str, Health]) -> pd.DataFrame:
     unknown = Health([], Coadaptation("not measured"))
-    each = [health.get(member, unknown) for member in members.index]
+    healths = [health.get(member, unknown) for member in members.index]
     names = ("coadapting", "settled_at", "growth", "q_change")
-    columns = {name: [h.coadaptation[place] for h in each] for place, name in enumerate(names)}
-    return pd.DataFrame({"health": ["; ".join(map(str, h.flags)) for h in each], **columns}, index=members.index)
+    columns = {name: [h.coadaptation[place] for h in healths] for place, name in enumerate(names)}
+    return pd.DataFrame({"health": ["; ".join(map(str, h.flags)) for h in healths], **columns}, index=members.index)
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -128,8 +128,8 @@ def _member(record: dict[str, Any], facets: list[str]) -> dict[str, Any]:
     coefficient, seed = float(config[COEFFICIENT]), int(config["seed"])
     error = masked(" ".join((record.get("error") or "").split()))
     about = {"member": record["member"], "status": record["status"], "error": error}
-    found = {**about, **axes, COEFFICIENT: coefficient, "seed": seed, "fingerprint": config.get("data_fingerprint", "")}
-    return found | {PARENT: str(config.get(PARENT, ""))}
+    row = {**about, **axes, COEFFICIENT: coefficient, "seed": seed, "fingerprint": config.get("data_fingerprint", "")}
+    return row | {PARENT: str(config.get(PARENT, ""))}
 
 
 def as_label(value: Any) -> str:

@@ -69,10 +69,10 @@ def importances(judged: Judged) -> list[Importance]:
         ]
     )
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    importances = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return [
         Importance("c₀" if axis == COEFFICIENT else axis, share)
-        for axis, share in found.items()
+        for axis, share in importances.items()
         if math.isfinite(share)
     ]
 
@@ -81,8 +81,8 @@ def selections(judged: Judged) -> list[Selection]:
     """Return, for each measure of the probe batch that has a better end, how it chooses among the settings."""
     counted = judged.members[judged.members["counted"] & (judged.members["status"] != "cut")]
     settings = [group for _, group in counted.groupby([*judged.axes, COEFFICIENT], sort=False)]
-    more = {each.name: each.better == "more" for each in QUANTITIES if each.better}
-    found = []
+    more = {quantity.name: quantity.better == "more" for quantity in QUANTITIES if quantity.better}
+    selections = []
     for measure, column in tables.MEASURES.items():
         if column == RETURN or column not in more:
             continue
@@ -103,8 +103,8 @@ def selections(judged: Judged) -> list[Selection]:
             criterion = (
                 f"{'highest' if more[column] else 'lowest'} {quantity(column).short or measure.replace('_', ' ')}"
             )
-            found.append(Selection(criterion, _cell(quality.correlation), _cell(quality.regret), ", ".join(named)))
-    return found
+            selections.append(Selection(criterion, _cell(quality.correlation), _cell(quality.regret), ", ".join(named)))
+    return selections
 
 
 def _middle(runs: list[float]) -> float:

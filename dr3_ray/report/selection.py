@@ -134,7 +134,7 @@ def _of_networks(
 ) -> tuple[dict[tuple[str, int], dict[str, float]], list[str]]:
     """Measure what the histories lack of the networks of the run, on one data set after another."""
     wanted = [name for name in order if name in OF_NETWORKS]
-    found: dict[tuple[str, int], dict[str, float]] = {}
+    scores: dict[tuple[str, int], dict[str, float]] = {}
     notes: list[str] = []
     if not wanted:
         return {}, []
@@ -153,12 +153,12 @@ def _of_networks(
         scorer = Scorer(given, wanted, fitting, own[0]["config"], say)
         packs = {str(record["pack"]) for record in own if record["pack"]}
         for stack in read_stacks(run, trust, packs, fitting.seeds):
-            found |= scorer.score(stack)
+            scores |= scorer.score(stack)
         notes += scorer.notes
         if given.train.mixing:
             notes.append(f"{source}: fitted critics learn from all parts, and values are those at the target's starts")
     ours = {record["member"] for record in records}
-    return {key: values for key, values in found.items() if key[0] in ours}, list(dict.fromkeys(notes))
+    return {key: values for key, values in scores.items() if key[0] in ours}, list(dict.fromkeys(notes))
 
 
 def _open(source: str, records: Sequence[Record], data: str | None) -> Sources:

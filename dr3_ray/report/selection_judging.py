@@ -79,8 +79,8 @@ def judge_fit(tables: Run, candidates: pd.DataFrame) -> None:
             curves = {"step": rows["step"].to_numpy(float), "q_mean": rows["q_held_out"].to_numpy(float),
                       "td_error": rows["td_error"].to_numpy(float)}  # fmt: skip
         fits[member] = fit_of(curves) if {"q_mean", "td_error"} <= curves.keys() else None
-    candidates["fit"] = [each.answer if (each := fits[member]) else "" for member in candidates.index]
-    candidates["fit_peak"] = [each.peak if (each := fits[member]) else None for member in candidates.index]
+    candidates["fit"] = [fit.answer if (fit := fits[member]) else "" for member in candidates.index]
+    candidates["fit_peak"] = [fit.peak if (fit := fits[member]) else None for member in candidates.index]
 
 
 def with_ranks(candidates: pd.DataFrame, order: Sequence[str]) -> list[str]:
@@ -100,7 +100,7 @@ def with_ranks(candidates: pd.DataFrame, order: Sequence[str]) -> list[str]:
 def measure(candidates: pd.DataFrame, order: Sequence[str], top: int) -> list[Measured]:
     """Measure criteria by returns, in every table that has some."""
     labels = dataset_labels(candidates["dataset"].unique())
-    found = []
+    tables = []
     for (algorithm, dataset), rows in _groups(candidates, ["algorithm", "dataset"]):
         if not np.isfinite(rows[RETURN].astype(float)).any():
             continue
@@ -113,15 +113,15 @@ def measure(candidates: pd.DataFrame, order: Sequence[str], top: int) -> list[Me
         )
         played = rows["episodes"].max() if "episodes" in rows else np.nan
         episodes = int(played) if np.isfinite(played) else 0
-        found.append(Measured(f"{algorithm} on {labels[dataset]}", quality, ucb, random, episodes, said, returns))
-    return found
+        tables.append(Measured(f"{algorithm} on {labels[dataset]}", quality, ucb, random, episodes, said, returns))
+    return tables
 
 
 def pooled(measured: Sequence[Measured], top: int) -> dict[str, Quality]:
     """Return how each criterion would have chosen, over several tables."""
-    names = dict.fromkeys(name for each in measured for name in each.said)
+    names = dict.fromkeys(name for table in measured for name in table.said)
     return {
-        name: pooled_quality([(each.said[name], each.returns) for each in measured if name in each.said], top)
+        name: pooled_quality([(table.said[name], table.returns) for table in measured if name in table.said], top)
         for name in names
     }
 
@@ -156,7 +156,7 @@ def _choice(heading: str, rule: str, rows: pd.DataFrame, order: Sequence[str], n
     for (algorithm, name), group in _groups(rows, ["algorithm", "configuration"]):
         entry: dict[str, Any] = {"name": f"{algorithm}, {name}" if named else name, "algorithm": algorithm}
         entry |= {"seeds": len(group), "members": group.index.tolist(), "step": int(group["step"].iloc[0])}
-        entry |= {each: _score(group[each]) for each in (*order, RETURN)}
+        entry |= {name: _score(group[name]) for name in (*order, RETURN)}
         by_seed = dict(zip(group["seed"], _signed(rule, group[rule]), strict=True))
         entry |= {"fit": group["fit"].tolist(), "by_seed": by_seed, "values": group[rule].astype(float).tolist()}
         groups.append(entry)

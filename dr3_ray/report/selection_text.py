@@ -39,14 +39,14 @@ WHY = {
 def rendered(selection: "Selection") -> Group:
     """Return the selection for a terminal of 80 characters or more."""
     shown: list[Any] = []
-    measured = {each.heading: each for each in selection.measured}
+    measured = {table.heading: table for table in selection.measured}
     for choice in selection.choices:
         first, *others = sentences(selection, choice)
         shown += [Text(choice.heading, style="bold"), Text(f"• {first}", style="bold")]
         shown += [Text(f"• {said}") for said in others] + [Text(), _places(choice, selection.criteria), Text()]
-    for each in measured.values():
-        shown += [_quality(f"How each would have chosen: {each.heading}", each.quality, selection.top), Text()]
-        shown += [] if each.ucb is None else [_tuning(each), Text()]
+    for judged in measured.values():
+        shown += [_quality(f"How each would have chosen: {judged.heading}", judged.quality, selection.top), Text()]
+        shown += [] if judged.ucb is None else [_tuning(judged), Text()]
     if selection.pooled:
         title = f"Over {len(measured)} tables, regrets as shares of their range of returns"
         shown += [_quality(title, selection.pooled, selection.top), Text()]
@@ -100,7 +100,7 @@ def _by_returns(selection: "Selection", choice: Choice) -> Iterator[str]:
 
 
 def _fits(selection: "Selection", choice: Choice) -> Iterator[str]:
-    fits = [each for each in choice.rows.iloc[0]["fit"] if each]
+    fits = [verdict for verdict in choice.rows.iloc[0]["fit"] if verdict]
     if not fits:
         return
     answer = max(sorted(set(fits)), key=fits.count)
@@ -142,9 +142,9 @@ def notes(selection: "Selection") -> list[str]:
         middle = float(selection.candidates["effective_episodes"].median())
         weak = ", so that DR and WIS say next to nothing" if middle < FEW else ""
         said.append(f"The weights of importance sampling amount to {middle:.1f} episodes in the median{weak}.")
-    for each in selection.measured:
-        if each.ucb is None:
-            said.append(f"{each.heading}: one seed each, so that what tuning online costs cannot be told.")
+    for table in selection.measured:
+        if table.ucb is None:
+            said.append(f"{table.heading}: one seed each, so that what tuning online costs cannot be told.")
     return [*said, *selection.notes]
 
 
@@ -164,7 +164,7 @@ def _places(choice: Choice, criteria: Any) -> Table:
     ):
         table.add_column(heading, justify="right")
     for at, row in rows.iloc[:SHOWN].iterrows():
-        fits = [each for each in row["fit"] if each]
+        fits = [verdict for verdict in row["fit"] if verdict]
         answer = max(sorted(set(fits)), key=fits.count) if fits else ""
         table.add_row(
             Text(str(row["name"])),
@@ -191,10 +191,12 @@ def _quality(title: str, quality: dict[str, Quality], top: int) -> Table:
     table.add_column("criterion", no_wrap=True)
     for heading in ("Spearman's ρ", "regret@1", *([f"regret@{top}"] if top > 1 else [])):
         table.add_column(heading, justify="right", no_wrap=True)
-    regret = decimals_of(max((np.nan_to_num(each.regret.high) or each.regret.value) for each in quality.values()))
-    for name, found in quality.items():
-        cells = [found.correlation, found.regret, *([found.regret_at_k] if top > 1 else [])]
-        table.add_row(_called(name), *(_told(each, at) for each, at in zip(cells, (2, regret, regret), strict=False)))
+    regret = decimals_of(
+        max((np.nan_to_num(criterion.regret.high) or criterion.regret.value) for criterion in quality.values())
+    )
+    for name, score in quality.items():
+        cells = [score.correlation, score.regret, *([score.regret_at_k] if top > 1 else [])]
+        table.add_row(_called(name), *(_told(cell, at) for cell, at in zip(cells, (2, regret, regret), strict=False)))
     return table
 
 
@@ -259,18 +261,18 @@ def document(selection: "Selection") -> dict[str, Any]:
         ],
         "measured": [
             {
-                "heading": each.heading,
-                "quality": {name: _plain(found) for name, found in each.quality.items()},
-                "tuning": each.ucb
+                "heading": table.heading,
+                "quality": {name: _plain(score) for name, score in table.quality.items()},
+                "tuning": table.ucb
                 and {
-                    "episodes": each.episodes,
-                    "ucb": _plain(each.ucb.value.tolist()),
-                    "random": _plain(each.random.value.tolist()),  # type: ignore[union-attr]
+                    "episodes": table.episodes,
+                    "ucb": _plain(table.ucb.value.tolist()),
+                    "random": _plain(table.random.value.tolist()),  # type: ignore[union-attr]
                 },
             }
-            for each in selection.measured
+            for table in selection.measured
         ],
-        "pooled": {name: _plain(found) for name, found in selection.pooled.items()},
+        "pooled": {name: _plain(score) for name, score in selection.pooled.items()},
         "candidates": _plain(selection.candidates.reset_index().to_dict("records")),
         "notes": notes(selection),
     }
@@ -278,12 +280,12 @@ def document(selection: "Selection") -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Quality):
-        return {name: _plain(each) for name, each in value._asdict().items()}
+        return {name: _plain(item) for name, item in value._asdict().items()}
     if isinstance(value, Estimate):
         return {name: _plain(getattr(value, name)) for name in ("value", "low", "high", "n", "left_out")}
     if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -131,10 +131,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with what the path names, or that the browser has it already."""
         if not self.server.is_named(self.headers.get("Host")):
             return self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
-        found = self.server.content(self.path.partition("?")[0])
-        if found is None:
+        answer = self.server.content(self.path.partition("?")[0])
+        if answer is None:
             return self.send_error(HTTPStatus.NOT_FOUND)
-        kind, policy, content, version = found
+        kind, policy, content, version = answer
         tag = f'"{version}"' if version else ""
         same = tag and self.headers.get("If-None-Match") == tag
         self._send(HTTPStatus.NOT_MODIFIED if same else HTTPStatus.OK, kind, policy, b"" if same else content, tag)

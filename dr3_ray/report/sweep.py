@@ -77,7 +77,7 @@ class Sweep:
     def verdict(self) -> dict[str, list[str]]:
         """What the report says of each table, by its heading: which c₀ to take, and whether DR3 helps."""
         judged = judge_tables(self._run, self.summary, self._outcomes)
-        return {each.heading: each.verdict.sentences for each in judged}
+        return {table.heading: table.verdict.sentences for table in judged}
 
     @property
     def flags(self) -> dict[str, list[Flag]]:
@@ -101,8 +101,10 @@ class Sweep:
         criterion = criterion_of(self.path, objective)
         axes = (*self._run.facets, COEFFICIENT)
         return [
-            Configuration({axis: each.config.get(axis) for axis in axes}, criterion.metric, each.score, each.members)
-            for each in rank(self.path, self._records(values), criterion)
+            Configuration(
+                {axis: ranked.config.get(axis) for axis in axes}, criterion.metric, ranked.score, ranked.members
+            )
+            for ranked in rank(self.path, self._records(values), criterion)
         ]
 
     def best(self, objective: str | None = None, **values: Any) -> Configuration:
@@ -118,7 +120,7 @@ class Sweep:
             UserError: no such metric, no configuration has it with all seeds, or scores are of several data sets.
         """
         ranking = self.ranking(objective, **values)
-        check_comparable(self.path, [each.values for each in ranking])
+        check_comparable(self.path, [ranked.values for ranked in ranking])
         check_scored(self.path, ranking[0].objective, ranking[0].score)
         return ranking[0]
 
@@ -212,13 +214,13 @@ class Sweep:
         return 130 if self.interrupted else 1 if self.statuses.get("failed") else 0
 
     def _records(self, values: dict[str, Any]) -> list[Record]:
-        found = current(read_index(self.path))
+        records = current(read_index(self.path))
         for name, value in values.items():
-            known = dict.fromkeys(as_label(record["config"].get(name)) for record in found)
-            found = [record for record in found if has(record["config"], name, value)]
-            if not found:
+            known = dict.fromkeys(as_label(record["config"].get(name)) for record in records)
+            records = [record for record in records if has(record["config"], name, value)]
+            if not records:
                 raise UserError(f"no member of {self.path} has {name}={value!r}: there are {', '.join(known)}")
-        return found
+        return records
 
     @cached_property
     def _outcomes(self) -> pd.DataFrame:

@@ -82,7 +82,7 @@ def outcomes(run: Run) -> pd.DataFrame:
         if column in run.histories:
             curves = np.split(run.histories[column].to_numpy(float), starts[1:])
             measured[f"{measure}_final"] = [_last(curve) for curve in curves]
-            measured[f"{measure}_average"] = [training_average(*each) for each in zip(steps, curves, strict=True)]
+            measured[f"{measure}_average"] = [training_average(*pair) for pair in zip(steps, curves, strict=True)]
     settings = [run.members[key] for key in (*run.facets, COEFFICIENT)]
     evaluated, counted = run.members["last_step"] > 0, run.members["status"] == "finished"
     for stand_in in ("running", "cut"):

@@ -74,14 +74,21 @@ def judge(summary: pd.DataFrame, members: pd.DataFrame, axes: Sequence[str] = ()
         return Verdict(sentences, coadapts=curves.coadapts, advised=advice.advised)
     runs = members[members["counted"] & members[SETTING].isin(measured.index)]
     best = str(measured[OUTCOME].idxmax())
-    beyond = {each: _against(runs, best, each, len(measured) - 1) for each in measured.index if each != best}
-    worse = tuple(each for each, found in beyond.items() if _above(found))
-    tied = tuple(each for each in beyond if each not in worse)
+    beyond = {
+        coefficient: _against(runs, best, coefficient, len(measured) - 1)
+        for coefficient in measured.index
+        if coefficient != best
+    }
+    worse = tuple(coefficient for coefficient, difference in beyond.items() if _above(difference))
+    tied = tuple(coefficient for coefficient in beyond if coefficient not in worse)
     gain, helps = _base(summary, runs, measured)
     fair, expected = _fair(runs, len(measured))
     at = measured[COEFFICIENT]
-    rivals = [best, *(tied and [min(tied, key=lambda each: (at[each] != 0, abs(beyond[each].value)))])]
-    rivals = sorted(rivals, key=lambda each: at[each])
+    rivals = [
+        best,
+        *(tied and [min(tied, key=lambda coefficient: (at[coefficient] != 0, abs(beyond[coefficient].value)))]),
+    ]
+    rivals = sorted(rivals, key=lambda coefficient: at[coefficient])
     needed = _seeds_needed(runs, *rivals) if len(rivals) == 2 else 0
     more = []
     if needed > WORTH:
@@ -92,14 +99,14 @@ def judge(summary: pd.DataFrame, members: pd.DataFrame, axes: Sequence[str] = ()
         ]
     lower = advice.sentences if advice.advised is not None else []
     choice = _choice(measured, best, tied, worse, axes)
-    found = Verdict(
+    verdict = Verdict(
         [choice, *helps, *expected, *more, *curves.sentences, *lower, *health, *interim],
         *(best, tied, worse, gain, fair, curves.coadapts, advice.advised),
     )
     if not 0 < needed <= WORTH:
-        return found
-    open_ = tuple(measured.loc[each, [*axes, COEFFICIENT]].to_dict() for each in rivals)
-    return found._replace(rivals=open_, seeds=needed)
+        return verdict
+    open_ = tuple(measured.loc[coefficient, [*axes, COEFFICIENT]].to_dict() for coefficient in rivals)
+    return verdict._replace(rivals=open_, seeds=needed)
 
 
 def _names(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:
@@ -148,17 +155,17 @@ def _base(summary: pd.DataFrame, runs: pd.DataFrame, measured: pd.DataFrame) -> 
         return None, []
     several = others[SETTING].nunique() > 1
     treated, untreated = (
-        chosen_by_other_seeds(each, SETTING, OUTCOME) if each[SETTING].nunique() > 1 else each
-        for each in (others, base)
+        chosen_by_other_seeds(runs, SETTING, OUTCOME) if runs[SETTING].nunique() > 1 else runs
+        for runs in (others, base)
     )
-    found = paired_difference(pairable(treated), pairable(untreated))
-    if not found.has_interval:
+    difference = paired_difference(pairable(treated), pairable(untreated))
+    if not difference.has_interval:
         return None, [f"{unknown} from one seed."]
     how = "c₀ > 0, as the other seeds choose it" if several else f"c₀ = {others[COEFFICIENT].iloc[0]:g}"
-    digits = decimals_of(max(abs(found.low), abs(found.high)))
-    by = f"{found.value:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
-    answer = "DR3 helps" if found.low > 0 else "DR3 hurts" if found.high < 0 else "Whether DR3 helps is open"
-    return found, [f"{answer}: {by} against c₀ = 0 with {how}, over {found.n} seeds."]
+    digits = decimals_of(max(abs(difference.low), abs(difference.high)))
+    by = f"{difference.value:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    answer = "DR3 helps" if difference.low > 0 else "DR3 hurts" if difference.high < 0 else "Whether DR3 helps is open"
+    return difference, [f"{answer}: {by} against c₀ = 0 with {how}, over {difference.n} seeds."]
 
 
 def _fair(runs: pd.DataFrame, settings: int) -> tuple[Estimate | None, list[str]]:
@@ -167,11 +174,12 @@ def _fair(runs: pd.DataFrame, settings: int) -> tuple[Estimate | None, list[str]
         return None, ["There is one seed: no interval, and nothing else to choose by. Train more seeds."]
     if settings < 2:
         return None, []
-    found = bootstrap_estimate(chosen_by_other_seeds(runs, SETTING, OUTCOME)[OUTCOME])
-    digits = decimals_of(found.value)
-    between = f" [{number(found.low, digits)}, {number(found.high, digits)}]" if found.has_interval else ""
-    return found, [
-        f"Chosen by the other seeds, a setting returns {number(found.value, digits)}{between}: expect that, not more."
+    estimate = bootstrap_estimate(chosen_by_other_seeds(runs, SETTING, OUTCOME)[OUTCOME])
+    digits = decimals_of(estimate.value)
+    between = f" [{number(estimate.low, digits)}, {number(estimate.high, digits)}]" if estimate.has_interval else ""
+    return estimate, [
+        f"Chosen by the other seeds, a setting returns {number(estimate.value, digits)}{between}: expect that, "
+        "not more."
     ]
 
 
@@ -185,9 +193,9 @@ def _returns(runs: pd.DataFrame, one: str, other: str) -> tuple[ReturnsByPair, R
     return pairable(runs[runs[SETTING] == one]), pairable(runs[runs[SETTING] == other])
 
 
-def _above(found: Estimate) -> bool:
+def _above(difference: Estimate) -> bool:
     """Return whether a difference is above 0 for certain."""
-    return found.has_interval and found.low > 0
+    return difference.has_interval and difference.low > 0
 
 
 def _seeds_needed(runs: pd.DataFrame, one: str, other: str) -> int:

@@ -144,17 +144,17 @@ class CheckedConfig(AlgorithmConfig):
         Raises:
             UserError: `evaluation_config` names a setting that evaluation does not read.
         """
-        found: Self | None = super().get_evaluation_config_object()
-        if found is None:
+        config: Self | None = super().get_evaluation_config_object()
+        if config is None:
             return None
         for key in self.evaluation_config or ():
             name = self._translate_special_keys(key, warn_deprecated=False)
-            value = getattr(found, name)
+            value = getattr(config, name)
             if settings.has_effect_in_evaluation(name):
-                found.check_setting(name, value, found._has_stock_runner())
+                config.check_setting(name, value, config._has_stock_runner())
             elif not settings.same(name, value, getattr(self, name)):
                 raise UserError(f"evaluation_config has no effect on {settings.parameter_of(name)!r}: set it outside")
-        return found
+        return config
 
     def _has_stock_runner(self) -> bool:
         return not issubclass(self.env_runner_cls, PopulationEnvRunner)

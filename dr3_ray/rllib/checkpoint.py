@@ -84,7 +84,7 @@ def write_constructor(folder: Path, made: type, arguments: Any) -> None:
     sign(folder, [CONSTRUCTOR])
 
 
-def check_fits(found: dict[str, Any], own: dict[str, Any], origin: str) -> None:
+def check_fits(state: dict[str, Any], own: dict[str, Any], origin: str) -> None:
     """Check that a state of structure `found` can be loaded into an algorithm of structure `own`.
 
     Of a structure `algorithm`, `spaces` and `tensors` have to agree, and what was `recorded` has to mean the same;
@@ -93,15 +93,15 @@ def check_fits(found: dict[str, Any], own: dict[str, Any], origin: str) -> None:
     Raises:
         UserError: it cannot.
     """
-    different = [name for name in STRUCTURE if found[name] != own[name]]
+    different = [name for name in STRUCTURE if state[name] != own[name]]
     if not set(different) - {"options"}:
-        if "recorded" in found:
-            check_same(Recorded.from_dict(found["recorded"]), Recorded.from_dict(own["recorded"]), origin)
+        if "recorded" in state:
+            check_same(Recorded.from_dict(state["recorded"]), Recorded.from_dict(own["recorded"]), origin)
         return
-    there, here = found[different[0]], own[different[0]]
+    there, here = state[different[0]], own[different[0]]
     if isinstance(here, dict) and isinstance(there, dict):
         names = [name for name in there | here if there.get(name) != here.get(name)]
-        there, here = ({name: each.get(name) for name in names} for each in (there, here))
+        there, here = ({name: spaces.get(name) for name in names} for spaces in (there, here))
     raise UserError(f"{origin} does not fit this algorithm: {different[0]} {there} there, {here} here")
 
 
@@ -122,13 +122,13 @@ def check_state(state: Any, structure: Mapping[str, Any], origin: str, whole: bo
         modules = given.get(COMPONENT_LEARNER_GROUP, {}).get(COMPONENT_LEARNER, {}).get(COMPONENT_RL_MODULE)
         if modules is None and not whole:
             return
-        found = {name: list(np.shape(values)) for name, values in modules[DEFAULT_MODULE_ID].items()}
+        expected = {name: list(np.shape(values)) for name, values in modules[DEFAULT_MODULE_ID].items()}
     except (AttributeError, KeyError, TypeError):
         raise UserError(
             f"{origin} has no networks called {DEFAULT_MODULE_ID}: give what get_state() returned"
         ) from None
-    for name in sorted(found | structure["tensors"]):
-        there, here = (shapes.get(name, "nothing") for shapes in (found, structure["tensors"]))
+    for name in sorted(expected | structure["tensors"]):
+        there, here = (shapes.get(name, "nothing") for shapes in (expected, structure["tensors"]))
         if there != here:
             raise UserError(f"{origin} does not fit this algorithm: {name} is {there} there, {here} here")
 

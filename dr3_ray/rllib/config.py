@@ -177,7 +177,7 @@ class OfflineConfig(CheckedConfig):
 
     def plain_settings(self) -> dict[str, Any] | None:
         """Return the settings that differ from the defaults as plain values; None where a setting cannot be one."""
-        default, found = vars(type(self)()), {}
+        default, usual = vars(type(self)()), {}
         for name, value in vars(self).items():
             if name in DERIVED or (name in default and same(value, default[name])):
                 continue
@@ -186,8 +186,8 @@ class OfflineConfig(CheckedConfig):
             )
             if not plain:
                 return None
-            found[name] = remember(value) if name == "input_" else value
-        return found
+            usual[name] = remember(value) if name == "input_" else value
+        return usual
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], algo_class: type) -> Self:

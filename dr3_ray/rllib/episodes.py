@@ -19,7 +19,10 @@ def are_watched(config: Any, names: Sequence[str] = WATCHING) -> bool:
     """Return whether a callback of one of these names looks on while episodes are played."""
     return any(
         getattr(config, f"callbacks_{name}")
-        or any(getattr(each, name) is not getattr(RLlibCallback, name) for each in force_list(config.callbacks_class))
+        or any(
+            getattr(callbacks, name) is not getattr(RLlibCallback, name)
+            for callbacks in force_list(config.callbacks_class)
+        )
         for name in names
     )
 

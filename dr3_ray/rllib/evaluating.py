@@ -52,14 +52,14 @@ class Evaluating(Algorithm):
         return results | self.custom_results
 
     def _evaluate_with_custom_eval_function(self) -> tuple[dict[str, Any], int, int]:
-        found = self.config.custom_evaluation_function(self, self.eval_env_runner_group)
-        if not (isinstance(found, tuple) and [type(each) for each in found] == [dict, int, int]):
+        answer = self.config.custom_evaluation_function(self, self.eval_env_runner_group)
+        if not (isinstance(answer, tuple) and [type(result) for result in answer] == [dict, int, int]):
             raise UserError(
-                f"custom_evaluation_function returned {reprlib.repr(found)}: return its results, a dict, and the "
+                f"custom_evaluation_function returned {reprlib.repr(answer)}: return its results, a dict, and the "
                 "numbers of steps of the environment and of the agent"
             )
-        self.custom_results = found[0]  # which RLlib drops
-        return found
+        self.custom_results = answer[0]  # which RLlib drops
+        return answer
 
     def _evaluate_with_auto_duration(self, parallel_train_future: Any) -> tuple[None, int, int, list[Any]]:
         """Play rounds of evaluation until the training iteration has ended; RLlib's may return before the first has."""

@@ -106,7 +106,7 @@ class PopulationLearner(TorchLearner):
         """Return the structure that `dr3_ray.rllib.checkpoint` compares, as JSON has it."""
         population, module = self.population, self.module[DEFAULT_MODULE_ID].unwrapped()
         options = population.members[0].all_options
-        shared = {name: value for each in options for name, value in each if name not in each.numbers()}
+        shared = {name: value for option in options for name, value in option if name not in option.numbers()}
         structure: dict[str, Any] = {
             "algorithm": module.spec.name,
             "spaces": module.spaces._asdict(),
@@ -119,7 +119,7 @@ class PopulationLearner(TorchLearner):
     def _get_optimizer_state(self) -> StateDict:
         # on the CPU, so that a machine without a GPU can read the checkpoint
         return tree.map_structure(
-            lambda each: each.cpu() if isinstance(each, torch.Tensor) else each,
+            lambda value: value.cpu() if isinstance(value, torch.Tensor) else value,
             {"population": self.population.state_dict()},
         )
 

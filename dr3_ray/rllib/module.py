@@ -69,7 +69,7 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
             self.spec,
             self.spaces,
             members,
-            statistics and tuple(each_part(torch.tensor, each) for each in statistics),
+            statistics and tuple(each_part(torch.tensor, array) for array in statistics),
             task,
         )
         self.n_members, self._first = len(members), members[0]
@@ -105,7 +105,7 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
         """Return the module saved in `path`; nothing is unpickled, as `RLModule.from_checkpoint` would."""
         with folder_to_read(path, filesystem) as folder:
             saved = read_plain(folder, NAME)
-        observations, actions = (SpaceSpec.model_validate(each).to_gymnasium() for each in saved["spaces"])
+        observations, actions = (SpaceSpec.model_validate(space).to_gymnasium() for space in saved["spaces"])
         module = cls(
             observation_space=observations,
             action_space=actions,
@@ -121,7 +121,7 @@ class PopulationModule(TorchRLModule, InferenceOnlyAPI):
         return {
             "description": description(self.model_config, self.spaces),
             "inference_only": self.inference_only,
-            "spaces": [each.model_dump(mode="json") for each in spaces],
+            "spaces": [space.model_dump(mode="json") for space in spaces],
         }
 
     def act_all(self, observations: Observations) -> Tensor:

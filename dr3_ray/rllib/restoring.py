@@ -48,7 +48,7 @@ class Restoring(TuneTrial):
 
     def _ask(self, question: Callable[[PopulationLearner], Any]) -> list[Any]:
         """Return every learner's answer to a question."""
-        return [each.get() for each in self.learner_group.foreach_learner(question)]
+        return [answer.get() for answer in self.learner_group.foreach_learner(question)]
 
     def get_metadata(self) -> dict[str, Any]:
         """Return RLlib's metadata, the structure that a checkpoint must have, and the number of gradient steps."""
@@ -152,11 +152,11 @@ class Restoring(TuneTrial):
                 "that name in a checkpoint"
             )
         with folder_to_read(path, filesystem) as folder:
-            found = folder / inside[component]
-            if is_plain(found, NAME):
-                state = {COMPONENT_RL_MODULE: {DEFAULT_MODULE_ID: read_plain(found, NAME)["state"]}}
+            part = folder / inside[component]
+            if is_plain(part, NAME):
+                state = {COMPONENT_RL_MODULE: {DEFAULT_MODULE_ID: read_plain(part, NAME)["state"]}}
                 return self.set_state({COMPONENT_LEARNER_GROUP: {COMPONENT_LEARNER: state}})
-        if not found.exists():
+        if not part.exists():
             raise UserError(f"{path} has no networks: give the folder {component} of a checkpoint")
         with NoTrainingRunners(self):
             super().restore_from_path(path, component=component, filesystem=filesystem)

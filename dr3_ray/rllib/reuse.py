@@ -27,7 +27,7 @@ class Reusable(Algorithm):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another trial; its config may differ in anything but the resources that it asks for."""
-        found, trial, storage = self._found, self._trial_info, self._storage
+        before, trial, storage = self._found, self._trial_info, self._storage
         self._monitor.stop()  # a thread, which RLlib's configs start
         self.cleanup()
         output = {name: value for name, value in self.__dict__.items() if name.startswith(OUTPUT)}
@@ -35,7 +35,7 @@ class Reusable(Algorithm):
         gc.collect()  # memory maps, environments and tensors that stand in cycles
         if not gc.get_freeze_count():
             gc.freeze()  # what the process has imported is not looked through again, which takes 0.2 s
-        found.restore()
+        before.restore()
         if trial:
             new_config = new_config | {TRIAL_INFO: trial}  # as a new process gets it
         self.__init__(new_config, storage=storage)  # type: ignore[misc]

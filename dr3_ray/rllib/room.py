@@ -37,7 +37,7 @@ def check_room(config: Any) -> None:
 
 def lack_is_told(config: Any) -> AbstractContextManager[None]:
     """Say now and then, while an algorithm is built, which of its processes a cluster has no room for."""
-    processes = [each for count, each in _each(config) if count]
+    processes = [resources for count, resources in _each(config) if count]
     if not processes or get_current_placement_group() is not None:  # in a trial of Tune, which says so itself
         return nullcontext()
     return lack.lack_is_told("learners and evaluation runners", processes)
@@ -46,8 +46,8 @@ def lack_is_told(config: Any) -> AbstractContextManager[None]:
 def wanted(config: Any) -> dict[str, float]:
     """Return what all processes take together, by the names of Ray's resources."""
     total: dict[str, float] = defaultdict(float)
-    for count, each in _each(config):
-        for name, amount in each.items():
+    for count, resources in _each(config):
+        for name, amount in resources.items():
             total[name] += count * amount
     return total
 

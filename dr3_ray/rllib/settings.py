@@ -37,12 +37,12 @@ def _table() -> dict[str, Setting]:
     works += [Setting(name, Use.EVALUATION, text) for name, text in WORKS_IN_EVALUATION.items()]
     grouped = [(Use.STOCK_RUNNER, WITH_STOCK_RUNNER), (Use.REFUSED, REFUSED)]
     others = [Setting(name, use, text) for use, groups in grouped for text, names in groups.items() for name in names]
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for setting in (*works, *others):
-        if setting.name in found:
+        if setting.name in settings:
             raise AssertionError(f"{setting.name} stands twice in the table of settings")
-        found[setting.name] = setting
-    return found
+        settings[setting.name] = setting
+    return settings
 
 
 SETTINGS = _table()
@@ -134,9 +134,9 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, list | tuple):
-        return [_as_json(each) for each in value]
+        return [_as_json(item) for item in value]
     if isinstance(value, dict):
-        return {name: _as_json(each) for name, each in value.items()}
+        return {name: _as_json(item) for name, item in value.items()}
     return value
 
 

@@ -42,7 +42,7 @@ def source_of(given: Any) -> Any:
     if not isinstance(given, str) or given in ("", "sampler") or given.startswith(NO_PATHS) or is_uri(given):
         return given
     here, elsewhere = given, os.path.join(os.environ.get(DRIVERS_FOLDER, "."), given)
-    places = [Address.parse(each).place for each in (here, elsewhere)]
+    places = [Address.parse(source).place for source in (here, elsewhere)]
     return absolute(here if os.path.exists(places[0]) or not os.path.exists(places[1]) else elsewhere)
 
 

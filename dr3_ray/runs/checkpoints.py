@@ -121,14 +121,14 @@ class Checkpoints:
 
         `name` writes into the folder of each whose it is.
         """
-        found = False
+        adopted = False
         for path in other._all():
-            if found and _updates_of(path) not in stay:
+            if adopted and _updates_of(path) not in stay:
                 continue
             with other._copy_of(path) as directory:
                 if is_whole(source := Path(directory)):
                     self.save(_updates_of(path), partial(_copied, source, name), stay=stay)
-                    found = True
+                    adopted = True
 
     def load_at(self, updates: int, read: Callable[[str], None]) -> None:
         """Have `read` read the checkpoint after so many updates; without a whole one nothing happens."""
@@ -143,9 +143,9 @@ class Checkpoints:
         for path in self._all():
             with suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
                 manifest = json.loads(self._content(f"{path}/{MANIFEST}"))
-                found = {name: self._content(f"{path}/{name}") for name in names if name in manifest}
-                if all(hashlib.sha256(content).hexdigest() == manifest[name] for name, content in found.items()):
-                    return found
+                contents = {name: self._content(f"{path}/{name}") for name in names if name in manifest}
+                if all(hashlib.sha256(content).hexdigest() == manifest[name] for name, content in contents.items()):
+                    return contents
         return None
 
     def _content(self, path: str) -> bytes:
@@ -161,8 +161,8 @@ class Checkpoints:
 
     def _named(self, pattern: re.Pattern[str]) -> list[str]:
         folder = pafs.FileSelector(self._folder, allow_not_found=True)
-        found = patiently(lambda: self._filesystem.get_file_info(folder))
-        return [info.path for info in found if pattern.fullmatch(info.base_name)]
+        status = patiently(lambda: self._filesystem.get_file_info(folder))
+        return [info.path for info in status if pattern.fullmatch(info.base_name)]
 
     def _delete(self, path: str) -> None:
         """Delete a checkpoint, if it is there still.
@@ -199,10 +199,10 @@ class Checkpoints:
 
     def _download(self, path: str, directory: Path) -> None:
         """Download the files that the manifest names, and only those."""
-        found = self._filesystem.get_file_info(f"{path}/{MANIFEST}")
-        if not found.is_file:
+        info = self._filesystem.get_file_info(f"{path}/{MANIFEST}")
+        if not info.is_file:
             return
-        pafs.copy_files(found.path, str(directory / MANIFEST), self._filesystem, pafs.LocalFileSystem())
+        pafs.copy_files(info.path, str(directory / MANIFEST), self._filesystem, pafs.LocalFileSystem())
 
         def fetch(name: str) -> None:
             target = inside(directory, name)

@@ -59,9 +59,9 @@ def read_run(path: Path) -> dict[str, Any]:
     except (ValueError, FileNotFoundError, RecursionError) as error:
         remedy = brought_again(path) or RENEW
         raise DamagedRunError(f"{path / RUN} is damaged ({first_line(error)}): {remedy}") from None
-    found = document.get("format")
-    if found != FORMAT:
-        raise UserError(f"{path / RUN} has format {found!r}, this version writes {FORMAT}: choose another directory")
+    version = document.get("format")
+    if version != FORMAT:
+        raise UserError(f"{path / RUN} has format {version!r}, this version writes {FORMAT}: choose another directory")
     check_fields(document, path / RUN)
     return document
 
@@ -78,13 +78,13 @@ def check_fields(document: dict[str, Any], file: Path) -> None:
 
 def _wrong_fields(document: dict[str, Any]) -> Iterator[str]:
     for name, kind in FIELDS.items():
-        found = document.get(name)
-        items = found if kind is list and isinstance(found, list) else []
-        if name in document and (type(found) is not kind or not all(isinstance(each, ITEMS[name]) for each in items)):
+        value = document.get(name)
+        items = value if kind is list and isinstance(value, list) else []
+        if name in document and (type(value) is not kind or not all(isinstance(item, ITEMS[name]) for item in items)):
             yield name
     for entry in document.get("history", []):
         command = entry.get("command")
-        if not isinstance(command, list) or not all(isinstance(each, str) for each in command):
+        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
             yield "history"
     if "created" in document and moment(document["created"]) is None:
         yield "created"

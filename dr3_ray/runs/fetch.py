@@ -74,8 +74,8 @@ def fetch(run: str, out: Path, cluster: Path | None = None, checkpoints: bool = 
                 document = read_run(arrived)  # before all of it is sent
             if there := is_run(place):
                 _refuse_others(run, place, document, command)
-            for each in (INDEX, HISTORIES, SNAPSHOT):  # in this order: no index may run ahead of the others
-                copy(each, arrived)
+            for file in (INDEX, HISTORIES, SNAPSHOT):  # in this order: no index may run ahead of the others
+                copy(file, arrived)
             with _told_of(run, arrived):
                 read_index(arrived), histories_of(arrived, ("member", "step"), ended=False)
             if there:
@@ -182,23 +182,23 @@ def _from_storage(run: str) -> Copy:
 
         A running sweep removes old checkpoints: the folder is then looked at again, and nothing of them stays here.
         """
-        found = filesystem.get_file_info(f"{root}/{name}")
-        if found.type == pafs.FileType.NotFound:
+        info = filesystem.get_file_info(f"{root}/{name}")
+        if info.type == pafs.FileType.NotFound:
             return False
         for _ in range(TRIES - 1):
             try:
-                copy_now(found, name, to)
+                copy_now(info, name, to)
                 return True
             except FileNotFoundError:
-                if found.is_file:
+                if info.is_file:
                     raise
-        copy_now(found, name, to)
+        copy_now(info, name, to)
         return True
 
-    def copy_now(found: pafs.FileInfo, name: str, to: Path) -> None:
+    def copy_now(status: pafs.FileInfo, name: str, to: Path) -> None:
         """Copy what is there at this moment; a folder in which a file is gone before it is copied does not stay."""
         infos = (
-            filesystem.get_file_info(pafs.FileSelector(found.path, recursive=True)) if not found.is_file else [found]
+            filesystem.get_file_info(pafs.FileSelector(status.path, recursive=True)) if not status.is_file else [status]
         )
         names = {info.path: info.path.removeprefix(f"{root}/") for info in infos}
         wanted = [(info, inside(to, names[info.path])) for info in infos]  # all, before the first is written

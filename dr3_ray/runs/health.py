@@ -137,9 +137,9 @@ def flags_of(curves: Curves, bound: float | None = None, diverged: bool = False)
         flags.append(Flag("targets clipped", int(steps[_start(cut)]), f"{share:.0%} lie beyond v_min and v_max"))
     if hopeless:
         return flags  # what such a critic's curves do further says nothing
-    if (found := coadaptation(curves)).answer == "yes":
-        detail = f"dot product \N{MULTIPLICATION SIGN}{found.growth:.1f}, mean Q {found.moved:+.0%}"
-        flags.append(Flag("co-adapting", found.since, detail))
+    if (since := coadaptation(curves)).answer == "yes":
+        detail = f"dot product \N{MULTIPLICATION SIGN}{since.growth:.1f}, mean Q {since.moved:+.0%}"
+        flags.append(Flag("co-adapting", since.since, detail))
     if (peak := overfit_since(curves)) is not None:
         flags.append(Flag("overfit", peak, "mean Q falls, and the TD error with it"))
     return flags
@@ -186,7 +186,7 @@ def largest_q(config: Mapping[str, Any], rewards: Mapping[str, float]) -> float 
     known += [numbers.get(name) for name in ("gamma", "reward_scale", "reward_shift", "reward_clip")]
     if config.get("entropy_backup") or config.get("reward_scaling", "none") != "none":
         return None
-    if not all(isinstance(each, int | float) and abs(each) < sys.float_info.max for each in known):
+    if not all(isinstance(value, int | float) and abs(value) < sys.float_info.max for value in known):
         return None
     reward, gamma, scale, shift, clip = map(float, known)
     if not (reward > 0 and 0 <= gamma < 1):

@@ -137,14 +137,14 @@ class Histories:
             rows.pop()
         rows.append({"member": member, "step": step} | measured(values))
         self._changed = True
-        for each in self.listeners:
-            each.row(member, step, values)
+        for listener in self.listeners:
+            listener.row(member, step, values)
 
     def settle(self, members: Iterable[str]) -> None:
         """Note that these members get no further rows, and convert theirs for the last time."""
         members = list(members)
-        for each in self.listeners:
-            each.end(members)
+        for listener in self.listeners:
+            listener.end(members)
         rows = [row for member in members for row in self._live.pop(member, [])]
         if rows:
             self._settled.append(measured_table(rows))
@@ -179,7 +179,7 @@ class Histories:
         members = table["member"].combine_chunks().dictionary_encode()
         configs = [self._configs[member] for member in members.dictionary.to_pylist()]
         columns = {name: config_column(name, configs, self._types) for name in self._columns}
-        first = {"member": table["member"]} | {name: each.take(members.indices) for name, each in columns.items()}
+        first = {"member": table["member"]} | {name: column.take(members.indices) for name, column in columns.items()}
         leading = [name for name in ("step", "time_s", "episode_return_mean", "episodes") if name in table.column_names]
         others = sorted(set(table.column_names) - {"member", *leading})
         return pa.table(first | {name: table[name] for name in (*leading, *others)})

@@ -57,10 +57,10 @@ def configuration(config: Mapping[str, Any]) -> str:
 
 def configurations(members: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """Return the places in a list of members of each configuration's seeds."""
-    found: dict[str, list[int]] = {}
+    places: dict[str, list[int]] = {}
     for place, member in enumerate(members):
-        found.setdefault(configuration(member), []).append(place)
-    return list(found.values())
+        places.setdefault(configuration(member), []).append(place)
+    return list(places.values())
 
 
 def but_for_length(config: Mapping[str, Any]) -> str:

@@ -56,14 +56,14 @@ def longer_twins(records: Iterable[Record]) -> dict[str, str]:
     kinds: dict[str, list[Record]] = {}
     for record in records:
         kinds.setdefault(but_for_length(record["config"]), []).append(record)
-    found: dict[str, str] = {}
+    twins_of: dict[str, str] = {}
     for twins in kinds.values():
         twins.sort(key=lambda record: record["config"].get("steps", 0))
         for place, shorter in enumerate(twins):
             for longer in twins[place + 1 :]:
                 if goes_on(shorter["config"], longer["config"]):
-                    found[shorter["member"]] = longer["member"]
-    return found
+                    twins_of[shorter["member"]] = longer["member"]
+    return twins_of
 
 
 def current(records: Iterable[Record]) -> list[Record]:

@@ -46,8 +46,8 @@ def sign(folder: Path, names: list[str]) -> None:
     """Write the signatures of these files of a folder; nothing where there is no key, so that nobody trusts them."""
     key = user_key(create=True)
     if key is not None:
-        found = {name: _signature(key, name, (folder / name).read_bytes()) for name in names}
-        (folder / SIGNATURES).write_text(json.dumps(found))
+        signatures = {name: _signature(key, name, (folder / name).read_bytes()) for name in names}
+        (folder / SIGNATURES).write_text(json.dumps(signatures))
 
 
 def is_signed(folder: Path, name: str, content: bytes) -> bool:
@@ -72,8 +72,8 @@ def mark(folder: Path) -> str | None:
 
 def is_marked(folder: Path, said: object) -> bool:
     """Return whether `said` is this user's mark of the folder, and the user owns it with everything in it."""
-    found = mark(folder)
-    if found is None or not isinstance(said, str) or not hmac.compare_digest(found, ascii(said)[1:-1]):
+    own = mark(folder)
+    if own is None or not isinstance(said, str) or not hmac.compare_digest(own, ascii(said)[1:-1]):
         return False
     return all(path.lstat().st_uid == os.getuid() for path in (folder, *folder.rglob("*")))
 

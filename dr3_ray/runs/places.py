@@ -24,13 +24,13 @@ def placed(asked: dict[str, Any], document: dict[str, Any], run: Path) -> dict[s
         if place == str(here) or _is_kept_at(asked, here):
             return asked
         return {name: _moved(value, place, str(here)) for name, value in asked.items()}
-    found = dict(asked)
+    paths = dict(asked)
     if isinstance(storage := asked.get("storage"), str):
-        found["storage"] = _from_start(storage, "storage", asked, run)
+        paths["storage"] = _from_start(storage, "storage", asked, run)
     search = asked.get("search")
     if search and isinstance(search.get("study"), str):
-        found["search"] = search | {"study": _from_start(search["study"], "study", asked, run)}
-    return found
+        paths["search"] = search | {"study": _from_start(search["study"], "study", asked, run)}
+    return paths
 
 
 def absolute_study(study: str) -> str:
@@ -65,9 +65,9 @@ def _is_kept_at(asked: dict[str, Any], here: Path) -> bool:
 
 def _moved(value: Any, place: str, here: str) -> Any:
     if isinstance(value, dict):
-        return {name: _moved(each, place, here) for name, each in value.items()}
+        return {name: _moved(item, place, here) for name, item in value.items()}
     if isinstance(value, list):
-        return [_moved(each, place, here) for each in value]
+        return [_moved(item, place, here) for item in value]
     if not isinstance(value, str):
         return value
     for head, root in (("", place), ("file://", Path(place).as_uri().removeprefix("file://")), ("sqlite:///", place)):
@@ -83,9 +83,9 @@ def _from_start(path: str, what: str, asked: dict[str, Any], run: Path) -> str:
         return path
     begun, here = PurePath(asked["out"]).parts, run.resolve()
     if not PurePath(asked["out"]).is_absolute() and here.parts[-len(begun) :] == begun:
-        found = here.parents[len(begun) - 1] / file
-        if found.exists():
-            return f"{head}{slashes}{found}"
+        moved = here.parents[len(begun) - 1] / file
+        if moved.exists():
+            return f"{head}{slashes}{moved}"
     raise UserError(
         f"{run} has its {what} in {path}, which is not here: "
         "give the whole command again, in the folder in which it was given first"

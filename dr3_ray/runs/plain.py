@@ -62,11 +62,11 @@ def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if type(value) in LEAVES:
         return value
     if type(value) is list:
-        return [_encode(each, f"{path}/{at}", tensors) for at, each in enumerate(value)]
+        return [_encode(item, f"{path}/{at}", tensors) for at, item in enumerate(value)]
     if type(value) is tuple:
-        return {"tuple": [_encode(each, f"{path}/{at}", tensors) for at, each in enumerate(value)]}
+        return {"tuple": [_encode(item, f"{path}/{at}", tensors) for at, item in enumerate(value)]}
     if isinstance(value, dict) and all(type(key) is str for key in value):
-        return {"dict": {key: _encode(each, f"{path}/{key}", tensors) for key, each in value.items()}}
+        return {"dict": {key: _encode(item, f"{path}/{key}", tensors) for key, item in value.items()}}
     if isinstance(value, Tensor):
         return {"tensor": _add(value, path, tensors)}
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
@@ -77,15 +77,15 @@ def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 def _decode(document: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(document, list):
-        return [_decode(each, tensors) for each in document]
+        return [_decode(item, tensors) for item in document]
     if not isinstance(document, dict):
         return document
     ((kind, content),) = document.items()
     match kind:
         case "dict":
-            return {key: _decode(each, tensors) for key, each in content.items()}
+            return {key: _decode(item, tensors) for key, item in content.items()}
         case "tuple":
-            return tuple(_decode(each, tensors) for each in content)
+            return tuple(_decode(item, tensors) for item in content)
         case "tensor":
             return tensors[content]
         case "array":
@@ -107,10 +107,10 @@ def _add(value: Tensor, path: str, tensors: dict[str, Tensor]) -> str:
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return each tensor on storage of its own, as safetensors want them."""
     seen: set[int] = set()
-    found = {}
+    apart = {}
     for name, value in tensors.items():
         storage = value.untyped_storage()
         shares = storage.nbytes() != value.nbytes or storage.data_ptr() in seen
         seen.add(storage.data_ptr())
-        found[name] = value.clone() if shares else value
-    return found
+        apart[name] = value.clone() if shares else value
+    return apart

@@ -87,10 +87,12 @@ def read_status(run: Path) -> RunStatus:
             packs.setdefault(record["pack"], []).append(record)
     speed = usual = 0.0
     for pack in packs.values():
-        each = sorted(times[pack[0]["member"]])
-        speed += sum(reached[record["member"]] for record in pack) / each[-1] if each[-1] else 0.0
-        usual = max([usual, *(after - before for before, after in zip([0.0, *each], each, strict=False))])
-    healths = health_of(table, [each for each in records if each["status"] != "diverged"], info.get("rewards", {}))
+        moments = sorted(times[pack[0]["member"]])
+        speed += sum(reached[record["member"]] for record in pack) / moments[-1] if moments[-1] else 0.0
+        usual = max([usual, *(after - before for before, after in zip([0.0, *moments], moments, strict=False))])
+    healths = health_of(
+        table, [record for record in records if record["status"] != "diverged"], info.get("rewards", {})
+    )
     counts = Counter(record["status"] for record in records)
     ahead = max(0, info.get("foreseen", 0) - len(known))
     twins = longer_twins(known)
@@ -119,7 +121,7 @@ def read_status(run: Path) -> RunStatus:
             ).most_common()
         ),
         lacking=sum(lacks_rows(record, reached) for record in records),
-        flags={member: found.flags for member, found in healths.items() if found.flags},
+        flags={member: flags.flags for member, flags in healths.items() if flags.flags},
     )
 
 

@@ -16,12 +16,12 @@ def iqm(values: ArrayLike, axis: int = 0) -> Any:
     As rliable's `aggregate_iqm`, `floor(n / 4)` values are cut at each end: below four runs it is the plain mean. It is
     scipy's `trim_mean(values, 0.25, axis)`, whose import takes longer than a small report. NaN for no value.
     """
-    found = np.asarray(values)
-    if not found.size:
+    array = np.asarray(values)
+    if not array.size:
         return np.nan
-    n = found.shape[axis]
+    n = array.shape[axis]
     cut = n // 4
-    ordered = np.moveaxis(np.partition(found, (cut, n - cut - 1), axis), axis, 0)
+    ordered = np.moveaxis(np.partition(array, (cut, n - cut - 1), axis), axis, 0)
     return np.mean(ordered[cut : n - cut], axis=0)
 
 

@@ -107,16 +107,16 @@ def mean_rank(scores: ArrayLike) -> NDArray[np.float64]:
 def _sampled(criterion: Runs, returns: Runs) -> _Sample | None:
     """Return what configurations have, resampled over their runs; None where too few have both numbers."""
     pairs = [np.asarray([one, two], dtype=np.float64).T for one, two in zip(criterion, returns, strict=True)]
-    pairs = [each[np.isfinite(each).all(axis=1)] for each in pairs]
-    counted = [place for place, each in enumerate(pairs) if len(each)]
+    pairs = [pair[np.isfinite(pair).all(axis=1)] for pair in pairs]
+    counted = [place for place, pair in enumerate(pairs) if len(pair)]
     kept = [pairs[place] for place in counted]
     if len(kept) < FEWEST:
         return None
-    said, earned = (np.array([[iqm(each[:, column]) for each in kept]]) for column in (0, 1))
+    said, earned = (np.array([[iqm(pair[:, column]) for pair in kept]]) for column in (0, 1))
     if min(map(len, kept)) > 1:
         rng = np.random.default_rng(0)
-        again = [each[rng.integers(len(each), size=(RESAMPLES, len(each)))] for each in kept]
-        drawn = [np.stack([iqm(each[:, :, column], axis=1) for each in again], axis=1) for column in (0, 1)]
+        again = [pair[rng.integers(len(pair), size=(RESAMPLES, len(pair)))] for pair in kept]
+        drawn = [np.stack([iqm(pair[:, :, column], axis=1) for pair in again], axis=1) for column in (0, 1)]
         said, earned = np.concatenate([said, drawn[0]]), np.concatenate([earned, drawn[1]])
     return _Sample(counted, len(pairs) - len(kept), said, earned)
 
@@ -133,8 +133,8 @@ def _estimate(values: NDArray[np.float64], n: int, left_out: int) -> Estimate:
 
 def _correlation(said: Scores, earned: Scores) -> NDArray[np.float64]:
     """Return Spearman's ρ of each resample; NaN where all configurations are level."""
-    ranks = [scipy.stats.rankdata(each, axis=1) for each in (said, earned)]
-    first, second = (each - each.mean(axis=1, keepdims=True) for each in ranks)
+    ranks = [scipy.stats.rankdata(values, axis=1) for values in (said, earned)]
+    first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
     with np.errstate(invalid="ignore"):
         return (first * second).sum(1) / np.sqrt((first**2).sum(1) * (second**2).sum(1))  # type: ignore[no-any-return]
 

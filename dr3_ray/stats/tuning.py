@@ -25,13 +25,13 @@ def tuning_curve(returns: Runs, pulls: int, strategy: Strategy = "ucb", seed: in
     95% of the attempts end, `n` counts configurations. `strategy` `random` pulls any of them each time.
     NaN without a finite return.
     """
-    arms = [np.asarray(each, dtype=np.float64) for each in returns]
-    arms = [each[np.isfinite(each)] for each in arms]
-    arms = [each for each in arms if len(each)]
+    arms = [np.asarray(values, dtype=np.float64) for values in returns]
+    arms = [arm[np.isfinite(arm)] for arm in arms]
+    arms = [arm for arm in arms if len(arm)]
     if not arms:
         nothing = np.full(pulls, np.nan)
         return Band(nothing, nothing, nothing, np.zeros(pulls, np.int64))
-    worth = np.array([each.mean() for each in arms])
+    worth = np.array([arm.mean() for arm in arms])
     chosen = worth[_choices(arms, pulls, strategy, np.random.default_rng(seed))]
     tails = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(chosen, [tails, 100 - tails], axis=0)
@@ -42,11 +42,11 @@ def _choices(
     arms: list[NDArray[np.float64]], pulls: int, strategy: Strategy, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Return the arm with the highest mean after each pull, [repeats, pulls]."""
-    counted = np.array([len(each) for each in arms])
+    counted = np.array([len(arm) for arm in arms])
     table = np.zeros((len(arms), counted.max()))
-    for place, each in enumerate(arms):
-        table[place, : len(each)] = each
-    lowest, highest = min(each.min() for each in arms), max(each.max() for each in arms)
+    for place, values in enumerate(arms):
+        table[place, : len(values)] = values
+    lowest, highest = min(arm.min() for arm in arms), max(arm.max() for arm in arms)
     table = (table - lowest) / ((highest - lowest) or 1.0)
     every, counts, sums = np.arange(REPEATS), np.zeros((REPEATS, len(arms))), np.zeros((REPEATS, len(arms)))
     chosen = np.zeros((REPEATS, pulls), np.int64)

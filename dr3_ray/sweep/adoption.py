@@ -29,11 +29,11 @@ def adopted(
         return planned
     sources = {config["dataset"] for config in planned.values()}
     identities = {source: load_dataset(source).manifest.identities for source in sources}
-    found, again = {}, set()
+    configs, again = {}, set()
     for member, config in planned.items():
-        names = [member_id(config | {"data_fingerprint": each}) for each in identities[config["dataset"]]]
-        name = next((each for each in (member, *names) if each in known), member)
-        found[name] = config
+        names = [member_id(config | {"data_fingerprint": identity}) for identity in identities[config["dataset"]]]
+        name = next((name for name in (member, *names) if name in known), member)
+        configs[name] = config
         if name != member and name not in names[:-1]:
             again.add(config["dataset"])
     for source in again if not force else ():
@@ -42,7 +42,7 @@ def adopted(
                 f"this run began when fingerprints of data left out spaces and gamma, and the manifest of {source} "
                 "was written since then: use another --out, or --force if you know that they are the same data"
             )
-    return found
+    return configs
 
 
 def _described_before(source: str, moment: float) -> bool:
@@ -51,4 +51,4 @@ def _described_before(source: str, moment: float) -> bool:
         return True
     folder = load_dataset(source).path
     files = [folder / MANIFEST] if is_uri(source) else [folder / MANIFEST, folder]
-    return all(each.stat().st_ctime < moment for each in files)
+    return all(file.stat().st_ctime < moment for file in files)

@@ -38,7 +38,7 @@ def children(spec: SweepSpec, parents: Sequence[Parent], say: Say = lambda text:
     """
     told: set[str] = set()
     checked: set[tuple[int, str, str]] = set()
-    found: dict[str, Config] = {}
+    configs: dict[str, Config] = {}
 
     def once(text: str) -> None:
         if text not in told:
@@ -57,10 +57,10 @@ def children(spec: SweepSpec, parents: Sequence[Parent], say: Say = lambda text:
                     _check_networks(parent, data, config)
                     checked.add(key)
                 same = {name: value for name, value in child.items() if name != PARENT}
-                found.setdefault(member_id(same), child)  # parents that differ in nothing that is trained are one
-    if not found:
+                configs.setdefault(member_id(same), child)  # parents that differ in nothing that is trained are one
+    if not configs:
         raise UserError("the sweep has no members: exclude leaves out all of them")
-    return {member_id(child): child for child in found.values()}
+    return {member_id(child): child for child in configs.values()}
 
 
 def about_parent(parent: Parent, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _check_spaces(parent: Parent, data: Dataset) -> None:
     try:
         check_same(trained, given, parent.name)
     except UserError:
-        theirs, ours = (" and ".join(map(shown, each.to_gymnasium())) for each in (trained, given))
+        theirs, ours = (" and ".join(map(shown, space.to_gymnasium())) for space in (trained, given))
         raise UserError(
             f"parent {parent.name} was trained on {theirs}, and {given.name} has {ours}: go on with data of such spaces"
         ) from None

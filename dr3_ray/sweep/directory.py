@@ -168,7 +168,7 @@ def lengthened(spec: SweepSpec, steps: int, evaluations: int | None = None) -> S
         )
     every = spec.steps // spec.evaluations
     if evaluations is None and steps % every:
-        near = " or ".join(f"{each:,}" for each in (steps // every * every, (steps // every + 1) * every))
+        near = " or ".join(f"{length:,}" for length in (steps // every * every, (steps // every + 1) * every))
         raise UserError(
             f"{spec.out} is evaluated every {every:,} steps, and {steps:,} is no multiple of that: ask for {near}, or "
             "for --evaluations, too"
@@ -224,7 +224,9 @@ def _document(
     spec: SweepSpec, command: list[str], configs: Iterable[Config], earlier: dict[str, Any]
 ) -> dict[str, Any]:
     now, command = datetime.now(UTC).isoformat(timespec="seconds"), [masked(word) for word in command]
-    before = [each | {"command": [masked(word) for word in each["command"]]} for each in earlier.get("history", [])]
+    before = [
+        command | {"command": [masked(word) for word in command["command"]]} for command in earlier.get("history", [])
+    ]
     chosen = {name: earlier[name] for name in ("pack", PARENTS, MARK) if name in earlier}
     configs = list(configs)
     rewards = {
@@ -242,7 +244,8 @@ def _document(
         PLACE: str(spec.out.resolve()),
         "spec": spec.written() | {"out": str(spec.out.resolve())},
         "axes": axes(configs),
-        "rewards": earlier.get("rewards", {}) | {each: largest_reward(source) for each, source in rewards.items()},
+        "rewards": earlier.get("rewards", {})
+        | {fingerprint: largest_reward(source) for fingerprint, source in rewards.items()},
         "history": [*before, {"command": command, "time": now, "versions": versions()}],
     }
 

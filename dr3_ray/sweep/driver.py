@@ -120,7 +120,7 @@ class Driver:
 
     def _share(self) -> dict[str, str]:
         """Return where trials find each data set, by its fingerprint."""
-        about = [*self._missing.values(), *(each.problem.about for each in self._searches.proposals)]
+        about = [*self._missing.values(), *(proposals.problem.about for proposals in self._searches.proposals)]
         datasets = {config["data_fingerprint"]: config["dataset"] for config in about}
         environments = {config["environment"] for config in about if config["environment"]}
         return self._trials.share(self._spec, datasets, environments, self.progress.say)

@@ -47,11 +47,11 @@ def read_beginning(storage: str, run: str, name: str) -> tuple[Beginning, dict[s
     Raises:
         UserError: it is not there.
     """
-    found: list[dict[str, Any]] = []
-    _checkpoints(storage, run, name).load(lambda at: found.append(read_plain(Path(at), PARENT)), mend=False)
-    if not found:
+    rows: list[dict[str, Any]] = []
+    _checkpoints(storage, run, name).load(lambda at: rows.append(read_plain(Path(at), PARENT)), mend=False)
+    if not rows:
         raise UserError(f"the end of parent {name} is not in {storage} any more: begin in another --out")
-    return Beginning(name, found[0]["networks"], found[0]["adam"]), json.loads(found[0]["kind"])
+    return Beginning(name, rows[0]["networks"], rows[0]["adam"]), json.loads(rows[0]["kind"])
 
 
 def _with_folder(place: str, pack: str, updates: int, read: Callable[[Path], None]) -> None:
@@ -78,7 +78,7 @@ def _adopt_from(storage: str, run: str, members: Sequence[Parent], folder: Path)
 
 def _write_rows(storage: str, run: str, members: Sequence[Parent], folder: Path) -> None:
     module, state = read_plain(folder / PLACE, NAME), read_plain(folder, STATE)
-    there = [canonical(plain_values(each)) for each in module[DESCRIPTION]["members"]]
+    there = [canonical(plain_values(member)) for member in module[DESCRIPTION]["members"]]
     names = module[DESCRIPTION]["members"][0]
     networks = {name.removeprefix(PREFIX): torch.as_tensor(values) for name, values in module["state"].items()}
     population = state["learner_group"]["learner"]["optimizer"]["population"]

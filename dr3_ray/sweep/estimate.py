@@ -107,8 +107,8 @@ class SweepEstimate(NamedTuple):
     @property
     def evaluation(self) -> float:
         """The share of evaluation in the time of all trials."""
-        each = [(kind.evaluating(pack), kind.seconds(pack)) for kind in self.kinds for pack in kind.packs]
-        evaluating, whole = map(sum, zip(*each, strict=True))
+        parts = [(kind.evaluating(pack), kind.seconds(pack)) for kind in self.kinds for pack in kind.packs]
+        evaluating, whole = map(sum, zip(*parts, strict=True))
         return evaluating / whole
 
     @property
@@ -173,16 +173,16 @@ def slots_here(spec: SweepSpec) -> tuple[int, str]:
 
 def differences(structures: Iterable[str]) -> dict[str, str]:
     """Return algorithm and data set of each structure, and what tells it from others of these two."""
-    found = {key: json.loads(key) for key in structures}
+    documents = {key: json.loads(key) for key in structures}
     groups: dict[tuple[str, str], list[Config]] = {}
-    for values in found.values():
+    for values in documents.values():
         groups.setdefault((values["algorithm"], values["dataset"]), []).append(values)
     apart = {
         name: None for group in groups.values() for name in group[0] if any(c[name] != group[0][name] for c in group)
     }
     return {
         key: ", ".join(_setting(name, values[name]) for name in ("algorithm", "dataset", *apart) if name in values)
-        for key, values in found.items()
+        for key, values in documents.items()
     }
 
 

@@ -65,21 +65,21 @@ def find_parents(spec: SweepSpec, say: Say = lambda text: None) -> list[Parent]:
         UserError: there is no such run, member or checkpoint, or it cannot be gone on from.
     """
     known = known_parents(spec)
-    found: dict[str, Parent] = {}
+    parents: dict[str, Parent] = {}
     opened = cache(opened_run)
     for asked in spec.parents:
         place, which, updates = _split(asked)
         name = f"{which}@{updates}"
         if name in known:
-            found[name] = known[name]._replace(place=place)
+            parents[name] = known[name]._replace(place=place)
             continue
         if same_place(place, str(spec.out)):
             raise UserError(f"members of {place} go on in another run: give another --out, or --resume for more steps")
         path = local_path(place) if is_local(place) else None
         is_checkpoint = path is not None and (path / PLACE).is_dir()
         of = _of_checkpoint(path, which) if is_checkpoint and path else _of_run(place, which, updates, opened, say)
-        found |= {parent.name: parent for parent in of}
-    return list(found.values())
+        parents |= {parent.name: parent for parent in of}
+    return list(parents.values())
 
 
 def with_names(spec: SweepSpec, parents: Iterable[Parent]) -> SweepSpec:
@@ -91,13 +91,15 @@ def known_parents(spec: SweepSpec) -> dict[str, Parent]:
     """Return the parents that the run directory of a sweep knows, by name."""
     if not (spec.parents and is_run(spec.out) and (spec.out / RUN).is_file()):
         return {}
-    found: dict[str, Parent] = {}
+    parents: dict[str, Parent] = {}
     with suppress(UserError, *DAMAGES):  # what is damaged is looked up again where it came from
         document = read_run(spec.out)[PARENTS]
         kinds = {digest: _checked_kind(json.loads(text)) for digest, text in document["kinds"].items()}
-        for name, each in document["members"].items():
-            found[name] = Parent(name, _checked_config(each["config"]), kinds[each["kind"]], pack=str(each["pack"]))
-    return found
+        for name, member in document["members"].items():
+            parents[name] = Parent(
+                name, _checked_config(member["config"]), kinds[member["kind"]], pack=str(member["pack"])
+            )
+    return parents
 
 
 def document_of(parents: Iterable[Parent]) -> dict[str, Any]:
@@ -113,10 +115,10 @@ def document_of(parents: Iterable[Parent]) -> dict[str, Any]:
 def _split(asked: str) -> tuple[str, str, str]:
     """Return where parents are, the hash or place of one of them, and after how many updates; empty: all, its end."""
     place, _, which = asked.rpartition(":")
-    found = WHICH.fullmatch(which)
-    if not place or not found or (is_local(asked) and local_path(asked).exists()):
+    match = WHICH.fullmatch(which)
+    if not place or not match or (is_local(asked) and local_path(asked).exists()):
         return asked, "", ""
-    return place, found["member"], found["updates"] or ""
+    return place, match["member"], match["updates"] or ""
 
 
 def opened_run(place: str) -> Opened:
@@ -145,7 +147,7 @@ def _of_run(place: str, which: str, updates: str, opened: Callable[[str], Opened
             f"{place} has no checkpoint of {len(lost)} of the {len(chosen)} members to go on from, in {storage}: bring "
             "them by `dr3-ray fetch --checkpoints`, or name others by RUN:HASH"
         )
-    found, kinds = [], {}
+    parents, kinds = [], {}
     for record in chosen:
         pack, made = record["pack"], int(updates or record["config"]["steps"])
         if (pack, made) not in kinds:
@@ -154,29 +156,31 @@ def _of_run(place: str, which: str, updates: str, opened: Callable[[str], Opened
             config = _checked_config(record["config"])
         except DAMAGES as error:
             raise UserError(f"{place} is damaged at {record['member']} ({first_line(error)}): leave it out") from None
-        found.append(Parent(f"{record['member']}@{made}", config, kinds[pack, made], place, pack))
-    return found
+        parents.append(Parent(f"{record['member']}@{made}", config, kinds[pack, made], place, pack))
+    return parents
 
 
 def _named(place: str, records: Sequence[Record], which: str, updates: str) -> Record:
-    found = [record for record in records if record["member"].startswith(which)]
-    if len(found) != 1:
-        raise UserError(f"{len(found)} members of {place} have a hash that begins with {which!r}: see `dr3-ray report`")
-    if found[0]["status"] != "finished" and not updates:
+    matching = [record for record in records if record["member"].startswith(which)]
+    if len(matching) != 1:
         raise UserError(
-            f"member {found[0]['member']} of {place} is {found[0]['status']}: go on from one that has finished, or "
-            "from a checkpoint that stayed, RUN:HASH@UPDATES"
+            f"{len(matching)} members of {place} have a hash that begins with {which!r}: see `dr3-ray report`"
         )
-    return found[0]
+    if matching[0]["status"] != "finished" and not updates:
+        raise UserError(
+            f"member {matching[0]['member']} of {place} is {matching[0]['status']}: go on from one that has finished, "
+            "or from a checkpoint that stayed, RUN:HASH@UPDATES"
+        )
+    return matching[0]
 
 
 def _finished(place: str, records: Sequence[Record], say: Say) -> list[Record]:
-    found = [record for record in records if record["status"] == "finished"]
-    if not found:
+    finished = [record for record in records if record["status"] == "finished"]
+    if not finished:
         raise UserError(f"no member of {place} has finished: there is nothing to go on from yet")
-    if len(found) < len(records):
-        say(f"{len(records) - len(found)} of {len(records)} members of {place} have not finished, and are left out")
-    return found
+    if len(finished) < len(records):
+        say(f"{len(records) - len(finished)} of {len(records)} members of {place} have not finished, and are left out")
+    return finished
 
 
 def _kind_in(checkpoints: Checkpoints, place: str, pack: str, made: int) -> dict[str, Any]:
@@ -254,9 +258,9 @@ def _of_checkpoint(path: Path, which: str) -> list[Parent]:
     try:
         described, made = read_part(files[MODULE], DESCRIPTION), json.loads(files[METADATA])["num_updates"]
         data = (read_part((path / f"{STATE}.json").read_bytes(), "settings") or {}).get("input_", "")
-        members = [plain_values(each) for each in described["members"]]
+        members = [plain_values(member) for member in described["members"]]
         about = {"algorithm": described["algorithm"], "dataset": str(data), "data_fingerprint": _fingerprint(data)}
-        configs = [_checked_config(about | each) for each in members]
+        configs = [_checked_config(about | member) for member in members]
         hashes = json.loads((path / MEMBERS).read_text()) if (path / MEMBERS).is_file() else []
     except DAMAGES as error:
         raise UserError(f"the checkpoint {path} is damaged ({first_line(error)}): go on from another one") from None
@@ -265,7 +269,7 @@ def _of_checkpoint(path: Path, which: str) -> list[Parent]:
         hashes = [f"{digest[:12]}{place:04x}" for place in range(len(members))]
     if which and not (which.isdecimal() and int(which) < len(members)) and which not in hashes:
         raise UserError(f"{path} has {len(members)} members: give a place from 0 to {len(members) - 1} after the colon")
-    parents = [Parent(f"{name}@{made}", each, kind, str(path)) for name, each in zip(hashes, configs, strict=True)]
+    parents = [Parent(f"{name}@{made}", config, kind, str(path)) for name, config in zip(hashes, configs, strict=True)]
     if not which:
         return parents
     return [parents[hashes.index(which) if which in hashes else int(which)]]

@@ -55,15 +55,15 @@ class Plan:
             UserError: by `limit`.
         """
         begun, rest = begun_packs(missing, records)
-        found = longer_packs(missing, records, kept)
-        begun = [found.packs.get(pack.name, pack) for pack in begun]
+        packs = longer_packs(missing, records, kept)
+        begun = [packs.packs.get(pack.name, pack) for pack in begun]
         taken = {member for pack in begun for member in pack.members}
-        longer = [pack for pack in found.packs.values() if pack.members.keys().isdisjoint(taken)]
+        longer = [pack for pack in packs.packs.values() if pack.members.keys().isdisjoint(taken)]
         for member in {member for pack in longer for member in pack.members}:
             rest.pop(member, None)
         most = limit([*begun, *longer])
         fresh = pack_members(rest, most, slots)
-        return cls(members, missing, tuple(begun), tuple(longer), tuple(found.reasons), tuple(fresh), most, slots)
+        return cls(members, missing, tuple(begun), tuple(longer), tuple(packs.reasons), tuple(fresh), most, slots)
 
     @property
     def packs(self) -> tuple[Pack, ...]:
@@ -86,8 +86,8 @@ def planned_members(
         created = None
         with suppress(DamagedRunError):
             created = read_run(spec.out).get("created") if records else None
-        found = children(spec, parents or find_parents(spec, say), say) if spec.parents else members(spec, say)
-        return adopted(found, records, created, force)
+        planned = children(spec, parents or find_parents(spec, say), say) if spec.parents else members(spec, say)
+        return adopted(planned, records, created, force)
     from dr3_ray.sweep.search.studies import foreseen  # Optuna takes a second to import
 
     return foreseen(spec, problems(spec, say), records)

@@ -69,14 +69,14 @@ def _saved_rows(spec: SweepSpec, run: dict[str, Any], pack: str, index: Index) -
     """Return the rows in the last checkpoint of a pack; none without one."""
     if "id" not in run or (spec.storage is None and not has_checkpoints(spec.checkpoints)):
         return []  # somebody has removed them, as anybody may
-    found = Checkpoints(spec.checkpoints, pack, run["id"]).read(RESULTS, MEMBERS)
-    if found is None or RESULTS not in found:
+    saved = Checkpoints(spec.checkpoints, pack, run["id"]).read(RESULTS, MEMBERS)
+    if saved is None or RESULTS not in saved:
         return []
-    if MEMBERS in found:
-        members = json.loads(found[MEMBERS])
+    if MEMBERS in saved:
+        members = json.loads(saved[MEMBERS])
     else:  # of earlier versions
         configs = {member: record["config"] for member, record in index.records.items() if record["pack"] == pack}
         if pack_name(configs) != pack:
             return []
         members = list(configs)
-    return list(rows_of(json.loads(found[RESULTS]), members))
+    return list(rows_of(json.loads(saved[RESULTS]), members))

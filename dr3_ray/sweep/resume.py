@@ -39,8 +39,8 @@ def versions() -> dict[str, str]:
     for path in sorted(package.rglob("*.py")):
         if path.relative_to(package).parts[0] not in NO_PART_OF_TRAINING:
             code.update(path.read_bytes())
-    found = {name: version(name) for name in VERSIONS}
-    return found | {"python": sys.version.split()[0], "code": code.hexdigest()[:12]}
+    installed = {name: version(name) for name in VERSIONS}
+    return installed | {"python": sys.version.split()[0], "code": code.hexdigest()[:12]}
 
 
 def refuse_changes(run: Path, document: dict[str, Any], planned: dict[str, Config], index: Index) -> None:
@@ -63,7 +63,7 @@ def refuse_changes(run: Path, document: dict[str, Any], planned: dict[str, Confi
         is_ = _by_dataset((config for member, config in planned.items() if member not in index.records), field)
         for dataset in was.keys() & is_.keys():
             if was[dataset] and not is_[dataset] <= was[dataset]:
-                before, after = ("/".join(sorted(each[dataset])) for each in (was, is_))
+                before, after = ("/".join(sorted(value[dataset])) for value in (was, is_))
                 raise UserError(f"{run} was begun {what.format(dataset, before, after)}: {force}")
 
 
@@ -109,9 +109,9 @@ def packs_in(storage: str) -> set[str]:
 
 def _by_dataset(configs: Iterable[Config], field: str) -> dict[str, set[str]]:
     """Return the values of a field on each data set, shortened; without members that lack it."""
-    found: dict[str, set[str]] = {}
+    rewards: dict[str, set[str]] = {}
     for config in configs:
         if config[field] is not None:
             value = config[field][:12] if field == "data_fingerprint" else config[field]
-            found.setdefault(config["dataset"], set()).add(value)
-    return found
+            rewards.setdefault(config["dataset"], set()).add(value)
+    return rewards

@@ -136,7 +136,7 @@ def _take_up(
     scores = MemberScores(spec.objective, index.records.values(), spec.out)
     if searcher is not None:
         asked = [(problem, searcher(problem)) for problem in problems(spec)]
-        return Searches([Proposals(*each, spec.search.trials, scores, say) for each in asked], scores)
+        return Searches([Proposals(*name, spec.search.trials, scores, say) for name in asked], scores)
     from dr3_ray.sweep.search.studies import taken_up
 
     return Searches(taken_up(spec, problems(spec), read_run(spec.out)["id"], scores, say), scores)

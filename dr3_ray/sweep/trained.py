@@ -44,10 +44,10 @@ def last_networks(run: Path, trust: bool = False, packs: Collection[str] | None 
         UserError: as `trained_networks`.
     """
     for records, checkpoints in _packs(run, packs):
-        found: list[Trained] = []
-        made = checkpoints.load(lambda at, found=found: found.append(_trained(Path(at), trust)), mend=False)  # type: ignore[misc]
-        for trained in found:
-            yield Kept(made or 0, trained, [_member(each, records) for each in trained.members])
+        networks: list[Trained] = []
+        made = checkpoints.load(lambda at, kept=networks: kept.append(_trained(Path(at), trust)), mend=False)  # type: ignore[misc]
+        for trained in networks:
+            yield Kept(made or 0, trained, [_member(member, records) for member in trained.members])
 
 
 def kept_networks(
@@ -62,10 +62,10 @@ def kept_networks(
     """
     for records, checkpoints in _packs(run, packs):
         for made in [updates] if updates is not None else checkpoints.updates():
-            found: list[Trained] = []
-            checkpoints.load_at(made, lambda at, found=found: found.append(_trained(Path(at), trust)))  # type: ignore[misc]
-            for trained in found:
-                yield Kept(made, trained, [_member(each, records) for each in trained.members])
+            networks: list[Trained] = []
+            checkpoints.load_at(made, lambda at, kept=networks: kept.append(_trained(Path(at), trust)))  # type: ignore[misc]
+            for trained in networks:
+                yield Kept(made, trained, [_member(member, records) for member in trained.members])
 
 
 def _packs(run: Path, packs: Collection[str] | None) -> Iterator[tuple[list[Record], Checkpoints]]:
@@ -91,10 +91,10 @@ def check_begun(storage: str, run: str, packs: list[str], trust: bool) -> None:
         UserError: packs would go on from pickles that are not.
     """
     for pack in packs:
-        found: list[bool] = []
+        pickled: list[bool] = []
         checkpoints = Checkpoints(storage, pack, run)
-        checkpoints.load(lambda at, found=found: found.append(is_pickled(Path(at))), mend=False)  # type: ignore[misc]
-        check_trusted(f"the checkpoint of {pack} in {storage}", trust or not any(found))
+        checkpoints.load(lambda at, answers=pickled: answers.append(is_pickled(Path(at))), mend=False)  # type: ignore[misc]
+        check_trusted(f"the checkpoint of {pack} in {storage}", trust or not any(pickled))
 
 
 def _trained(checkpoint: Path, trust: bool) -> Trained:

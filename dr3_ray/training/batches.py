@@ -45,8 +45,10 @@ def check_shares(data: Rows, members: Sequence[Any]) -> list[list[list[int]]]:
     options = [member.options for member in members]
     if mixing:
         phases = range(len(mixing.shares))
-        return [[mixing.counts(each.batch_size, phase, each.target_share) for each in options] for phase in phases]
-    if vain := [each.target_share for each in options if each.target_share]:
+        return [
+            [mixing.counts(option.batch_size, phase, option.target_share) for option in options] for phase in phases
+        ]
+    if vain := [option.target_share for option in options if option.target_share]:
         raise UserError(f"target_share = {vain[0]:g} has no effect on one data set: name a mixture, {FORM}")
     return []
 
@@ -96,8 +98,8 @@ class Batches:
         rows: Any = [bound[0] for bound in bounds]
         self._slots: list[Slots] = []  # by phase, for a mixture alone
         if self.mixing:
-            slots = [self.mixing.slots(each, bounds) for each in counts]
-            self._slots = [Slots(*(part.to(self.device) for part in each)) for each in slots]
+            slots = [self.mixing.slots(count, bounds) for count in counts]
+            self._slots = [Slots(*(part.to(self.device) for part in slot)) for slot in slots]
             rows = self._slots[0].rows
         self.sampler: Sampler | CountingSampler = (
             Sampler(rows, options.batch_size, noise, seeds, self.dtype)
@@ -129,7 +131,7 @@ class Batches:
             self._read_ahead = ReadAhead(data, columns, self._window.walks, self.n_step)
         first = torch.tensor(self.mixing.starts if self.mixing else [0], device=self.device)
         starts = [slots.starts for slots in self._slots] or [torch.zeros(members, 1, device=self.device)]
-        self._parts = [torch.bucketize(each, first, right=True) - 1 for each in starts]  # [K, B] or [K, 1] by phase
+        self._parts = [torch.bucketize(start, first, right=True) - 1 for start in starts]  # [K, B] or [K, 1] by phase
 
     def stream(self, members: slice, n_steps: int, first: int = 0) -> Iterator[tuple[Transition, dict[str, Tensor]]]:
         """Yield batch and noise of these members' steps from `first` on; rows of several steps are gathered at once."""
@@ -172,14 +174,14 @@ class Batches:
 
     def _draws_from_window(self, window: Window, members: slice, n: int, first: int) -> Draws:
         """Draw indices and noise of the `n` batches of the steps from `first` on, from the window at each of them."""
-        parts, found = self._parts[self.phase(first)], []
+        parts, part = self._parts[self.phase(first)], []
         for step in range(first, first + n):
             table = window.table(step, self.device)
             self.sampler.bound(table.rows[parts])
             indices, noise = self.sampler.draws(members, 1)
-            found.append((table.row(indices, parts[members]), noise))
-        noises = {name: torch.cat([noise[name] for _, noise in found]) for name in found[0][1]}
-        return torch.cat([indices for indices, _ in found]), noises
+            part.append((table.row(indices, parts[members]), noise))
+        noises = {name: torch.cat([noise[name] for _, noise in part]) for name in part[0][1]}
+        return torch.cat([indices for indices, _ in part]), noises
 
     def gather(
         self, indices: Tensor, noise: Mapping[str, Tensor] = MappingProxyType({}), members: slice = slice(None)
@@ -195,13 +197,13 @@ class Batches:
             columns = self._hindsight.relabel(self.data, columns, indices, drawn, members)
         else:
             columns = self._columns(self.data, indices, self.columns)
-        found = self._as_parameters(columns)
+        batch = self._as_parameters(columns)
         for name, crop in CROPS.items():
-            if self.random_crop and name in found and crop in noise:
-                found[name] = crop_images(found[name], noise[crop].to(self.device), self.random_crop)
-        for name in found.keys() & CROPS.keys():
-            found[name] = normalized(self._networks, found[name])
-        return Transition(**found)
+            if self.random_crop and name in batch and crop in noise:
+                batch[name] = crop_images(batch[name], noise[crop].to(self.device), self.random_crop)
+        for name in batch.keys() & CROPS.keys():
+            batch[name] = normalized(self._networks, batch[name])
+        return Transition(**batch)
 
     def probe(self) -> tuple[Transition, dict[str, Tensor]]:
         """Return 2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data.
@@ -212,10 +214,10 @@ class Batches:
             indices, noise = self.probe_draw()
             with self._read_ahead.holding(indices.flatten()) if self._read_ahead else nullcontext():
                 batch = self.gather(indices)._replace(**self._recorded(indices))
-            found = batch, {name: values.to(self.device) for name, values in noise.items()}
+            probe = batch, {name: values.to(self.device) for name, values in noise.items()}
             if not self._read_ahead:
-                return found
-            self._probe = found  # its rows lie all over the disk
+                return probe
+            self._probe = probe  # its rows lie all over the disk
         return self._probe
 
     def _recorded(self, indices: Tensor) -> dict[str, Any]:

@@ -27,11 +27,11 @@ def options_of(algorithm: str, method: Method) -> ByKind:
     Raises:
         UserError: there is no such algorithm.
     """
-    found: dict[str, list[Field[Any]]] = {}
+    by_kind: dict[str, list[Field[Any]]] = {}
     for kind, spec in kinds_of(algorithm).items():
         classes = (spec.options,) if method == "training" else REGULARIZER_OPTIONS if spec.has_critic else ()
-        found[kind] = [option for each in classes for option in fields(each)]
-    return found
+        by_kind[kind] = [option for options in classes for option in fields(options)]
+    return by_kind
 
 
 def describe(kinds: ByKind) -> list[str]:
@@ -39,16 +39,16 @@ def describe(kinds: ByKind) -> list[str]:
 
     The kind of actions comes first, if it matters.
     """
-    found: dict[tuple[str, str], list[str]] = {}
+    lines: dict[tuple[str, str], list[str]] = {}
     for kind, options in kinds.items():
         for option in options:
             limits = "; ".join(filter(None, [allowed(option), *needed(option)]))
             line = f"{option.name} = {option.default!r}{limits and f' ({limits})'}: {option.metadata['doc']}"
-            found.setdefault((option.name, line), []).append(kind)
-    order = list(dict.fromkeys(name for name, _ in found))
+            lines.setdefault((option.name, line), []).append(kind)
+    order = list(dict.fromkeys(name for name, _ in lines))
     return [
         line if len(has_it) == len(kinds) else f"{', '.join(has_it)}: {line}"
-        for (_, line), has_it in sorted(found.items(), key=lambda each: order.index(each[0][0]))
+        for (_, line), has_it in sorted(lines.items(), key=lambda item: order.index(item[0][0]))
     ]
 
 

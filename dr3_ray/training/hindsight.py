@@ -107,9 +107,9 @@ def recorded_threshold(data: Rows) -> float:
     """
     distances, rewards = [], []
     for rows in torch.split(torch.arange(len(data)), ROWS_AT_ONCE):
-        found = data.gather(rows, ("observations", "next_observations", "rewards"))
-        distances.append(distance(found["next_observations"][ACHIEVED], found["observations"][DESIRED]))
-        rewards.append(found["rewards"])
+        columns = data.gather(rows, ("observations", "next_observations", "rewards"))
+        distances.append(distance(columns["next_observations"][ACHIEVED], columns["observations"][DESIRED]))
+        rewards.append(columns["rewards"])
     far, reward = torch.cat(distances), torch.cat(rewards)
     success = reward == reward.max()
     if success.all() or (reward[~success] != reward.min()).any():
@@ -138,14 +138,14 @@ def check_hindsight(options: Options, spaces: Spaces) -> None:
     shapes = parts_of(spaces.observation_shape)
     goals = [shapes.get(name) for name in (ACHIEVED, DESIRED)]
     if goals[0] is None or goals[0] != goals[1] or len(goals[0]) != 1:
-        found = ", ".join(f"{name or 'no parts'} {shape}" for name, shape in shapes.items())
+        there = ", ".join(f"{name or 'no parts'} {shape}" for name, shape in shapes.items())
         raise UserError(
             f"hindsight = {asked} needs observations with the parts {ACHIEVED} and {DESIRED}, vectors of one length, "
-            f"and these have {found}: leave it out"
+            f"and these have {there}: leave it out"
         )
     usual: dict[str, Any] = {"n_step": 1, "reward_scaling": "none"}
     for name, only in usual.items():
-        if (found := getattr(options, name, only)) != only:
+        if (value := getattr(options, name, only)) != only:
             raise UserError(
-                f"{name} = {found} counts recorded rewards, and other goals have others: leave out hindsight"
+                f"{name} = {value} counts recorded rewards, and other goals have others: leave out hindsight"
             )

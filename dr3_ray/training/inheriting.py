@@ -25,9 +25,9 @@ class Beginning(NamedTuple):
     @classmethod
     def of(cls, name: str, networks: Tensors, state: Mapping[str, Any], row: int) -> "Beginning":
         """Return that of the member at a `row` of stacked networks and the `state_dict` of their population."""
-        own = {each: values[row] if is_of_members(each) else values for each, values in networks.items()}
+        own = {child: values[row] if is_of_members(child) else values for child, values in networks.items()}
         adam = state_of(state["adam"], [row])
-        return cls(name, own, {part: {each: values[0] for each, values in of.items()} for part, of in adam.items()})
+        return cls(name, own, {part: {child: values[0] for child, values in of.items()} for part, of in adam.items()})
 
 
 def is_of_members(name: str) -> bool:
@@ -58,16 +58,16 @@ def begin_from(population: Population, beginnings: Sequence[Beginning], anew: Se
             for name, part in population.steps.parts.items():
                 if name in there and name in beginning.adam:
                     state = part.adam.state_dict()
-                    for each, values in state.items():
-                        _copy(each, values[row], beginning.adam[name])
+                    for child, values in state.items():
+                        _copy(child, values[row], beginning.adam[name])
                     part.adam.load_state_dict(state)  # which looks whether all have made equally many steps
     _begin_streams(population, [beginning.name for beginning in beginnings])
 
 
 def _copy(name: str, values: Tensor, there: Tensors) -> None:
     if name not in there or there[name].shape != values.shape:
-        found = tuple(there[name].shape) if name in there else "nothing"
-        raise ValueError(f"{name} has shape {tuple(values.shape)}, and {found} is there")
+        shape = tuple(there[name].shape) if name in there else "nothing"
+        raise ValueError(f"{name} has shape {tuple(values.shape)}, and {shape} is there")
     values.copy_(there[name])
 
 

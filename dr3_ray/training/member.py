@@ -38,12 +38,12 @@ class Member:
         if type(seed) is not int or not 0 <= seed < 2**32:
             raise UserError(f"seed must be a whole number from 0 to 2^32 - 1, not {seed!r}")
         if not spec.has_critic:
-            if vain := [name for each in REGULARIZER_OPTIONS for name in each.names() if name in values]:
+            if vain := [name for option in REGULARIZER_OPTIONS for name in option.names() if name in values]:
                 raise UserError(f"{spec.name} has no critic to regularise: leave out {', '.join(vain)}")
             return cls(spec.options.from_dict(values), seed)
         own, *others = deal(values, (spec.options, *REGULARIZER_OPTIONS))
         named = zip(REGULARIZERS.items(), others, strict=True)
-        regularizers = {name: each.options.from_dict(dealt) for (name, each), dealt in named}
+        regularizers = {name: regularizer.options.from_dict(dealt) for (name, regularizer), dealt in named}
         member = cls(spec.options.from_dict(own), seed, regularizers)
         for name, options in regularizers.items():
             REGULARIZERS[name].check(options, member.to_dict(), spec.action_kind)
@@ -55,8 +55,8 @@ class Member:
         return [self.options, *self.regularizers.values()]
 
     def _find(self, name: str, default: float | None = None) -> float:
-        found = [float(getattr(each, name)) for each in self.all_options if hasattr(each, name)]
-        return found[0] if found or default is None else default
+        numbers = [float(getattr(options, name)) for options in self.all_options if hasattr(options, name)]
+        return numbers[0] if numbers or default is None else default
 
     def step_size(self, part: str) -> float:
         """Return Adam's step size for a trained child of the networks."""
@@ -74,7 +74,7 @@ class Member:
     def needs_host(self) -> bool:
         """Whether a regulariser takes a GPU's host at every step."""
         chosen = [(REGULARIZERS[name], options) for name, options in self.regularizers.items()]
-        return any(each.needs_host and each.wanted(options) for each, options in chosen)
+        return any(regularizer.needs_host and regularizer.wanted(options) for regularizer, options in chosen)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the member's full configuration as plain values."""
@@ -91,23 +91,23 @@ def first_steps(members: Sequence[Member]) -> int:
     another option. Later, an objective depends on the step only by the parts that it trains.
     """
     counts = [[count for name, count in member.to_dict().items() if name.endswith("_steps")] for member in members]
-    longest: int = max(math.ceil(sum(each)) for each in counts)
+    longest: int = max(math.ceil(sum(count)) for count in counts)
     return longest
 
 
 def stack_regularizers(members: Sequence[Member], *to: Any) -> Stacked:
     """Return the regularisers' options of K members, as `Options.stack` makes them, in the order of the registry."""
     return {
-        name: each.options.stack([member.regularizers[name] for member in members], *to)
-        for name, each in REGULARIZERS.items()
+        name: regularizer.options.stack([member.regularizers[name] for member in members], *to)
+        for name, regularizer in REGULARIZERS.items()
         if name in members[0].regularizers
     }
 
 
 def objective_of(objective: Objective, regularizers: Stacked) -> Objective:
     """Return an algorithm's objective with these regularisers around it, the first innermost."""
-    for name, each in regularizers.items():
-        objective = REGULARIZERS[name].wrap(objective, each)
+    for name, regularizer in regularizers.items():
+        objective = REGULARIZERS[name].wrap(objective, regularizer)
     return objective
 
 
@@ -140,8 +140,8 @@ def build_networks(
     """
     options = check_members(spec, spaces, members)
     networks = spec.networks(options, spaces, [generator(member.seed, "init") for member in members])
-    for name, each in stack_regularizers(members).items():
-        _regularize(networks, name, each, [member.seed for member in members])
+    for name, regularizer in stack_regularizers(members).items():
+        _regularize(networks, name, regularizer, [member.seed for member in members])
     networks.eval()  # layers behave differently only inside of a training step
     if options.normalize_observations:
         if statistics is None:

@@ -60,7 +60,7 @@ class Population:
         first = next(networks.parameters())
         self.device, self.dtype, self.data, self.spaces = first.device, first.dtype, data, spaces
         self.spec, self.networks, self.members, self.planned = spec, networks, tuple(members), planned
-        options = spec.options.stack([each.options for each in members], self.device, self.dtype)
+        options = spec.options.stack([member.options for member in members], self.device, self.dtype)
         noise = spec.noise(options, spaces)
         compiles, on_gpu = members[0].options.compile, self.device.type != "cpu"
         self.precision: Precision = members[0].options.precision
@@ -224,7 +224,7 @@ class Population:
         state = {
             "adam": {name: part.adam.state_dict() for name, part in self.steps.parts.items()},
             "sampler": self.steps.batches.sampler.state_dict(),
-            "layers": {name: [each.get_state() for each in row] for name, row in self.steps.layer_noise.items()},
+            "layers": {name: [item.get_state() for item in row] for name, row in self.steps.layer_noise.items()},
             "step": self.step,
             "diverged": self.diverged,
             "metrics": self.metrics,
@@ -267,8 +267,8 @@ def _unlike(own: Any, given: Any, path: str) -> str | None:
     """Return where a state lacks what `own` has, or has a tensor of another shape; None: nowhere."""
     if isinstance(own, dict):
         parts = own.items() if isinstance(given, dict) else ()
-        found = (_unlike(each, given.get(name), f"{path}/{name}") for name, each in parts)
-        return next(filter(None, found), None) if isinstance(given, dict) else path
+        unlike = (_unlike(part, given.get(name), f"{path}/{name}") for name, part in parts)
+        return next(filter(None, unlike), None) if isinstance(given, dict) else path
     same = isinstance(given, Tensor) and given.shape == own.shape if isinstance(own, Tensor) else given is not None
     return None if same else path
 
@@ -276,7 +276,7 @@ def _unlike(own: Any, given: Any, path: str) -> str | None:
 def state_of(state: Any, rows: Sequence[int]) -> Any:
     """Return these members' part of the result of `Population.state_dict`."""
     if isinstance(state, dict):
-        return {name: state_of(each, rows) for name, each in state.items()}
+        return {name: state_of(item, rows) for name, item in state.items()}
     if isinstance(state, Tensor):
         return state[list(rows)]
     return [state[row] for row in rows] if isinstance(state, list) else state

@@ -40,19 +40,19 @@ def diagnostics(steps: Steps, step: int) -> dict[str, Tensor]:
         phi, next_phi = torch.cat([block.backup.phi for block in blocks], dim=2), torch.cat(next_phis, dim=2)
         in_backup = torch.cat([block.backup.in_backup for block in blocks], dim=1)
         share = in_backup.new_tensor([block.backup.in_backup.shape[1] for block in blocks]) / in_backup.shape[1]
-        found: dict[str, Tensor] = {}
+        numbers: dict[str, Tensor] = {}
         for diagnostic in DIAGNOSTICS:
-            found |= diagnostic(phi, next_phi, in_backup)
+            numbers |= diagnostic(phi, next_phi, in_backup)
         gamma = per_row(steps.batches.discount if steps.gamma is None else steps.gamma[view.rows])
         discounts = (gamma if batch.n_steps is None else gamma**batch.n_steps) * in_backup
         for of_backup in OF_BACKUPS:
-            found |= of_backup(phi, next_phi, in_backup, torch.maximum(in_backup, batch.terminateds), discounts)
+            numbers |= of_backup(phi, next_phi, in_backup, torch.maximum(in_backup, batch.terminateds), discounts)
         known = known_pairs(batch)
         if known is not None:
-            recorded = [recorded_features(view, *each) for each in zip(blocks, next_phis, strict=True)]
-            found |= recorded_statistics(phi, torch.cat(recorded, dim=2), known)
+            recorded = [recorded_features(view, *block) for block in zip(blocks, next_phis, strict=True)]
+            numbers |= recorded_statistics(phi, torch.cat(recorded, dim=2), known)
         q_mean = share @ torch.stack([block.terms.metrics["q_data"] for block in blocks])
-        return found | errors_of(blocks, share) | {"q_mean": q_mean}
+        return numbers | errors_of(blocks, share) | {"q_mean": q_mean}
 
     return over_views(steps, step, measured, by_part=True)
 
@@ -67,7 +67,7 @@ def errors_of(blocks: list[Block], share: Tensor) -> dict[str, Tensor]:
     if "value_error" not in metrics[0]:
         return {"td_error": share @ torch.stack([block.terms.losses["critic"] for block in blocks])}
     named = {"td_error": "value_error", "clipped_targets": "clipped_targets"}
-    return {name: share @ torch.stack([each[own] for each in metrics]) for name, own in named.items()}
+    return {name: share @ torch.stack([name[own] for name in metrics]) for name, own in named.items()}
 
 
 def known_pairs(batch: Transition) -> Tensor | None:
@@ -84,8 +84,8 @@ def recorded_features(view: View, block: Block, next_phi: Tensor) -> Tensor:
     batch = block.batch
     if not critic.reads_actions or block.backup.next_actions is batch.next_actions:
         return next_phi
-    found: Tensor = critic.features(batch.next_observations, batch.next_actions)
-    return found
+    features: Tensor = critic.features(batch.next_observations, batch.next_actions)
+    return features
 
 
 def implicit_terms(
@@ -122,7 +122,7 @@ def over_views(
         return {}
     batch, noise = steps.batches.probe()
     n = rows_at_a_time(steps)
-    found: dict[str, list[Tensor]] = {}
+    numbers: dict[str, list[Tensor]] = {}
     ends = list(accumulate(steps.batches.probe_counts))
     parts = [slice(start, end) for start, end in pairwise([0, *ends])]  # of a mixture, or the one part
     for view in steps.views:
@@ -131,13 +131,13 @@ def over_views(
              for start in range(part.start, part.stop, n)]
             for part in parts
         ]  # fmt: skip
-        results = [("", slice(None), [block for each in blocks for block in each])]
+        results = [("", slice(None), [block for part in blocks for block in part])]
         if by_part and len(parts) > 1:
-            results += [(f"_{place}", *each) for place, each in enumerate(zip(parts, blocks, strict=True), start=1)]
+            results += [(f"_{place}", *block) for place, block in enumerate(zip(parts, blocks, strict=True), start=1)]
         for ending, rows, some in results:
             for name, values in measured(view, some_rows(batch, rows, len(view.members)), some).items():
-                found.setdefault(f"{name}{ending}", []).append(values)
-    return {name: torch.cat(values) for name, values in found.items()}
+                numbers.setdefault(f"{name}{ending}", []).append(values)
+    return {name: torch.cat(values) for name, values in numbers.items()}
 
 
 def rows_at_a_time(steps: Steps) -> int:

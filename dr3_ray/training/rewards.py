@@ -23,10 +23,10 @@ def return_range(options: Any, data: Rows) -> float:
     """
     if not isinstance(options, RewardOptions) or options.reward_scaling != RETURN_RANGE:
         return 1.0
-    found = np.ptp(np.asarray(data.episodes["returns"]))  # type: ignore[attr-defined]
-    if not found:
+    width = np.ptp(np.asarray(data.episodes["returns"]))  # type: ignore[attr-defined]
+    if not width:
         raise UserError("reward_scaling = return_range divides by the range of returns, and all are the same")
-    return float(found)
+    return float(width)
 
 
 def with_rewards(objective: Objective, options: Any, divisor: float) -> Objective:
@@ -37,7 +37,7 @@ def with_rewards(objective: Objective, options: Any, divisor: float) -> Objectiv
     if not isinstance(options, RewardOptions):
         return objective
     shift, factor, limit = (
-        _column(each) for each in (options.reward_shift, options.reward_scale / divisor, options.reward_clip)
+        _column(number) for number in (options.reward_shift, options.reward_scale / divisor, options.reward_clip)
     )
     if not shift.any() and (factor == 1.0).all() and not limit.any():
         return objective
@@ -50,8 +50,8 @@ def with_rewards(objective: Objective, options: Any, divisor: float) -> Objectiv
             changed["rewards"] = transformed(batch.rewards, shift, factor, limit)
         if batch.n_step_rewards is not None and batch.n_steps is not None:
             places = torch.arange(batch.n_step_rewards.shape[-1], device=batch.n_steps.device)
-            each = transformed(batch.n_step_rewards.movedim(-1, 0), shift, factor, limit).movedim(0, -1)
-            changed["n_step_rewards"] = each * (places < batch.n_steps.unsqueeze(-1))
+            later = transformed(batch.n_step_rewards.movedim(-1, 0), shift, factor, limit).movedim(0, -1)
+            changed["n_step_rewards"] = later * (places < batch.n_steps.unsqueeze(-1))
         return objective(networks, batch._replace(**changed), noise, step)
 
     return loss

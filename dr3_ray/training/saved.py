@@ -65,7 +65,7 @@ def read_networks(checkpoint: Path) -> Trained:
         spec = find(config["algorithm"], config["spaces"].action_kind)
         members = [Member.from_dict(spec, values) for values in config["members"]]
         statistics = config["observation_statistics"]
-        tensors = statistics and tuple(each_part(torch.tensor, each) for each in statistics)
+        tensors = statistics and tuple(each_part(torch.tensor, array) for array in statistics)
         networks = build_networks(spec, config["spaces"], members, tensors, task_of(config))
         state = {name.removeprefix(PREFIX): torch.as_tensor(values) for name, values in saved["state"].items()}
         networks.load_state_dict(state)
@@ -84,8 +84,8 @@ def join(trained: Sequence[Trained], most: int) -> list[tuple[Trained, list[int]
     groups: list[list[int]] = []
     for place, one in enumerate(trained):
         for group in groups:
-            several = [trained[each] for each in group] + [one]
-            if sum(len(each.members) for each in several) <= most and _may_join(several):
+            several = [trained[network] for network in group] + [one]
+            if sum(len(network.members) for network in several) <= most and _may_join(several):
                 group.append(place)
                 break
         else:
@@ -112,11 +112,11 @@ def _of_everybody(trained: Trained) -> dict[str, torch.Tensor]:
 
 
 def _members_of(several: Sequence[Trained]) -> list[Member]:
-    return [Member.from_dict(each.spec, values) for each in several for values in each.members]
+    return [Member.from_dict(networks.spec, values) for networks in several for values in networks.members]
 
 
 def _joined(several: Sequence[Trained]) -> Trained:
     """Return the networks of several checkpoints, stacked."""
     first = several[0]
-    networks = members_together([each.networks for each in several]) if len(several) > 1 else first.networks
-    return first._replace(members=[values for each in several for values in each.members], networks=networks)
+    networks = members_together([networks.networks for networks in several]) if len(several) > 1 else first.networks
+    return first._replace(members=[values for networks in several for values in networks.members], networks=networks)

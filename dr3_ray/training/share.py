@@ -31,10 +31,10 @@ class Share:
         """Return the mean of each tensor over all learners, in one exchange."""
         if self.average is None:
             return tensors
-        flat = torch.cat([each.flatten() for each in tensors])
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
         self.average(flat)
-        parts = torch.split(flat, [each.numel() for each in tensors])
-        return [part.view_as(each) for part, each in zip(parts, tensors, strict=True)]
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 ALONE = Share()

@@ -78,13 +78,15 @@ class View:
     ):
         rows = slice(members.start, members.stop)
         self.members, self.rows = members, rows
-        regularizers = {name: each.members(rows) for name, each in regularizers.items()}
-        self.looks_ahead = any(REGULARIZERS[name].looks_ahead(each) for name, each in regularizers.items())
+        regularizers = {name: regularizer.members(rows) for name, regularizer in regularizers.items()}
+        self.looks_ahead = any(
+            REGULARIZERS[name].looks_ahead(regularizer) for name, regularizer in regularizers.items()
+        )
         self.networks = member_view(networks, rows)
         for module in self.networks.modules():
             if isinstance(module, Stochastic):
                 module.generators, module.next_generators = (
-                    each[rows] for each in (layer_noise[module.stream], layer_noise[f"next_{module.stream}"])
+                    tensor[rows] for tensor in (layer_noise[module.stream], layer_noise[f"next_{module.stream}"])
                 )
             if isinstance(module, LooksAhead):
                 module.looks_ahead = self.looks_ahead
@@ -120,7 +122,9 @@ class Steps:
         first = next(networks.parameters())
         self.device, self.dtype = first.device, first.dtype
         stacked = stack_regularizers(members, self.device, self.dtype)
-        regularizers = {name: each for name, each in stacked.items() if REGULARIZERS[name].wanted(each)}
+        regularizers = {
+            name: regularizer for name, regularizer in stacked.items() if REGULARIZERS[name].wanted(regularizer)
+        }
         self.parts = {
             name: Part(name, child, getattr(networks, f"target_{name}", None), members, update)
             for name, child in networks.named_children()
@@ -129,7 +133,7 @@ class Steps:
         self.tau: Tensor | None = getattr(options, "tau", None)
         self.target_period: int = getattr(options, "target_period", 1)
         self.gamma: Tensor | None = getattr(options, "gamma", None)
-        n, seeds = len(members), [each.seed for each in members]
+        n, seeds = len(members), [member.seed for member in members]
         packs = [range(k, k + 1) for k in range(n)] if in_turn else [range(n)]
         counts = check_shares(data, members)
         self.batches = Batches(data, spec.columns, options, noise, seeds, networks, share, draw, counts)
@@ -151,8 +155,8 @@ class Steps:
         summed = torch.zeros(len(view.members), dtype=self.dtype, device=self.device)
         for step, (batch, noise) in enumerate(self.batches.stream(view.rows, n, first), first):
             active = self.active(step)
-            terms, found = find(view, batch, noise, step, active, step == first + n - 1)
-            loss, *means = self.batches.share.mean(found)
+            terms, outputs = find(view, batch, noise, step, active, step == first + n - 1)
+            loss, *means = self.batches.share.mean(outputs)
             gradients = iter(means)
             with named_range("parameters"):
                 for name, part in active.items():

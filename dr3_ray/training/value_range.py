@@ -52,12 +52,12 @@ def fit_ranges(networks: nn.Module, members: Sequence[Any], data: Rows, divisor:
     Raises:
         UserError: the returns are not known.
     """
-    codings = [each for each in networks.modules() if isinstance(each, Categorical)]
-    if not any(bool(each.fitted.isnan().any()) for each in codings):
+    codings = [module for module in networks.modules() if isinstance(module, Categorical)]
+    if not any(bool(coding.fitted.isnan().any()) for coding in codings):
         return
     check_ranges(members, data)
     known: dict[tuple[float, ...], tuple[float, float]] = {}
-    ranges = torch.tensor([_range(each, data, divisor, known) for each in members], dtype=torch.float64)
+    ranges = torch.tensor([_range(member, data, divisor, known) for member in members], dtype=torch.float64)
     for coding in codings:
         coding.fit(ranges)
 
@@ -80,11 +80,11 @@ def _returns(options: Any, data: Rows, divisor: float) -> Array:
         factor = options.reward_scale / divisor if isinstance(options, RewardOptions) else 1.0
         returns: Array = factor * _column(data, "monte_carlo_returns").double().numpy()
         return returns
-    shift, scale = (torch.tensor([each]) for each in (options.reward_shift, options.reward_scale / divisor))
+    shift, scale = (torch.tensor([number]) for number in (options.reward_shift, options.reward_scale / divisor))
     limit = torch.tensor([options.reward_clip or torch.inf])
     rewards = transformed(_column(data, "rewards").unsqueeze(0), shift, scale, limit)[0].numpy()
     episodes = np.split(rewards, np.asarray(data.episodes["offsets"])[1:])  # type: ignore[attr-defined]
-    return np.concatenate([monte_carlo_returns(each, options.gamma) for each in episodes])
+    return np.concatenate([monte_carlo_returns(episode, options.gamma) for episode in episodes])
 
 
 def _column(data: Rows, name: str) -> Tensor:

@@ -45,17 +45,17 @@ class _Parts(NamedTuple):
 
 def masked(text: str) -> str:
     """Return a text without the keys and passwords in its URIs, and without those that this process knows."""
-    found = _URI.sub(lambda match: _masked_uri(match.group()), text)
-    found = _COLLAPSED.sub(lambda match: _masked_uri(f"{match[1]}://{match[2]}").replace("://", ":/", 1), found)
+    clean = _URI.sub(lambda match: _masked_uri(match.group()), text)
+    clean = _COLLAPSED.sub(lambda match: _masked_uri(f"{match[1]}://{match[2]}").replace("://", ":/", 1), clean)
     for secret in sorted(_known | _of_environment(), key=len, reverse=True):
-        found = found.replace(secret, MASK)
-    return found
+        clean = clean.replace(secret, MASK)
+    return clean
 
 
 def remember(value: Any) -> Any:
     """Return a URI, or whatever holds some, with its keys masked; `real` knows them from now on."""
     if isinstance(value, dict):
-        return {name: remember(each) for name, each in value.items()}
+        return {name: remember(item) for name, item in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return type(value)(map(remember, value))
     if type(value) is not str or "://" not in value:
@@ -71,7 +71,7 @@ def real(uri: str) -> str:
     """Return the URI with its keys; without unknown ones, so that the environment's hold."""
     if MASK not in uri:
         return uri
-    known = _real.get(max((each for each in _real if _leads_to(each, uri)), key=len, default=""), "")
+    known = _real.get(max((secret for secret in _real if _leads_to(secret, uri)), key=len, default=""), "")
     scheme, user, rest = _parts(uri)
     _, real_user, real_rest = _parts(known) if known else ("", None, "")
     values = {match[1][1:]: match[2] for match in _SECRET.finditer(real_rest)}
@@ -112,10 +112,10 @@ def keep_keys(folder: Path, text: str) -> None:
 def recall_keys(folder: Path) -> None:
     """Remember the keys that `keep_keys` wrote; without a readable file the environment's hold."""
     try:
-        found = json.loads((folder / KEYS).read_text())
+        keys = json.loads((folder / KEYS).read_text())
     except (OSError, ValueError, RecursionError):
         return
-    remember([each for each in found if type(each) is str] if isinstance(found, list) else [])
+    remember([key for key in keys if type(key) is str] if isinstance(keys, list) else [])
 
 
 def _masked_uri(uri: str) -> str:
@@ -138,13 +138,13 @@ def _kind(scheme: str) -> str:
 
 def _parts(uri: str) -> _Parts:
     scheme, _, rest = uri.partition("://")
-    found = _AUTHORITY.match(rest) or (_UNQUOTED.match(rest) if scheme.lower() != "file" else None)
-    return _Parts(scheme, found[1], rest[found.end() :]) if found else _Parts(scheme, None, rest)
+    match = _AUTHORITY.match(rest) or (_UNQUOTED.match(rest) if scheme.lower() != "file" else None)
+    return _Parts(scheme, match[1], rest[match.end() :]) if match else _Parts(scheme, None, rest)
 
 
 def _leads_to(kept: str, uri: str) -> bool:
     """Return whether a masked URI is the other one, or of a folder that it lies in."""
-    outer, inner = (each.partition("#")[0].partition("?")[0].rstrip("/") for each in (kept, uri))
+    outer, inner = (address.partition("#")[0].partition("?")[0].rstrip("/") for address in (kept, uri))
     return inner == outer or inner.startswith(f"{outer}/")
 
 
@@ -152,10 +152,10 @@ def _secrets_of(uri: str) -> set[str]:
     """Return the parts of a URI that are masked, as they stand there and as they are meant."""
     scheme, user, rest = _parts(uri)
     name, _, password = (user or "").partition(":")
-    found = [password, *([name] if _kind(scheme) not in NAMES and len(name) >= LONG else [])]
-    found += [match[2] for match in _SECRET.finditer(rest)]
-    found += [part for match in _INNER.finditer(rest) for part in re.split("(?i):|%3A", match[2])[1:]]
-    forms = {form for each in found for form in (each, unquote(each), quote(unquote(each), safe=""))}
+    secrets = [password, *([name] if _kind(scheme) not in NAMES and len(name) >= LONG else [])]
+    secrets += [match[2] for match in _SECRET.finditer(rest)]
+    secrets += [part for match in _INNER.finditer(rest) for part in re.split("(?i):|%3A", match[2])[1:]]
+    forms = {form for secret in secrets for form in (secret, unquote(secret), quote(unquote(secret), safe=""))}
     return {form for form in forms if len(form) >= SHORTEST}
 
 

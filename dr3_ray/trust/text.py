@@ -12,10 +12,10 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff\u
 def printable(value: Any) -> Any:
     """Return a text, or whatever holds some, in which control characters are written out by their codes."""
     if isinstance(value, str):
-        return _CONTROLS.sub(lambda found: ascii(found.group())[1:-1], value)
+        return _CONTROLS.sub(lambda match: ascii(match.group())[1:-1], value)
     if isinstance(value, dict):
-        return {printable(name): printable(each) for name, each in value.items()}
-    return [printable(each) for each in value] if isinstance(value, list) else value
+        return {printable(name): printable(item) for name, item in value.items()}
+    return [printable(item) for item in value] if isinstance(value, list) else value
 
 
 def printable_json(line: bytes) -> Any:
@@ -24,8 +24,8 @@ def printable_json(line: bytes) -> Any:
     Raises:
         ValueError: it is none.
     """
-    found = json.loads(line, parse_constant=_refuse)
-    return printable(found) if b"\\" in line or b"\x7f" in line or not line.isascii() else found
+    document = json.loads(line, parse_constant=_refuse)
+    return printable(document) if b"\\" in line or b"\x7f" in line or not line.isascii() else document
 
 
 def _refuse(constant: str) -> None:

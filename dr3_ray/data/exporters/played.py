@@ -44,16 +44,16 @@ def nested(parts: Mapping[str, Any]) -> Any:
     """
     if "" in parts:
         return parts[""]
-    found: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for name, leaf in sorted(parts.items()):
         *outer, last = name.split("/")
-        inside: Any = found
+        inside: Any = tree
         for key in outer:
             inside = inside.setdefault(key, {})
             if not isinstance(inside, dict):
                 raise UserError(f"observations have a part {key!r} and a part {name!r} in it: rename one in the source")
         inside[last] = leaf
-    return found
+    return tree
 
 
 def about(dataset: Dataset) -> dict[str, str]:

@@ -245,12 +245,12 @@ def _taken(episode: Mapping[str, Any], number: int) -> dict[str, str]:
     Raises:
         UserError: something is missing.
     """
-    found = {
-        ours: name for ours, names in TAKEN.items() if (name := next((each for each in names if each in episode), ""))
+    taken = {
+        ours: name for ours, names in TAKEN.items() if (name := next((name for name in names if name in episode), ""))
     }
-    if missing := [name for name in NEEDED if name not in found]:
+    if missing := [name for name in NEEDED if name not in taken]:
         raise UserError(f"episode {number} has no {missing[0]}: give observations, actions and rewards of each")
-    return found
+    return taken
 
 
 def _rows_of(episode: Mapping[str, Any], number: int) -> Batch:

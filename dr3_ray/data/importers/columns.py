@@ -60,22 +60,22 @@ def mapped(names: Iterable[str], said: str | None = None) -> dict[str, list[str]
     zero = asked.get("reward", ("", []))[1] == ["0"] and "0" not in names
     if zero:
         del asked["reward"]
-    found = {ours: _matching(patterns, names, key) for key, (ours, patterns) in asked.items()}
+    mapping = {ours: _matching(patterns, names, key) for key, (ours, patterns) in asked.items()}
     for key, (ours, patterns) in NAMES.items():
-        if not any(name == ours or name.startswith(f"{ours}/") for name in found) and not (zero and key == "reward"):
-            used = {name for columns in found.values() for name in columns}
+        if not any(name == ours or name.startswith(f"{ours}/") for name in mapping) and not (zero and key == "reward"):
+            used = {name for columns in mapping.values() for name in columns}
             free = [name for name in names if name not in used]
             if parts := _parts(ours, patterns, free):
-                found |= parts
+                mapping |= parts
                 continue
-            found[ours] = next((columns for pattern in patterns if (columns := _natural(pattern, free, _folded))), [])
-            if not found[ours] and key in NEEDED:
+            mapping[ours] = next((columns for pattern in patterns if (columns := _natural(pattern, free, _folded))), [])
+            if not mapping[ours] and key in NEEDED:
                 without = "; without rewards, for behaviour cloning, write reward=0" if key == "reward" else ""
                 raise UserError(
                     f"no column looks like {key}: there are {_listed(names)}; say which it is, as in "
                     f"--columns {key}=NAME{without}"
                 )
-    taken = {ours: columns for ours, columns in found.items() if columns} | ({"rewards": []} if zero else {})
+    taken = {ours: columns for ours, columns in mapping.items() if columns} | ({"rewards": []} if zero else {})
     for key in NEEDED:
         ours = NAMES[key][0]
         if not any(name == ours or name.startswith(f"{ours}/") for name in taken):
@@ -108,21 +108,21 @@ def _parsed(said: str) -> dict[str, tuple[str, list[str]]]:
             raise UserError(f"--columns names {kind} twice: join columns of one with +, or name its parts alone")
         asked[key] = (
             f"{ours}/{part}" if part else ours,
-            [each.strip() for each in patterns.split("+") if each.strip()],
+            [pattern.strip() for pattern in patterns.split("+") if pattern.strip()],
         )
     return asked
 
 
 def _matching(patterns: list[str], names: list[str], key: str) -> list[str]:
-    found: list[str] = []
+    matching: list[str] = []
     for pattern in patterns:
         columns = _natural(pattern, names)
         if not columns:
             raise UserError(
                 f"no column is called {pattern!r}, which --columns names for {key}: there are {_listed(names)}"
             )
-        found += columns
-    return found
+        matching += columns
+    return matching
 
 
 def _parts(ours: str, patterns: tuple[str, ...], names: list[str]) -> dict[str, list[str]]:

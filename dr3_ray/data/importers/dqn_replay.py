@@ -45,9 +45,9 @@ def dqn_replay_source(path: str, options: Options) -> Source:
     """
     folder = existing(path)
     numbers = sorted(
-        int(found[1])
+        int(match[1])
         for file in folder.glob("$store$_observation_ckpt.*.gz")
-        if (found := re.search(r"\.(\d+)\.gz$", file.name))
+        if (match := re.search(r"\.(\d+)\.gz$", file.name))
     )
 
     @lru_cache(maxsize=1)  # unpacking a checkpoint takes a minute

@@ -24,10 +24,10 @@ def existing(path: str) -> Path:
     Raises:
         UserError: nothing is there, or it is the URI of something elsewhere.
     """
-    found = path_here(path)
-    if not found or not found.exists():
+    there = path_here(path)
+    if not there or not there.exists():
         raise UserError(f"{path} does not exist: check the path")
-    return found
+    return there
 
 
 def hdf5(path: Path) -> "h5py.File":
@@ -84,7 +84,7 @@ def _of_all(schemas: Sequence[Any]) -> Any:
     for schema in dict.fromkeys(schema.remove_metadata() for schema in schemas):
         for field in schema:
             with suppress(pa.ArrowTypeError):
-                both = [pa.schema([each]) for each in (fields.get(field.name, field), field)]
+                both = [pa.schema([form]) for form in (fields.get(field.name, field), field)]
                 fields[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0)
     return pa.schema(fields.values())
 
@@ -112,8 +112,8 @@ def arrow_data(path: Path, kind: str, **options: Any) -> "pads.Dataset":
     import pyarrow.dataset as pads
 
     try:
-        found = (file for file in path.rglob("*") if file.suffix in SUFFIXES.get(kind, ()))
-        files = sorted(found, key=natural) if path.is_dir() else [path]
+        inside = (file for file in path.rglob("*") if file.suffix in SUFFIXES.get(kind, ()))
+        files = sorted(inside, key=natural) if path.is_dir() else [path]
         if kind == "ipc" and not all(_begins(file, b"ARROW1") for file in files):
             return pads.dataset(pa.concat_tables(map(_streamed, files), promote_options="permissive"))
         named = any("=" in file.relative_to(path).parent.as_posix() for file in files)  # episode=7/part.parquet

@@ -25,7 +25,7 @@ def joined(sources: Sequence[Source]) -> Source:
         raise UserError(f"{twice[0]} is named twice: name each source once")
     for source in sources[1:]:
         for kind in ("observation", "action"):
-            one, other = (getattr(each, f"{kind}_space") for each in (first, source))
+            one, other = (getattr(one, f"{kind}_space") for one in (first, source))
             if one != other:
                 raise UserError(
                     f"{source.name} has the {kind} space {other}, and {first.name} has {one}: import them one by one, "
@@ -67,14 +67,14 @@ def _provenance(sources: Sequence[Source]) -> Provenance:
     given = [source.provenance for source in sources]
 
     def together(name: str) -> str:
-        return "; ".join(dict.fromkeys(str(getattr(each, name)) for each in given))
+        return "; ".join(dict.fromkeys(str(getattr(origin, name)) for origin in given))
 
     return Provenance(
-        source=" ".join(each.source for each in given),
+        source=" ".join(origin.source for origin in given),
         version=together("version"),
         licence=together("licence"),
         details={
             f"{source.name}, {key}"[:500]: text for source in sources for key, text in source.provenance.details.items()
         },
-        notes=tuple(dict.fromkeys(note for each in given for note in each.notes)),
+        notes=tuple(dict.fromkeys(note for origin in given for note in origin.notes)),
     )

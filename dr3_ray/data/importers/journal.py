@@ -53,11 +53,11 @@ class Journal:
     def _lines(self) -> list[Any]:
         """Return the lines that were written to their ends."""
         try:
-            found = self._path.read_text().splitlines()
+            written = self._path.read_text().splitlines()
         except (OSError, UnicodeDecodeError):
             return []
         lines = []
-        for line in found:
+        for line in written:
             try:
                 lines.append(states.load(line))
             except ValueError:
@@ -81,9 +81,9 @@ def identity_of(files: Iterable[Path], apart: Iterable[Path]) -> str:
 
     The folders `apart` and what is in them count for nothing.
     """
-    found = []
+    entries = []
     for place in files:
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if path.is_file() and not {path, *path.parents} & set(apart):
-                found.append([str(path), path.stat().st_size, path.stat().st_mtime_ns])
-    return hashlib.sha256(states.dump(found).encode()).hexdigest()
+                entries.append([str(path), path.stat().st_size, path.stat().st_mtime_ns])
+    return hashlib.sha256(states.dump(entries).encode()).hexdigest()

@@ -53,11 +53,11 @@ def check_next(layout: Layout) -> None:
     if not any(name.startswith("next_observations") for name in layout):
         return
     now, later = (
-        {name.removeprefix("next_"): each for name, each in layout.items() if name.startswith(begins)}
+        {name.removeprefix("next_"): part for name, part in layout.items() if name.startswith(begins)}
         for begins in ("observations", "next_observations")
     )
     for name in sorted({*now, *later}):
-        shapes = [each[name][1] if name in each else "none" for each in (now, later)]
+        shapes = [parts[name][1] if name in parts else "none" for parts in (now, later)]
         said = f"{name} has rows of shape {shapes[0]}, next_{name} of {shapes[1]}" if shapes[0] != shapes[1] else ""
         if not said and not np.can_cast(later[name][0], now[name][0], "same_kind"):
             said = f"{name} has numbers of {now[name][0]}, next_{name} of {later[name][0]}"

@@ -122,14 +122,14 @@ def _file_of(folder: Path, name: str, chunk: int, episode: int) -> Place:
 
 def _places(folder: Path, name: str) -> dict[int, tuple[int, int, float, float]]:
     """Return chunk, file, and first and last second of each episode in the videos of a camera."""
-    wanted = ["episode_index", *(f"videos/{name}/{each}" for each in PLACED)]
+    wanted = ["episode_index", *(f"videos/{name}/{column}" for column in PLACED)]
     table = arrow_data(folder / "meta" / "episodes", "parquet")
-    if lacking := [each for each in wanted if each not in table.schema.names]:
+    if lacking := [column for column in wanted if column not in table.schema.names]:
         raise UserError(
             f"{folder}/meta/episodes has no {lacking[0]}, by which frames are found: convert it with LeRobot"
         )
-    numbers, *found = (table.to_table(columns=wanted).column(each).to_pylist() for each in wanted)
-    return dict(zip(numbers, zip(*found, strict=True), strict=True))
+    numbers, *columns = (table.to_table(columns=wanted).column(name).to_pylist() for name in wanted)
+    return dict(zip(numbers, zip(*columns, strict=True), strict=True))
 
 
 def _place(folder: Path, name: str, places: dict[int, tuple[int, int, float, float]], episode: int) -> Place:

@@ -45,7 +45,7 @@ def import_minari(
     """
     check_writing("import_minari", writing)
     datasets = [*dataset] if isinstance(dataset, list | tuple) else [dataset]
-    return import_source(lambda: joined([minari_source(each) for each in datasets]), path, **writing)
+    return import_source(lambda: joined([minari_source(dataset) for dataset in datasets]), path, **writing)
 
 
 def minari_source(dataset: "str | MinariDataset", options: Options | None = None) -> Source:

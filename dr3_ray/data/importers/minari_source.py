@@ -115,7 +115,7 @@ def steps_of(storage: Any, episodes: list[int]) -> int:
     if len(episodes) == storage.total_episodes:
         return int(storage.total_steps)
     described = storage.get_episode_metadata(episodes)
-    return sum(int(each.get("total_steps", 0)) for each in described)
+    return sum(int(episode.get("total_steps", 0)) for episode in described)
 
 
 def space_of(document: Any, dataset_id: str) -> "gym.Space[Any]":

@@ -80,7 +80,7 @@ def _source(path: str, table: Table, options: Options, names: Iterable[str]) -> 
 
 def _spaced(word: str) -> list[str]:
     """Return a flag as it is written, also behind a comma and a space."""
-    return [f"{space}{each}" for each in (word, word.title(), word.upper()) for space in ("", " ")]
+    return [f"{space}{form}" for form in (word, word.title(), word.upper()) for space in ("", " ")]
 
 
 def dialect(path: Path) -> tuple[pacsv.ParseOptions, str]:

@@ -45,8 +45,8 @@ def rlds_source(path: str, options: Options) -> Source:
     if not files:
         raise UserError(f"{path} has no file that ends with {', '.join(FORMATS)}: name one, or their folder")
     data = [arrow_data(file, FORMATS[file.suffix]) for file in files]
-    for file, each in zip(files, data, strict=True):
-        if missing := _missing(each.schema):
+    for file, episodes in zip(files, data, strict=True):
+        if missing := _missing(episodes.schema):
             raise UserError(f"{file} has no {missing}: an RLDS table has a column steps, of {', '.join(NEEDED)}")
     return episodes_source(data, options, Path(path).stem, f"rlds:{path}")
 
@@ -60,7 +60,7 @@ def episodes_source(data: "Sequence[pads.Dataset]", options: Options, name: str,
     """Return the episodes of tables one after the other; `name` and `source` say what they are."""
 
     def read(findings: Findings) -> Iterator[Batch]:
-        for number, steps in enumerate(steps for each in data for steps in _episodes(each)):
+        for number, steps in enumerate(steps for episodes in data for steps in _episodes(episodes)):
             yield _transitions(steps, number, findings)
 
     theirs = {"observations": ["steps.observation"], "actions": ["steps.action"], "rewards": ["steps.reward"]}

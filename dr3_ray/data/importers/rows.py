@@ -64,9 +64,9 @@ class Beginnings:
     def starts(self, batch: Batch) -> Array:
         """Return the places in the next batch at which an episode begins."""
         end = self.row + len(batch["rewards"])
-        found = self._rows[slice(*np.searchsorted(self._rows, [self.row, end]))] - self.row
+        rows = self._rows[slice(*np.searchsorted(self._rows, [self.row, end]))] - self.row
         self.row = end
-        return found
+        return rows
 
 
 def beginnings(batches: Iterable[Batch], findings: Findings) -> Array:

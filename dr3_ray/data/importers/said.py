@@ -28,21 +28,21 @@ def space_said(said: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> "gym.
     """
     from gymnasium import spaces
 
-    found = re.fullmatch(FORMS, said) if isinstance(said, str) else None
-    if not found:
+    match = re.fullmatch(FORMS, said) if isinstance(said, str) else None
+    if not match:
         raise UserError(f"{said!r} is no space of actions: write box:LOW,HIGH, discrete:N or multidiscrete:N,N,…")
-    if found["choices"]:
-        counts = [int(each) for each in found["choices"].split(",")]
+    if match["choices"]:
+        counts = [int(count) for count in match["choices"].split(",")]
         if (len(counts),) != shape or min(counts) < 1:
             raise UserError(
                 f"{said!r} has {len(counts)} numbers, and an action {shape}: give how many choices each has"
             )
         return spaces.MultiDiscrete(counts)
-    if found["n"]:
-        if not 1 <= int(found["n"]) <= CHOICES:
+    if match["n"]:
+        if not 1 <= int(match["n"]) <= CHOICES:
             raise UserError(f"{said!r} is no space of actions: give discrete:N with N from 1 to {CHOICES:,}")
-        return spaces.Discrete(int(found["n"]), start=int(found["first"] or 0))
-    low, high = float(found["low"]), float(found["high"])
+        return spaces.Discrete(int(match["n"]), start=int(match["first"] or 0))
+    low, high = float(match["low"]), float(match["high"])
     if not low <= high or not math.isfinite(low) or not math.isfinite(high):
         raise UserError(f"{said!r} is no space of actions: give finite bounds, the lower one first")
     least, most = range_of(dtype)

@@ -48,5 +48,5 @@ def _folder(path: Path) -> str:
             return (
                 f"the data set {name} of Minari: put it below MINARI_DATASETS_PATH by that name, and say minari:{name}"
             )
-    inner = (each for each in sorted(path.iterdir())[:LOOKED_AT] if each.is_file())
-    return next((f"{what} (its {each.name})" for each in inner if (what := stranger(each))), "")
+    inner = (file for file in sorted(path.iterdir())[:LOOKED_AT] if file.is_file())
+    return next((f"{what} (its {file.name})" for file in inner if (what := stranger(file))), "")

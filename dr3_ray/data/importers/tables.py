@@ -271,10 +271,10 @@ def _pictures(files: pa.Array, name: str, row: int) -> Array:
     if files.null_count:
         at = int(np.flatnonzero(files.is_null())[0])
         raise UserError(f"{name} names a file at row {row + at}, and does not hold it: store the images in the table")
-    found = [picture(each) for each in files.to_pylist()]
-    if other := next((place for place, each in enumerate(found) if each.shape != found[0].shape), 0):
+    pictures = [picture(file) for file in files.to_pylist()]
+    if other := next((place for place, image in enumerate(pictures) if image.shape != pictures[0].shape), 0):
         raise UserError(
-            f"{name} has an image of shape {found[other].shape} at row {row + other}, and of {found[0].shape} at row "
-            f"{row}: make them of one size"
+            f"{name} has an image of shape {pictures[other].shape} at row {row + other}, and of {pictures[0].shape} at "
+            f"row {row}: make them of one size"
         )
-    return np.stack(found)
+    return np.stack(pictures)

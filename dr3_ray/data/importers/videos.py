@@ -92,7 +92,7 @@ class FilmedTable:
         own = (self.EPISODE, self.TIME)
         self.columns = {name: theirs for name, theirs in table.columns.items() if name not in own}
         self.columns |= {ours: [film.name] for ours, film in films.items()}
-        self.layout = {name: each for name, each in table.layout.items() if name not in own}
+        self.layout = {name: part for name, part in table.layout.items() if name not in own}
         head = next(iter(table.batches(own, stop=1)))
         first = {ours: self._frames(ours, head, Findings(), {}) for ours in films}
         self.layout |= {ours: (frames.dtype, frames.shape[1:]) for ours, frames in first.items()}
@@ -127,24 +127,24 @@ class FilmedTable:
         for episode, row_time in zip(rows[self.EPISODE].tolist(), rows[self.TIME].tolist(), strict=True):
             place = film.place(episode)
             time = place.begins + row_time
-            found, frame = self._video(name, place.path).nearest(time)
+            shown, frame = self._video(name, place.path).nearest(time)
             where = f"{film.name} at {row_time:.4f} s of episode {episode}"
             if not (
-                abs(found - time) <= (half := 0.5 / film.rate) and place.begins - half <= found < place.ends - half
+                abs(shown - time) <= (half := 0.5 / film.rate) and place.begins - half <= shown < place.ends - half
             ):
                 raise UserError(
                     f"{where} has no frame in {place.path}: the episode lies there from {place.begins:.4f} to "
-                    f"{place.ends:.4f} s, the nearest frame to {time:.4f} s at {found:.4f} s; copy the video again, or "
+                    f"{place.ends:.4f} s, the nearest frame to {time:.4f} s at {shown:.4f} s; copy the video again, or "
                     "correct the timestamps"
                 )
             if frame.shape != (shape := self.layout[name][1] if name in self.layout else frame.shape):
                 raise UserError(
                     f"{where} has a frame of shape {frame.shape}, the first one of {shape}: import them apart"
                 )
-            doubtful = abs(found - time) > ROUNDING / film.rate or before.get(name) == (episode, found)
+            doubtful = abs(shown - time) > ROUNDING / film.rate or before.get(name) == (episode, shown)
             findings.add("frame-times", int(doubtful), where)
             taken.append(frame)
-            before[name] = episode, found
+            before[name] = episode, shown
         return np.stack(taken)
 
     def _video(self, name: str, path: Path) -> Video:

@@ -60,9 +60,9 @@ class Whole:
             final = path.with_name(f"shard-{place:05d}.arrow")
             path.rename(final)
             frames = []
-            for number, each in enumerate(entry.frames or ()):
-                frames.append(each.model_copy(update={"file": frames_path(final, number).name}))
-                (path.parent / each.file).rename(path.parent / frames[-1].file)
+            for number, framed in enumerate(entry.frames or ()):
+                frames.append(framed.model_copy(update={"file": frames_path(final, number).name}))
+                (path.parent / framed.file).rename(path.parent / frames[-1].file)
             return entry.model_copy(update={"file": final.name, "frames": tuple(frames) or None})
 
         with ThreadPoolExecutor() as pool:  # most of it is hashing, which needs no lock of Python

@@ -157,12 +157,12 @@ def _write(
     with reading("the source"):
         if identity_of(source.files, (target.path, target.partial)) != before:
             raise UserError(f"{source.name} changed while it was read: import it when nothing writes to it")
-    found = whole.findings.notes()
+    notes = whole.findings.notes()
     about["provenance"] = about["provenance"].model_copy(update=journal.once)
     _, lost = finish(
-        target.partial, about, whole.tally, whole.named(), [*whole.moved.notes(), *found], wanted["strict"]
+        target.partial, about, whole.tally, whole.named(), [*whole.moved.notes(), *notes], wanted["strict"]
     )
-    return [*lost, *source.provenance.notes, *found]
+    return [*lost, *source.provenance.notes, *notes]
 
 
 def _check_idle(wanted: Wanted, actions: SpaceSpec, observations: Any) -> None:

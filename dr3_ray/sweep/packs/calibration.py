@@ -138,7 +138,7 @@ def _state(population: Population) -> dict[str, int]:
     parts = population.steps.parts.values()
     return {
         "parameters": _bytes(part.values for part in parts),
-        "optimiser": _bytes(each for part in parts for each in (part.adam.exp_avg, part.adam.exp_avg_sq)),
+        "optimiser": _bytes(moment for part in parts for moment in (part.adam.exp_avg, part.adam.exp_avg_sq)),
         "targets": _bytes(part.target_values for part in parts if part.target_values is not None),
     }
 
@@ -204,4 +204,4 @@ def _step_of_all(environment: str, recorded: Recorded, population: Population) -
 
 
 def _bytes(tensors: Any) -> int:
-    return sum(each.nbytes for each in tensors if isinstance(each, Tensor))
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))

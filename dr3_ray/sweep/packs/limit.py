@@ -33,13 +33,15 @@ def sweep_limit(
     if known := _known(spec, members):
         return known
     say("pack auto: measuring updates in packs of several sizes")
-    configs = [each | {"dataset": at} for each in members.values() if (at := sources.get(each["data_fingerprint"]))]
+    configs = [
+        member | {"dataset": at} for member in members.values() if (at := sources.get(member["data_fingerprint"]))
+    ]
     task = ray.remote(num_cpus=spec.cpus, num_gpus=spec.gpus, max_calls=1)(
         with_keys
     )  # the process ends, for its memory
     asked = task.remote(choices, largest_packs(configs, slots), spec.cpus, spec.gpus, slots)
     try:
-        found = ray.get(asked, timeout=spec.patience and 60 * spec.patience)
+        told = ray.get(asked, timeout=spec.patience and 60 * spec.patience)
     except ray.exceptions.GetTimeoutError:
         ray.cancel(asked)
         raise UserError(
@@ -48,7 +50,7 @@ def sweep_limit(
     except ray.exceptions.RayError as error:
         why = first_line(error)
         raise UserError(f"pack auto could not be measured ({why}): give a number instead") from error
-    limit = _together(spec, found, say)
+    limit = _together(spec, told, say)
     write_json(spec.out / RUN, read_run(spec.out) | {"pack": {"limit": limit, "members": len(members)}})
     return limit
 
@@ -85,20 +87,20 @@ def largest_packs(configs: Iterable[Config], slots: int) -> list[list[Config]]:
     return [group[:enough] for group in groups.values()]
 
 
-def _together(spec: SweepSpec, found: Sequence[BestPack], say: Callable[[str], None]) -> int:
+def _together(spec: SweepSpec, limits: Sequence[BestPack], say: Callable[[str], None]) -> int:
     """Return one limit for all structures; `say` is told why."""
-    limit, why = together(found)
+    limit, why = together(limits)
     limit = max(limit, 2) if spec.halving else limit  # a pack of one would be no race
     say(f"pack auto: up to {limit} members; {why}")
     return limit
 
 
-def together(found: Sequence[BestPack]) -> tuple[int, str]:
+def together(limits: Sequence[BestPack]) -> tuple[int, str]:
     """Return one limit for all structures, and the reason for it.
 
     The largest that one of them gains from, as far as memory is there for all.
     """
-    fastest, fullest = max(found, key=lambda each: each.size), min(found, key=lambda each: each.most)
+    fastest, fullest = max(limits, key=lambda limit: limit.size), min(limits, key=lambda limit: limit.most)
     times = f"{1000 * fastest.alone.seconds:.3g} ms alone"
     if fastest.packed != fastest.alone:
         times = f"{1000 * fastest.packed.seconds:.3g} ms in a pack of {fastest.size}, {times}"

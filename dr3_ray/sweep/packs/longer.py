@@ -36,8 +36,8 @@ def longer_packs(
     there: Collection[str] | None = None
     for origin, configs in sorted(begun.items(), key=lambda item: -_steps(item[1])):  # the longest one counts
         twins = [wanted[but_for_length(old)] for old in configs.values()]
-        for length in sorted({length for each in twins for length in each if length[0] > _steps(configs)}):
-            longer = {each[length]: members[each[length]] for each in twins if length in each}
+        for length in sorted({length for twin in twins for length in twin if length[0] > _steps(configs)}):
+            longer = {twin[length]: members[twin[length]] for twin in twins if length in twin}
             if longer.keys().isdisjoint(missing) or not going.isdisjoint(longer):
                 continue
             there = kept() if there is None else there

@@ -56,11 +56,11 @@ class PackSearcher(Searcher):
 
     def _propose(self) -> None:
         """Put together packs from the problem with most configurations left, or from another if it has none for now."""
-        for proposals in sorted(self._searches.proposals, key=lambda each: each.left, reverse=True):
+        for proposals in sorted(self._searches.proposals, key=lambda proposals: proposals.left, reverse=True):
             share = -(-self._searches.left // self._slots)  # so that no slot is idle
             configurations = min(max(1, self._limit // len(proposals.problem.spec.seeds)), share)
-            found = (proposals.next() for _ in range(configurations))
-            proposed = {member: config for members in found if members for member, config in members.items()}
+            drawn = (proposals.next() for _ in range(configurations))
+            proposed = {member: config for members in drawn if members for member, config in members.items()}
             self._packs.extend(pack_members(self._enrol(proposed), self._limit, 1))
             if self._packs:
                 return

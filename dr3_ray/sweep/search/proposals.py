@@ -78,7 +78,9 @@ class Proposals:
 
     def tell(self, members: Iterable[str]) -> None:
         """Tell the searcher of the configurations of these members, if they have ended."""
-        self._answer(dict.fromkeys(self._configuration_of[each] for each in members if each in self._configuration_of))
+        self._answer(
+            dict.fromkeys(self._configuration_of[member] for member in members if member in self._configuration_of)
+        )
 
     def _add(self, options: Assignment, trial: str | None) -> dict[str, Config]:
         """Return the members of a searcher's trial; none if it is excluded or not possible."""
@@ -116,18 +118,18 @@ class Searches:
     @property
     def members(self) -> dict[str, Config]:
         """All members of all configurations so far."""
-        return {member: config for each in self.proposals for member, config in each.members.items()}
+        return {member: config for proposals in self.proposals for member, config in proposals.members.items()}
 
     @property
     def left(self) -> int:
         """How many configurations are still to be proposed."""
-        return sum(each.left for each in self.proposals)
+        return sum(proposals.left for proposals in self.proposals)
 
     def ended(self, members: Sequence[str], status: Status) -> None:
         """Note that these members have this status from now on."""
         self.scores.close(members, status)
-        for each in self.proposals:
-            each.tell(members)
+        for proposals in self.proposals:
+            proposals.tell(members)
 
 
 def _plain(options: Assignment) -> dict[str, Any]:

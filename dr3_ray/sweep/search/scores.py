@@ -31,11 +31,13 @@ class MemberScores:
         self._ended: dict[str, Status] = {
             record["member"]: record["status"] for record in records if record["status"] in FINAL
         }
-        self._last = {} if run is None else _last_rows(run, [each.metric for each in objectives])
+        self._last = {} if run is None else _last_rows(run, [objective.metric for objective in objectives])
 
     def row(self, member: str, step: int, measured: Mapping[str, Any]) -> None:
         """Take a row of a member."""
-        self._last[member] = {each.metric: float(measured.get(each.metric, math.nan)) for each in self._objectives}
+        self._last[member] = {
+            objective.metric: float(measured.get(objective.metric, math.nan)) for objective in self._objectives
+        }
 
     def end(self, members: Iterable[str]) -> None:
         """Do nothing: the end of rows has no status, which `close` is told."""
@@ -53,8 +55,10 @@ class MemberScores:
         statuses = {self._ended[member] for member in members}
         if statuses == {"finished"}:
             values: dict[str, float] = {
-                each.metric: each.score([self._last.get(member, {}).get(each.metric, math.nan) for member in members])
-                for each in self._objectives
+                objective.metric: objective.score(
+                    [self._last.get(member, {}).get(objective.metric, math.nan) for member in members]
+                )
+                for objective in self._objectives
             }
             return Answer(values if all(map(math.isfinite, values.values())) else None, failed=False)
         return Answer(None, failed="failed" in statuses and not statuses & {*FINAL} - {"finished"})
@@ -62,11 +66,11 @@ class MemberScores:
 
 def _last_rows(run: Path, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
     """Return the measurements of every member's last evaluation."""
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for row in histories_of(run, ("member", "step", *metrics), ended=False).to_pylist():
-        if row["step"] >= found.get(row["member"], row)["step"]:
-            found[row["member"]] = row
+        if row["step"] >= rows.get(row["member"], row)["step"]:
+            rows[row["member"]] = row
     return {
         member: {name: math.nan if row.get(name) is None else row[name] for name in metrics}
-        for member, row in found.items()
+        for member, row in rows.items()
     }

@@ -62,7 +62,9 @@ class StudySearcher(Searcher):
         tried = [trial.user_attrs.get(POINT) for trial in study.get_trials(deepcopy=False)]
         for point in search.points:
             if point not in tried:
-                wanted = {name: value for each in self._dimensions for name, value in each.parameters(point).items()}
+                wanted = {
+                    name: value for dimension in self._dimensions for name, value in dimension.parameters(point).items()
+                }
                 study.enqueue_trial(wanted, user_attrs={POINT: point})
 
     def suggest(self, trial_id: str) -> Assignment:
@@ -83,7 +85,7 @@ class StudySearcher(Searcher):
                 note(self._study, number, SCORES, result)
                 self._study.tell(number, state=TrialState.PRUNED)
             else:
-                self._study.tell(number, [result[each.metric] for each in self.problem.spec.objective])
+                self._study.tell(number, [result[objective.metric] for objective in self.problem.spec.objective])
 
     def resume(self) -> list[tuple[str | None, Assignment]]:
         """Return the options asked before, with a trial's id where the answer is still to be told.
@@ -108,7 +110,11 @@ class StudySearcher(Searcher):
         """
         for trial in trials:
             options = trial.user_attrs.get(OPTIONS, {})
-            names = [each.name for each in self._dimensions if each.is_drawn(options, trial.user_attrs.get(POINT, {}))]
+            names = [
+                dimension.name
+                for dimension in self._dimensions
+                if dimension.is_drawn(options, trial.user_attrs.get(POINT, {}))
+            ]
             if lost := sorted({*names} - trial.params.keys()):
                 raise ValueError(f"trial {trial.number} has lost what it had for {lost[0]}")
             if trial.state == TrialState.COMPLETE and len(trial.values or ()) != len(self._study.directions):
@@ -175,13 +181,13 @@ def taken_up(
         UserError: as `open_studies`.
     """
     assert spec.search is not None
-    found = []
+    studies = []
     for study in open_studies(spec, problems, run, place):
-        found.append(Proposals(study.problem, study, spec.search.trials, scores, say))
+        studies.append(Proposals(study.problem, study, spec.search.trials, scores, say))
         with _undamaged(spec):
             for trial, options in study.resume():
-                found[-1].know(options, trial)
-    return found
+                studies[-1].know(options, trial)
+    return studies
 
 
 def open_studies(
@@ -195,17 +201,17 @@ def open_studies(
     assert spec.search is not None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = study_of(spec)
-    names = [f"{each.name} ({run[:8]})" for each in problems]
+    names = [f"{problem.name} ({run[:8]})" for problem in problems]
     twice = {name for name, count in Counter(names).items() if count > 1}
     full = [
-        f"{name} {each.data.fingerprint[:8]}" if name in twice else name
-        for name, each in zip(names, problems, strict=True)
+        f"{name} {problem.data.fingerprint[:8]}" if name in twice else name
+        for name, problem in zip(names, problems, strict=True)
     ]
     with _undamaged(spec), _reached(url):
         storage = _storage(place or url)
         return [
-            StudySearcher(each, spec.search, _study(storage, each, name), url)
-            for each, name in zip(problems, full, strict=True)
+            StudySearcher(problem, spec.search, _study(storage, problem, name), url)
+            for problem, name in zip(problems, full, strict=True)
         ]
 
 
@@ -240,9 +246,9 @@ def foreseen(spec: SweepSpec, problems: Sequence[Problem], records: Iterable[Rec
     """
     assert spec.search is not None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    check_measured(spec.objective, [each.about for each in problems])
+    check_measured(spec.objective, [problem.about for problem in problems])
     by_chance = spec.search.model_copy(update={"method": "random"})
-    found: dict[str, Config] = {}
+    configs: dict[str, Config] = {}
     for problem in problems:
         options = problem.known.keys() - {"algorithm", "dataset"}
         for point in spec.search.points:
@@ -263,8 +269,8 @@ def foreseen(spec: SweepSpec, problems: Sequence[Problem], records: Iterable[Rec
             pass
         if not proposals.members:
             raise UserError(said[0])
-        found |= proposals.members
-    return found
+        configs |= proposals.members
+    return configs
 
 
 @contextmanager
@@ -303,13 +309,13 @@ def _study(storage: BaseStorage, problem: Problem, name: str) -> optuna.Study:
     if ASKED not in study.user_attrs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([each.metric for each in problem.spec.objective])
+            study.set_metric_names([objective.metric for objective in problem.spec.objective])
         study.set_user_attr(ASKED, asked)
     return study
 
 
 def _directions(problem: Problem) -> list[StudyDirection]:
-    return [StudyDirection[f"{each.mode}imize".upper()] for each in problem.spec.objective]
+    return [StudyDirection[f"{objective.mode}imize".upper()] for objective in problem.spec.objective]
 
 
 def _again(trial: FrozenTrial) -> FrozenTrial:

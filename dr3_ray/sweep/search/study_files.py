@@ -87,14 +87,14 @@ def _unlike_database(file: Path) -> str:
     try:
         with closing(_opened(file)) as database:
             tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
-            ((found,),) = database.execute("pragma quick_check(1)")
+            ((answer,),) = database.execute("pragma quick_check(1)")
     except sqlite3.Error as error:
         return f"cannot be read as an SQLite database ({first_line(error)})"
     if tables and not tables >= OURS:
         return f"is another program's database, with {', '.join(sorted(tables)[:3])}"
     if tables and (lost := sorted(READ - tables)):
         return f"has lost its table {lost[0]}"
-    return "" if found == "ok" else f"is damaged ({' '.join(found.split())})"
+    return "" if answer == "ok" else f"is damaged ({' '.join(answer.split())})"
 
 
 def _opened(file: Path) -> sqlite3.Connection:

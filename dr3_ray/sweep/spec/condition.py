@@ -42,7 +42,7 @@ def _placed(condition: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, ValueCondition):
             return value.model_copy(update={"unlike": tuple(map(absolutes, value.unlike))})
         if isinstance(value, list | tuple):
-            return [absolutes(each) for each in value]
+            return [absolutes(item) for item in value]
         return absolute_name(value) if isinstance(value, str) else value
 
     return {name: absolutes(value) if name == "dataset" else value for name, value in condition.items()}
@@ -60,7 +60,7 @@ Condition = Annotated[dict[str, Wanted], AfterValidator(_placed)]
 
 def is_among(value: Any, wanted: Any) -> bool:
     """Return whether a value is the wanted one, or one of a list of them."""
-    plain = [list(each) if isinstance(each, tuple) else each for each in (value, wanted)]
+    plain = [list(one) if isinstance(one, tuple) else one for one in (value, wanted)]
     return bool(plain[0] == plain[1] or (isinstance(plain[1], list) and plain[0] in plain[1]))
 
 
@@ -68,6 +68,6 @@ def meets(condition: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     """Return whether these values meet a condition; one on a missing value is not met."""
     return all(
         name in values
-        and (each.admit(values[name]) if isinstance(each, ValueCondition) else is_among(values[name], each))
-        for name, each in condition.items()
+        and (wanted.admit(values[name]) if isinstance(wanted, ValueCondition) else is_among(values[name], wanted))
+        for name, wanted in condition.items()
     )

@@ -24,10 +24,10 @@ class Halving(BaseModel):
 
     def rungs(self, evaluations: int) -> list[int]:
         """Return the evaluations after which there is a cut; none comes after the last."""
-        found = [self.first]
-        while found[-1] < evaluations:
-            found.append(found[-1] * self.factor)
-        return found[:-1]
+        rungs = [self.first]
+        while rungs[-1] < evaluations:
+            rungs.append(rungs[-1] * self.factor)
+        return rungs[:-1]
 
     def kept(self, configurations: int) -> int:
         """Return how many of so many configurations a cut leaves."""
@@ -84,7 +84,7 @@ class Race(Halving):
 
         def rank(places: Sequence[int]) -> tuple[int, float]:
             seeds = [measured[place] for place in places]
-            alive = [each[self.objective.metric] for each in seeds if not each["diverged"]]
+            alive = [seed[self.objective.metric] for seed in seeds if not seed["diverged"]]
             score = self.objective.better(self.objective.score(alive)) if alive else math.nan
             return len(seeds) - len(alive), math.inf if math.isnan(score) else -score
 

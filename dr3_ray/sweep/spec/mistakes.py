@@ -31,7 +31,7 @@ def first_mistake(error: ValidationError, model: type[BaseModel], parts: Mapping
     """Return an error of the first mistake that pydantic found; `parts` are the models inside `model`, by tag."""
     errors = error.errors()
     # an unknown key is often why another one is missing
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     if not first["loc"] and isinstance(mistake := first.get("ctx", {}).get("error"), UserError):
         return mistake  # of several fields together
     *inside, last = path = [str(part) for part in first["loc"]] or ["sweep"]

@@ -20,7 +20,7 @@ PLAIN = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string(
 def options_of(form: AlgorithmSpec) -> dict[str, Any]:
     """Return every option that an algorithm has, with its default."""
     options = (form.options, *(REGULARIZER_OPTIONS if form.has_critic else ()))
-    return {name: value for each in options for name, value in each().to_dict().items()}
+    return {name: value for option in options for name, value in option().to_dict().items()}
 
 
 @cache
@@ -28,7 +28,7 @@ def option_types() -> dict[str, pa.DataType]:
     """Return the type of every option of every algorithm and regulariser as a column, by its declaration."""
     forms = [form.options for kinds in ALGORITHMS.values() for form in kinds.values()]
     return {
-        option.name: _type_of(option) for each in (*forms, *REGULARIZER_OPTIONS) for option in dataclasses.fields(each)
+        option.name: _type_of(option) for form in (*forms, *REGULARIZER_OPTIONS) for option in dataclasses.fields(form)
     }
 
 

@@ -41,4 +41,4 @@ class Criterion(BaseModel):
 def as_objectives(given: Any) -> Any:
     """Return one objective, a metric's name, or a list of these."""
     listed = given if isinstance(given, list | tuple) else [given]
-    return [{"metric": each} if isinstance(each, str) else each for each in listed]
+    return [{"metric": objective} if isinstance(objective, str) else objective for objective in listed]

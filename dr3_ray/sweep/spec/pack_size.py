@@ -67,12 +67,12 @@ def choose(enough: int, room: float, measure: Callable[[int], PerMember]) -> Bes
         return choice._replace(size=min(USUAL_PACK, choice.most), why="one by one, at the same speed in all packs")
     while choice.size < min(enough, choice.most):
         larger = min(GROWTH * choice.size, enough, choice.most)
-        found = measure(larger)
-        if larger <= USUAL_PACK and found.seconds > (1 + GAIN) * fastest:
+        rate = measure(larger)
+        if larger <= USUAL_PACK and rate.seconds > (1 + GAIN) * fastest:
             return choice._replace(why=f"{larger} are slower")
-        if larger > USUAL_PACK and found.seconds > (1 - GAIN) * fastest:
+        if larger > USUAL_PACK and rate.seconds > (1 - GAIN) * fastest:
             return choice._replace(why=f"{larger} save less than {GAIN:.0%} of that")
-        choice, fastest = choice._replace(size=larger, packed=found), min(fastest, found.seconds)
+        choice, fastest = choice._replace(size=larger, packed=rate), min(fastest, rate.seconds)
         if choice.most < larger:
             choice = choice._replace(size=choice.most)
     return choice if choice.size == enough else choice._replace(why="memory is there for no more")

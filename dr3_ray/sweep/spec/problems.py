@@ -98,7 +98,7 @@ def problems(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> li
         UserError: an algorithm, data set, option or environment is unknown, unusable or does not fit another.
     """
     check_names(spec.algorithms, spec.options, spec.axes, spec.exclude)
-    found = []
+    resolved = []
     known: dict[str, str] = {}  # the first name of each data set, by its fingerprint
     for source in dict.fromkeys(spec.datasets):
         data = load_dataset(source)
@@ -125,8 +125,8 @@ def problems(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> li
             if spec.halving:
                 about["halving"] = Race(**dict(spec.halving), objective=spec.objective[0]).model_dump()
                 check_measured(spec.objective[:1], [about])
-            found.append(Problem(spec, source, data, form, about))
-    return found
+            resolved.append(Problem(spec, source, data, form, about))
+    return resolved
 
 
 def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dict[str, Config]:
@@ -139,12 +139,12 @@ def members(spec: SweepSpec, say: Callable[[str], None] = lambda _: None) -> dic
         UserError: an algorithm, data set, option, seed or environment is unknown, unusable or does not fit another;
             or nothing is left.
     """
-    found, idle = members_of(spec, say)
+    configs, idle = members_of(spec, say)
     for number in idle:
         say(f"exclude.{number} leaves nothing out: no member meets it")
-    if not found:
+    if not configs:
         raise UserError("the sweep has no members: exclude leaves out all of them")
-    return found
+    return configs
 
 
 def members_of(spec: SweepSpec, say: Callable[[str], None]) -> tuple[dict[str, Config], list[int]]:
@@ -154,7 +154,7 @@ def members_of(spec: SweepSpec, say: Callable[[str], None]) -> tuple[dict[str, C
         UserError: as `members`.
     """
     _tell_repeated(spec, say)
-    found: dict[str, Config] = {}
+    configs: dict[str, Config] = {}
     idle = set(range(len(spec.exclude)))  # conditions that have left nothing out yet
     for problem in problems(spec, say):
         _check_size(problem)
@@ -166,8 +166,8 @@ def members_of(spec: SweepSpec, say: Callable[[str], None]) -> tuple[dict[str, C
                     here.setdefault(_drawn_by(problem, config), []).append(config)
                 idle -= set(met)
         for key in here if spec.budget is None else sorted(here)[: spec.budget]:
-            found |= {member_id(config): config for config in here[key]}
-    return found, sorted(idle)
+            configs |= {member_id(config): config for config in here[key]}
+    return configs, sorted(idle)
 
 
 def _tell_repeated(spec: SweepSpec, say: Callable[[str], None]) -> None:

@@ -131,7 +131,7 @@ class LogUniform(Range):
 
     def values(self, source: random.Random) -> Iterable[Any]:
         logarithms = self.draw(source, *map(math.log, self.log_uniform))
-        return [*self.also, *(rounded(math.exp(each), *self.log_uniform) for each in logarithms)]
+        return [*self.also, *(rounded(math.exp(logarithm), *self.log_uniform) for logarithm in logarithms)]
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -204,7 +204,7 @@ class Zip(Space):
 
     @check(mode="after")
     def _equal(self) -> Self:
-        if any(getattr(each, "when", None) for each in self.zip.values()):
+        if any(getattr(values, "when", None) for values in self.zip.values()):
             raise ValueError("what goes together has one condition: give the zip itself the `when`")
         for name, values in self.zip.items():
             if isinstance(values, Range | Choice) and values.samples is None:
@@ -216,7 +216,7 @@ class Zip(Space):
         return self
 
     def points(self, name: str, seed: int) -> list[Assignment]:
-        columns = [self._column(each, seed) for each in self.zip]
+        columns = [self._column(name, seed) for name in self.zip]
         return [{key: value for point in row for key, value in point.items()} for row in zip(*columns, strict=True)]
 
     @property
@@ -257,8 +257,8 @@ def repeated(axis: Any) -> Any:
     """Return the first value that an axis lists again, or None; drawn ones do not count."""
     space = space_of(axis)
     if isinstance(space, Zip):
-        columns = [space_of(each) for each in space.zip.values()]
-        rows = [each.grid for each in columns if isinstance(each, Grid)]
+        columns = [space_of(values) for values in space.zip.values()]
+        rows = [column.grid for column in columns if isinstance(column, Grid)]
         listed: Iterable[Any] = zip(*rows, strict=True) if len(rows) == len(columns) else ()
     else:
         listed = getattr(space, "grid", getattr(space, "also", ()))
@@ -278,7 +278,7 @@ def ordered(axes: Mapping[str, Any], coefficients: Any | None) -> list[tuple[str
     """
     spaces = [(name, space_of(axis)) for name, axis in axes.items()]
     regular = [] if coefficients is None else [("dr3_coeff", space_of(coefficients))]
-    return [each for each in spaces if not each[1].when] + regular + [each for each in spaces if each[1].when]
+    return [name for name in spaces if not name[1].when] + regular + [name for name in spaces if name[1].when]
 
 
 def expand(spaces: Iterable[tuple[str, Space]], known: Mapping[str, Any], seed: int) -> list[Assignment]:
@@ -287,15 +287,15 @@ def expand(spaces: Iterable[tuple[str, Space]], known: Mapping[str, Any], seed: 
     Raises:
         UserError: an option is set twice in one combination.
     """
-    found: list[Assignment] = [{}]
+    assignments: list[Assignment] = [{}]
     for name, space in spaces:
         points = space.points(name, seed)
-        found = [
+        assignments = [
             joined(name, before, point)
-            for before in found
+            for before in assignments
             for point in (points if meets(space.when, {**known, **before}) else [{}])
         ]
-    return found
+    return assignments
 
 
 def joined(name: str, before: Assignment, point: Assignment) -> Assignment:

@@ -66,7 +66,7 @@ def by_field(values: Mapping[str, Any]) -> dict[str, Any]:
     names: dict[str, str] = {}
     for name in values:
         if (other := names.setdefault(ALSO.get(name, name), name)) != name:
-            first, second = sorted((other, name), key=lambda each: each not in ALSO)
+            first, second = sorted((other, name), key=lambda name: name not in ALSO)
             raise UserError(f"{first} and {second} are the same: leave out one of them")
     return {ALSO.get(name, name): value for name, value in values.items()}
 
@@ -81,7 +81,7 @@ def _places(value: Any) -> Any:
     listed = (value,) if isinstance(value, str | os.PathLike) else value
     if not isinstance(listed, list | tuple):
         return listed
-    return [os.fspath(each) if isinstance(each, os.PathLike) else each for each in listed]
+    return [os.fspath(item) if isinstance(item, os.PathLike) else item for item in listed]
 
 
 def _as_seeds(seeds: Any) -> Any:
@@ -102,9 +102,9 @@ def _once(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _no_files(names: Any) -> Any:
-    if isinstance(names, list | tuple) and (found := [name for name in names if name in FILES]):
+    if isinstance(names, list | tuple) and (files := [name for name in names if name in FILES]):
         raise ValueError(
-            f"{found[0]} files are not written any more: histories.parquet has every row, which pandas.read_parquet "
+            f"{files[0]} files are not written any more: histories.parquet has every row, which pandas.read_parquet "
             "and most programs for tables read; leave it out"
         )
     return names

@@ -87,19 +87,19 @@ class Loggers:
     def row(self, member: str, step: int, values: Mapping[str, Any]) -> None:
         """Take a row of a member; numbers that are not finite stay out."""
         numbers = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-        for each in self._queues.values():
-            each.put((member, step, numbers))
+        for waiting in self._queues.values():
+            waiting.put((member, step, numbers))
 
     def end(self, members: Iterable[str]) -> None:
         """Note that these members get no further rows."""
         for member in members:
-            for each in self._queues.values():
-                each.put((member,))
+            for waiting in self._queues.values():
+                waiting.put((member,))
 
     def close(self, patience: float = PATIENCE) -> None:
         """Wait until all rows are written, for some time."""
-        for each in self._queues.values():
-            each.put(None)
+        for waiting in self._queues.values():
+            waiting.put(None)
         end = time.monotonic() + patience
         for name, thread in self._threads.items():
             thread.join(max(0.0, end - time.monotonic()))
@@ -175,11 +175,11 @@ class Mlflow(_Direct):
 
         folder.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", folder.resolve().as_uri()))
-        found = self._client.get_experiment_by_name(project)
-        self._experiment = found.experiment_id if found else self._client.create_experiment(project)
+        experiment = self._client.get_experiment_by_name(project)
+        self._experiment = experiment.experiment_id if experiment else self._client.create_experiment(project)
         self._runs: dict[str, tuple[str, int]] = {}  # of each member its run, and the last step there
         token = None
-        while found:
+        while experiment:
             page = self._client.search_runs([self._experiment], page_token=token)
             for run in page:
                 self._runs[run.data.tags["member"]] = run.info.run_id, int(run.data.tags["step"])

@@ -108,8 +108,8 @@ class SweepProgress:
         """Count members that were proposed, with the updates to make; `ahead` updates are still to be proposed."""
         self._steps += sum(made for member, made in steps.items() if member not in self._reached)
         self._each, self._ahead = steps | self._each, ahead
-        for each in (self._reached, self._skipped):
-            each.add(steps)
+        for counts in (self._reached, self._skipped):
+            counts.add(steps)
         self._count(steps, "pending")
         self._bar.update(self._task, total=self._total)
 

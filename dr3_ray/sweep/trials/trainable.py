@@ -79,7 +79,7 @@ class PackTrainable(tune.Trainable):
         for source in filter(is_uri, names_in(members[0]["dataset"])):
             patiently(partial(cached, source))
         self.parents = [
-            read_beginning(config["storage"], config["run"], each[PARENT]) for each in members if PARENT in each
+            read_beginning(config["storage"], config["run"], member[PARENT]) for member in members if PARENT in member
         ]
         if ray.is_initialized():
             tell_by(leave_word(config["pack"]["name"], lambda: [self.hashes[place] for place in self.left]))
@@ -177,9 +177,9 @@ class PackTrainable(tune.Trainable):
 
         That of shorter members may have evaluations between ours, and may have ended where we cut.
         """
-        found = json.loads((Path(directory) / RESULTS).read_text())
-        self.results = [each for each in found if each["num_updates"] % self.updates == 0]
-        if any(each["cut"] for each in self.results):
+        results = json.loads((Path(directory) / RESULTS).read_text())
+        self.results = [result for result in results if result["num_updates"] % self.updates == 0]
+        if any(result["cut"] for result in self.results):
             self.algorithm = self.algorithm.keep(self.left)
         self.algorithm.restore_from_path(directory, trust=self.trust)
         if len(self.results) in self.rungs and not self.results[-1]["cut"] and not self.done:

@@ -155,7 +155,7 @@ class Compiler:
             warm_up = time.perf_counter() - started + seconds()
             compiled = seconds()
             warm_up, saved = warm_up - compiled, (plain - compiled) / TIMED * len(steps.views)
-            cost = warm_up * len({each.looks_ahead for each in steps.views})  # members in turn share functions
+            cost = warm_up * len({view.looks_ahead for view in steps.views})  # members in turn share functions
             self.on = saved * (self.planned - first) > cost
             why = f"{plain / TIMED * 1e3:.3g} ms, compiled {compiled / TIMED * 1e3:.3g}, "
             why += f"and compiling took {warm_up:.1f} s"

@@ -115,8 +115,8 @@ class CudaGraphs:
         try:
             pool, stream = pools[0] if pools else None, torch.cuda.current_stream() if self._switch else None
             with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                found = self._run(view, first, n)
+                ran = self._run(view, first, n)
         finally:
             if collects:
                 gc.enable()
-        return RecordedGraph(graph, *found)
+        return RecordedGraph(graph, *ran)

@@ -30,7 +30,7 @@ def compiled(graph: fx.Graph, inputs: Sequence[Tensor]) -> Compiled:
     """
     if len(graph.nodes) > MOST:
         raise RuntimeError(f"{len(graph.nodes):,} operations, of at most {MOST:,} that are compiled")
-    layouts = [(each.dtype, each.shape, each.stride()) for each in inputs]
+    layouts = [(tensor.dtype, tensor.shape, tensor.stride()) for tensor in inputs]
     key = sha256(f"{graph.python_code('self').src}{layouts}{torch.get_num_threads()}".encode()).hexdigest()
     function = _compiled.pop(key, None) or compile_graph(graph, inputs, by_sums)
     _compiled[key] = function  # as the last that was asked for
@@ -57,9 +57,9 @@ def by_sums(table: dict[Any, Callable[..., Any]]) -> dict[Any, Callable[..., Any
         return decomposed
 
     aten = torch.ops.aten
-    alone = {each: of_vectors(each, product) for each in (aten.mm.default, aten.bmm.default)}
+    alone = {operator: of_vectors(operator, product) for operator in (aten.mm.default, aten.bmm.default)}
     added = {
-        each: of_vectors(each, lambda bias, x, y: bias + product(x, y))
-        for each in (aten.addmm.default, aten.baddbmm.default)
+        operator: of_vectors(operator, lambda bias, x, y: bias + product(x, y))
+        for operator in (aten.addmm.default, aten.baddbmm.default)
     }
     return table | alone | added

@@ -116,8 +116,8 @@ def compile_steps(gradients: OfBatch, batch: Transition, noise: dict[str, Tensor
 
     def attempt() -> tuple[Function, bool]:
         """Compile once, and compare what it finds with the gradients as they are."""
-        tape, _, found = tape_of(gradients, batch, noise)
-        function = of_batches(tape.compiled(found, [*_leaves(batch), *noise.values()]))
+        tape, _, recorded = tape_of(gradients, batch, noise)
+        function = of_batches(tape.compiled(recorded, [*_leaves(batch), *noise.values()]))
         theirs = gradients(batch, noise)[1]
         kind = torch.bfloat16 if rounded(theirs[0]) else theirs[0].dtype
         return function, near(function(batch, noise), theirs, ROUNDING[kind])
@@ -140,10 +140,10 @@ def _if_the_same(attempt: Callable[[], tuple[Made, bool]], done: str, why: str) 
 class Recording:
     """The operations of `gradients`."""
 
-    def __init__(self, tape: Tape, terms: Terms, found: list[Tensor]):
+    def __init__(self, tape: Tape, terms: Terms, gradients: list[Tensor]):
         self._names = list(terms.losses), list(terms.metrics)
-        self._all = of_batches(tape.function([*terms.losses.values(), *terms.metrics.values(), *found]))
-        self.gradients = of_batches(tape.function(found))
+        self._all = of_batches(tape.function([*terms.losses.values(), *terms.metrics.values(), *gradients]))
+        self.gradients = of_batches(tape.function(gradients))
 
     def __call__(self, batch: Transition, noise: dict[str, Tensor]) -> TermsAndGradients:
         """Return terms, and the sum of losses with its gradients."""
@@ -159,8 +159,8 @@ def tape_of(gradients: OfBatch, batch: Transition, noise: dict[str, Tensor]) -> 
     """
     batch, noise = compat.tree_map_only(Tensor, _reversed, (batch, noise))
     with Tape([*_leaves(batch), *noise.values()]) as tape:
-        terms, found = gradients(batch, noise)
-    return tape, terms, found
+        terms, outputs = gradients(batch, noise)
+    return tape, terms, outputs
 
 
 def of_batches(run: Callable[..., Sequence[Tensor]]) -> Function:

@@ -33,31 +33,31 @@ class Tape(compat.DispatchMode or object):  # type: ignore[misc]
         self._graph = fx.Graph()
         self._held: dict[str, Tensor] = {}
         self._nodes = WeakIdKeyDictionary()  # of tensors that are known by now
-        for i, each in enumerate(given):
+        for i, tensor in enumerate(given):
             node = self._graph.placeholder(f"given_{i}")
-            if each is not None:
-                self._nodes[each] = node
+            if tensor is not None:
+                self._nodes[tensor] = node
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         arguments = args, kwargs or {}
-        found = operation(*args, **arguments[1])
-        tensors = [each for each in compat.tree_leaves(arguments) if isinstance(each, Tensor)]
+        result = operation(*args, **arguments[1])
+        tensors = [leaf for leaf in compat.tree_leaves(arguments) if isinstance(leaf, Tensor)]
         held = bool(tensors) and all(map(self._is_held, tensors))
         if held and (compat.is_view(operation) or ASKS in operation.tags):
-            return found
+            return result
         if ASKS in operation.tags:
             raise RuntimeError(f"{operation} asks for a number")
         if operation in SAME:
-            self._nodes[found] = self._node(args[0])
-            return found
+            self._nodes[result] = self._node(args[0])
+            return result
         node = self._graph.call_function(operation, *map_aggregate(arguments, self._node))
-        if isinstance(found, Tensor):
-            self._nodes[found] = node
-        elif found is not None:
-            for i, each in enumerate(found):
-                if each is not None:
-                    self._nodes[each] = self._graph.call_function(operator.getitem, (node, i))
-        return found
+        if isinstance(result, Tensor):
+            self._nodes[result] = node
+        elif result is not None:
+            for i, tensor in enumerate(result):
+                if tensor is not None:
+                    self._nodes[tensor] = self._graph.call_function(operator.getitem, (node, i))
+        return result
 
     def _is_held(self, tensor: Tensor) -> bool:
         return tensor not in self._nodes or self._nodes[tensor].op == "get_attr"
@@ -73,7 +73,7 @@ class Tape(compat.DispatchMode or object):  # type: ignore[misc]
 
     def _ending(self, results: Sequence[Tensor]) -> fx.Graph:
         """Return the graph of the operations that these results need."""
-        nodes = [self._node(each) for each in results]
+        nodes = [self._node(tensor) for tensor in results]
         graph, copies = fx.Graph(), {}  # type: ignore[var-annotated]
         graph.graph_copy(self._graph, copies)
         graph.output([copies[node] for node in nodes])
@@ -89,10 +89,12 @@ class Tape(compat.DispatchMode or object):  # type: ignore[misc]
         known = {f"self.{name}": tensor for name, tensor in self._held.items()}
         bound = dict(code.globals)
 
-        def bind(found: re.Match[str]) -> str:
-            name = found[0].replace(".", "_")
+        def bind(values: re.Match[str]) -> str:
+            name = values[0].replace(".", "_")
             if name not in bound:  # of an operation, what its __call__ calls
-                bound[name] = known[found[0]] if found[0] in known else compat.called(attrgetter(found[0][6:])(torch))
+                bound[name] = (
+                    known[values[0]] if values[0] in known else compat.called(attrgetter(values[0][6:])(torch))
+                )
             return name
 
         exec(re.sub(r"\b(self|torch\.ops\.\w+\.\w+)\.\w+", bind, code.src), bound)
