@@ -157,7 +157,7 @@ def _best(run: Path, records: Sequence[Record], objective: str | None, values: d
     criterion = criterion_of(run, objective)
     ranked = rank(run, records, criterion)
     best = ranked[0]
-    check_scored(run, criterion.metric, best.score)
+    check_scored(run, records, criterion.metric, best.score)
     among = f" with {_told(values)}" if values else ""
     seeds = len(best.members)
     by_seeds = f"{seeds} seeds, and of its seeds the best" if seeds > 1 else "its one seed"

@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from dr3_ray.data.labels import dataset_label, dataset_labels
 from dr3_ray.errors import UserError, check_known
+from dr3_ray.process.stopping import resuming
 from dr3_ray.quantities import JUDGED, RETURN
 from dr3_ray.runs.directory import RENEW, RUN, DamagedRunError, asked_of
 from dr3_ray.runs.identity import configuration
 from dr3_ray.runs.index import Record
-from dr3_ray.sweep.search.scores import MemberScores
+from dr3_ray.sweep.search.scores import ENDED, MemberScores
 from dr3_ray.sweep.spec.objective import Criterion, as_objectives
 
 
@@ -70,13 +71,15 @@ def check_comparable(run: Path, configs: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
-def check_scored(run: Path, metric: str, score: float) -> None:
+def check_scored(run: Path, records: Sequence[Record], metric: str, score: float) -> None:
     """Refuse a best configuration without a score.
 
     Raises:
         UserError: the best score is NaN.
     """
     if math.isnan(score):
+        if not any(record["status"] in ENDED for record in records):
+            raise UserError(f"no member of {run} has ended yet: `{resuming(run)}` goes on, or name one by its hash")
         other = ", or give another objective such as td_error" if metric == RETURN else ""
         raise UserError(f"no configuration of {run} has {metric} with all seeds: name a member by its hash{other}")
 

@@ -121,7 +121,7 @@ class Sweep:
         """
         ranking = self.ranking(objective, **values)
         check_comparable(self.path, [ranked.values for ranked in ranking])
-        check_scored(self.path, ranking[0].objective, ranking[0].score)
+        check_scored(self.path, self._records(values), ranking[0].objective, ranking[0].score)
         return ranking[0]
 
     def policy(self, member: Which = BEST, objective: str | None = None, trust: bool = False) -> Policy:

@@ -18,7 +18,7 @@ from dr3_ray.report.tables import summarize
 from dr3_ray.runs.histories import read_histories
 from dr3_ray.runs.index import read_index
 from dr3_ray.stats import iqm
-from tests.report.conftest import STEPS
+from tests.report.conftest import STEPS, RunWriter
 
 
 def test_its_tables_have_all_that_was_measured(demo: Path) -> None:
@@ -69,9 +69,15 @@ def test_what_lost_a_seed_has_no_score_and_comes_last(new_run) -> None:
 def test_nothing_is_best_before_anything_has_ended(new_run) -> None:
     run = new_run()
     run.add(status="running", upto=1_000)
-    with pytest.raises(UserError, match=r"no configuration of .* has episode_return_mean with all seeds") as caught:
+    ended = r"no member of .* has ended yet: `dr3-ray sweep --resume .*` goes on"
+    with pytest.raises(UserError, match=ended) as caught:
         load_run(run.write()).best()
     assert "\n" not in str(caught.value)
+    later = RunWriter(run.path.with_name("later"))
+    later.add(status="running", upto=1_000)
+    later.add(seed=1)
+    with pytest.raises(UserError, match=r"no configuration of .* has episode_return_mean with all seeds"):
+        load_run(later.write()).best()
 
 
 def test_pictures_are_those_of_the_tables_that_are_asked_for(new_run, tmp_path: Path) -> None:
