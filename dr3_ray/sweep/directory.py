@@ -266,7 +266,8 @@ def _renew(spec: SweepSpec, why: DamagedRunError, say: Callable[[str], None]) ->
     if path.exists():
         set_aside(path)
     owner = owner_of(spec.checkpoints)
-    own = owner if owner and owner.get("where") == str(spec.out.resolve()) else {}
+    is_own = not spec.storage or (owner or {}).get("where") == str(spec.out.resolve())  # its own folder, moved or not
+    own = owner if owner and is_own else {}
     write_json(path, {"format": FORMAT} | ({"id": own["run"]} if own else {}))
     say(f"{str(why).partition(':')[0]}: renewed by this command; with which versions it was begun is no longer known")
 

@@ -21,9 +21,7 @@ from dr3_ray.runs.index import INDEX, read_index
 from dr3_ray.sweep.run import train_sweep
 from dr3_ray.sweep.spec.spec import SweepSpec
 from dr3_ray.sweep.trained import trained_networks
-from dr3_ray.sweep.trials.trainable import PackTrainable
 from dr3_ray.training.saved import PLACE
-from tests.crash.untrained import InTurn
 from tests.sweep.conftest import statuses
 from tests.sweep.disturbed import checkpoints
 
@@ -46,14 +44,14 @@ class Evil:
 
 
 @pytest.fixture(scope="module")
-def made(cartpole: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(cluster: str, cartpole: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with one pack, which has a checkpoint, and members that are still to be finished."""
     run = tmp_path_factory.mktemp("theirs") / "run"
     spec = SweepSpec(
         datasets=[cartpole], coefficients=[0.1], seeds=2, steps=4, evaluations=2, environment="none", out=run,
-        options={"hidden_sizes": [8]}, checkpoint_every=1, pack=2,
+        options={"hidden_sizes": [8]}, checkpoint_every=1, concurrent=1,
     )  # fmt: skip
-    train_sweep(spec, ["x"], trials=InTurn(pack=PackTrainable))
+    train_sweep(spec, ["x"])
     with open(run / INDEX, "a") as file:
         for record in read_index(run):
             file.write(json.dumps(record | {"status": "pending"}) + "\n")

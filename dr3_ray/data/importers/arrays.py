@@ -173,7 +173,8 @@ def _framed(frame: Any, options: Options) -> Source:
 
 def _named(writing: Writing, out: str | os.PathLike[str]) -> Writing:
     """Return the options of writing with a name for the data set: by default that of its directory."""
-    return {**writing, "name": writing.get("name") or os.path.basename(os.path.abspath(out)) or None}
+    folder = os.path.basename(os.path.abspath(out)) if isinstance(out, str | os.PathLike) else ""
+    return {**writing, "name": writing.get("name") or folder or None}
 
 
 def _source(table: Table, name: str, options: Options, names: Iterable[str] = ()) -> Source:
