@@ -7,6 +7,7 @@ so that a test can write it again.
 
 import inspect
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -166,7 +167,9 @@ def verdict(estimate: Estimate, bound: float, above: bool) -> str:
 
 
 def interval(estimate: Estimate, digits: int = 2) -> str:
-    """Return an estimate with its interval, to so many digits behind the point."""
+    """Return an estimate with its interval, to so many digits behind the point; – for none, as of a constant's rank."""
+    if math.isnan(estimate.value):
+        return "–"
     value, low, high = (f"{each:.{digits}f}" for each in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]" if estimate.has_interval else value
 
