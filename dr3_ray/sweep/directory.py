@@ -67,7 +67,8 @@ def open_run(
             try:
                 read_run(path)
             except DamagedRunError as error:
-                _renew(spec, error, say)
+                begun = {member: record["config"] for member, record in index.records.items()}
+                _renew(spec, {**begun, **planned}.values(), error, say)
             restore_rows(spec, read_run(path), index, say)
             if not force:
                 refuse_changes(path, read_run(path), planned, index)
@@ -260,15 +261,15 @@ def _check_ours(path: Path) -> None:
             raise UserError(f"{reason}, and there is no index: choose another directory, or remove it first") from None
 
 
-def _renew(spec: SweepSpec, why: DamagedRunError, say: Callable[[str], None]) -> None:
-    """Begin `run.json` anew, with the name by which the storage of this sweep knows it."""
+def _renew(spec: SweepSpec, configs: Iterable[Config], why: DamagedRunError, say: Callable[[str], None]) -> None:
+    """Begin `run.json` anew, with the name by which the storage of this sweep knows it and the columns of its rows."""
     path = spec.out / RUN
     if path.exists():
         set_aside(path)
     owner = owner_of(spec.checkpoints)
     is_own = not spec.storage or (owner or {}).get("where") == str(spec.out.resolve())  # its own folder, moved or not
     own = owner if owner and is_own else {}
-    write_json(path, {"format": FORMAT} | ({"id": own["run"]} if own else {}))
+    write_json(path, {"format": FORMAT, "axes": axes(configs)} | ({"id": own["run"]} if own else {}))
     say(f"{str(why).partition(':')[0]}: renewed by this command; with which versions it was begun is no longer known")
 
 
