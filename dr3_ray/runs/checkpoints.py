@@ -119,16 +119,16 @@ class Checkpoints:
     def adopt(self, other: "Checkpoints", stay: Collection[int], name: Callable[[str], None]) -> None:
         """Copy the last checkpoint of another pack, and those after so many updates as `stay` names, as our own.
 
-        `name` writes into the folder of each whose it is.
+        `name` writes into the folder of each whose it is. The last one comes last: with it, all of them are here.
         """
-        adopted = False
+        whole: list[str] = []
         for path in other._all():
-            if adopted and _updates_of(path) not in stay:
-                continue
+            if not whole or _updates_of(path) in stay:
+                with other._copy_of(path) as directory:
+                    whole += [path] if is_whole(Path(directory)) else []
+        for path in reversed(whole):
             with other._copy_of(path) as directory:
-                if is_whole(source := Path(directory)):
-                    self.save(_updates_of(path), partial(_copied, source, name), stay=stay)
-                    adopted = True
+                self.save(_updates_of(path), partial(_copied, Path(directory), name), stay=stay)
 
     def load_at(self, updates: int, read: Callable[[str], None]) -> None:
         """Have `read` read the checkpoint after so many updates; without a whole one nothing happens."""
