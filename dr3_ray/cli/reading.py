@@ -96,17 +96,15 @@ def status(
     from dr3_ray.runs.status import read_status, status_view
     from dr3_ray.runs.status import watch as follow
 
-    if as_json:
-        if watch:
-            raise UserError("--json prints one document, and --watch many lines: leave out one of them")
-        (path,) = here([run])
-        state = read_status(path)
-        print(json.dumps(state._asdict() | {"over": state.over, "left_s": state.left}, indent=1))
-        return
+    if as_json and watch:
+        raise UserError("--json prints one document, and --watch many lines: leave out one of them")
     if watch and is_uri(run):
         raise UserError(f"--watch looks at a directory of this machine: `dr3-ray serve {run}` follows a run elsewhere")
     (path,) = here([run])
-    if watch:
+    if as_json:
+        state = read_status(path)
+        print(json.dumps(state._asdict() | {"over": state.over, "left_s": state.left}, indent=1))
+    elif watch:
         with contextlib.suppress(KeyboardInterrupt):
             follow(path, Console())
     else:

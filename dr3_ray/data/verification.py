@@ -84,7 +84,7 @@ def verify_contents(dataset: Dataset) -> None:
         if not _close(statistic, manifest.statistics[name]):
             raise damaged(dataset.path, f"the statistics of {name} in {MANIFEST} are not those of the rows")
     if manifest.content is not None and read_content(dataset) != manifest.content:
-        raise damaged(dataset.path, f"the rows and episodes are not those of which {MANIFEST} has the digest")
+        raise damaged(dataset.path, f"{MANIFEST} has the digest of other rows and episodes")
 
 
 def seal(path: Path) -> Manifest:

@@ -60,8 +60,8 @@ class Walk:
         passes = range(first // self.n, (stop - 1) // self.n + 1)
         numbers = np.concatenate(
             [
-                order_of(self.n, self._key, start)[max(first - start * self.n, 0) : stop - start * self.n]
-                for start in passes
+                order_of(self.n, self._key, number)[max(first - number * self.n, 0) : stop - number * self.n]
+                for number in passes
             ]
         )
         size, more = divmod(self.rows, self.n)  # the first blocks have a row more

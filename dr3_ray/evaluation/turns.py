@@ -37,8 +37,8 @@ class Unanswered(NamedTuple):
     place: Place
     seconds: float
 
-    def of(self, member: int) -> "Unanswered":
-        """Return the same of another member."""
+    def of(self, member: int | None) -> "Unanswered":
+        """Return the same of another member, or without its number."""
         return self._replace(place=self.place._replace(member=member))
 
     def __str__(self) -> str:

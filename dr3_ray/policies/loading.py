@@ -51,8 +51,8 @@ def load_policy(
     Raises:
         UserError: no such member, nothing by which to choose, no checkpoint, or one that is damaged.
     """
-    chosen = find_member(source, member, objective, trust)
-    return Policy(chosen.trained, chosen.row, chosen.config, chosen.chosen)
+    trained, row, config, chosen, _ = find_member(source, member, objective, trust)
+    return Policy(trained, row, config, chosen)
 
 
 def find_member(

@@ -68,12 +68,12 @@ def diagnose_member(
         UserError: as `load_policy`; no critic, no data, or data of other spaces or of the same episodes.
     """
     path = run_here(source, checkpoints=True)
-    chosen = find_member(path, member, objective, trust)
-    critic = Critic(chosen.trained, chosen.row)
-    train, held_out = _sources(chosen, data)
-    gamma = chosen.config.get("gamma")
-    here = _opened(chosen, train, gamma)
-    there = _opened(chosen, held_out, gamma) if held_out else None
+    subject = find_member(path, member, objective, trust)
+    critic = Critic(subject.trained, subject.row)
+    train, held_out = _sources(subject, data)
+    gamma = subject.config.get("gamma")
+    here = _opened(subject, train, gamma)
+    there = _opened(subject, held_out, gamma) if held_out else None
     if there:
         check_apart(here.data, there.data, str(held_out))
     probes: dict[str, Probe] = {}
@@ -81,23 +81,23 @@ def diagnose_member(
         given = {TRAIN: here} | ({HELD_OUT: there} if there else {})
         probes = {name: critic.probe(*rows) for name, rows in given.items()}
     fingerprint = here.data.fingerprint
-    bound = largest_q(chosen.config | {"data_fingerprint": fingerprint}, {fingerprint: largest_reward(train)})
-    findings = verdict_on(path, chosen, probes, bound)
+    bound = largest_q(subject.config | {"data_fingerprint": fingerprint}, {fingerprint: largest_reward(train)})
+    findings = verdict_on(path, subject, probes, bound)
     about = {
         "algorithm": critic.spec.name,
         "source": masked(os.fspath(source)),
-        "member": chosen.member,
-        "chosen": chosen.chosen,
+        "member": subject.member,
+        "chosen": subject.chosen,
     }
-    about |= {name: chosen.config[name] for name in ("dr3_coeff", "seed") if name in chosen.config}
+    about |= {name: subject.config[name] for name in ("dr3_coeff", "seed") if name in subject.config}
     about |= {"train": _shown(train), "held_out": held_out and _shown(held_out)}
-    return Diagnosis(probes, nothing_wrong(findings), _notes(chosen, critic, train, here, there, probes), about)
+    return Diagnosis(probes, nothing_wrong(findings), _notes(subject, critic, train, here, there, probes), about)
 
 
-def _sources(chosen: Found, data: str | None) -> tuple[str, str | None]:
+def _sources(subject: Found, data: str | None) -> tuple[str, str | None]:
     """Return what the member was trained on, and what it was not trained on; None: there is nothing."""
-    if chosen.member is not None:
-        train = str(chosen.config["dataset"])
+    if subject.member is not None:
+        train = str(subject.config["dataset"])
         return train, data or validation_of(train)
     if data is None:
         raise UserError("a checkpoint does not know its data: give --data, or the run that the checkpoint is of")
@@ -116,18 +116,18 @@ def validation_of(train: str) -> str | None:
     return str(Address(address.place, replace(address.subset, split="validation", take=None, seed=0)))
 
 
-def _opened(chosen: Found, source: str, gamma: Any) -> Rows:
+def _opened(subject: Found, source: str, gamma: Any) -> Rows:
     """Open data with the member's spaces, and discount their returns as the member does, if episodes are complete.
 
     Raises:
         UserError: there are no such data, or they changed under the run.
     """
     data = load_dataset(source)
-    check_same(Recorded.from_dict(chosen.trained.recorded), Recorded.of(data), "the trained member")
-    if data.spaces != chosen.trained.spaces:
+    check_same(Recorded.from_dict(subject.trained.recorded), Recorded.of(data), "the trained member")
+    if data.spaces != subject.trained.spaces:
         raise UserError(f"{source} has not the tasks that the member was trained with: give a mixture with as many")
-    known = chosen.config.get("data_fingerprint")
-    if known and source == chosen.config["dataset"] and known not in data.manifest.identities:
+    known = subject.config.get("data_fingerprint")
+    if known and source == subject.config["dataset"] and known not in data.manifest.identities:
         raise UserError(f"{source} is another data set than the run was trained on: bring that one back")
     if gamma is None or data.gamma == gamma:
         return Rows(data, True)
@@ -143,8 +143,8 @@ def check_apart(train: Dataset, held_out: Dataset, source: str) -> None:
     Raises:
         UserError: one is.
     """
-    for seen, unseen in product(*(rows.sources if isinstance(rows, Mixture) else [rows] for rows in (train, held_out))):
-        one, other = (ids.whole if isinstance(ids, Selected) else ids for ids in (seen, unseen))
+    for seen, unseen in product(*(data.sources if isinstance(data, Mixture) else [data] for data in (train, held_out))):
+        one, other = (data.whole if isinstance(data, Selected) else data for data in (seen, unseen))
         if one.manifest.fingerprint != other.manifest.fingerprint:
             continue
         if both := len(set(_places_of(seen, one)) & set(_places_of(unseen, other))):
@@ -159,19 +159,19 @@ def _places_of(data: Dataset, whole: Dataset) -> list[int]:
     return places
 
 
-def verdict_on(path: Path, chosen: Found, probes: dict[str, Probe], bound: float | None) -> list[Finding]:
+def verdict_on(path: Path, subject: Found, probes: dict[str, Probe], bound: float | None) -> list[Finding]:
     """Return what the numbers of this moment say, and of a member of a run what its curves and its table say.
 
     Raises:
         UserError: a file of the run is damaged.
     """
     now = findings_of(probes, bound) if probes else [DIVERGED]
-    if chosen.member is None:
+    if subject.member is None:
         return [*now, *([one_moment(probes[TRAIN])] if probes else [])]
     run = read_tables(path)
-    told = [as_finding(flag) for flag in run.flags.get(chosen.member, [])]
+    told = [as_finding(flag) for flag in run.flags.get(subject.member, [])]
     members = outcomes(run)
-    member = members.loc[chosen.member]
+    member = members.loc[subject.member]
     table = members[(members[run.facets] == member[run.facets]).all(axis=1)]
     advice = by_diagnostics(table)
     if advice.advised is not None:
@@ -203,12 +203,12 @@ def _not_coadapting(member: Any, probe: Probe) -> Finding:
 
 
 def _notes(
-    chosen: Found, critic: Critic, train: str, here: Rows, there: Rows | None, probes: dict[str, Probe]
+    subject: Found, critic: Critic, train: str, here: Rows, there: Rows | None, probes: dict[str, Probe]
 ) -> list[str]:
     """Say what could not be measured, and why."""
     notes = []
     if there is None:
-        more = "--data OTHER" if chosen.member else "--data DATA?split=train, if that is what it was trained on"
+        more = "--data OTHER" if subject.member else "--data DATA?split=train, if that is what it was trained on"
         notes.append(
             f"no held-out data: {_shown(train)} has no validation part; train on DATA?split=train, or give {more}"
         )

@@ -215,8 +215,8 @@ def _provenance(run: Run, source: str) -> dict[str, str]:
     used = set(run.members.loc[run.members["dataset"] == source, "fingerprint"])
     facts = {"fingerprint": ", ".join(sorted(used))}
     try:
-        away = [name for name in names_in(source) if is_uri(name)]  # far away, it may be, and large
-        if not all(find_cached(path if is_mixture(source) else _pinned(path, used)) for path in away):
+        away = [uri for uri in names_in(source) if is_uri(uri)]  # far away, it may be, and large
+        if not all(find_cached(uri if is_mixture(source) else _pinned(uri, used)) for uri in away):
             raise UserError("this machine has no copy")
         dataset = load_dataset(_pinned(source, used) if is_uri(source) else source)
     except UserError as error:

@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -121,14 +121,14 @@ class Checkpoints:
 
         `name` writes into the folder of each whose it is. The last one comes last: with it, all of them are here.
         """
-        whole: list[str] = []
-        for path in other._all():
-            if not whole or _updates_of(path) in stay:
-                with other._copy_of(path) as directory:
-                    whole += [path] if is_whole(Path(directory)) else []
-        for path in reversed(whole):
-            with other._copy_of(path) as directory:
-                self.save(_updates_of(path), partial(_copied, Path(directory), name), stay=stay)
+        whole: list[tuple[str, Path]] = []
+        with ExitStack() as copies:
+            for path in other._all():
+                if not whole or _updates_of(path) in stay:
+                    copy = Path(copies.enter_context(other._copy_of(path)))
+                    whole += [(path, copy)] if is_whole(copy) else []
+            for path, copy in reversed(whole):
+                self.save(_updates_of(path), partial(_copied, copy, name), stay=stay)
 
     def load_at(self, updates: int, read: Callable[[str], None]) -> None:
         """Have `read` read the checkpoint after so many updates; without a whole one nothing happens."""

@@ -29,6 +29,13 @@ def return_range(options: Any, data: Rows) -> float:
     return float(width)
 
 
+def numbers_of(options: RewardOptions, divisor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return shift, factor and limit of `transformed` as options say, of a member or stacked: each [K, 1], K from 1."""
+    numbers: tuple[Any, ...] = (options.reward_shift, options.reward_scale / divisor, options.reward_clip)
+    shift, factor, limit = (torch.as_tensor(number).reshape(-1, 1) for number in numbers)
+    return shift, factor, limit.where(limit > 0.0, torch.inf)
+
+
 def with_rewards(objective: Objective, options: Any, divisor: float) -> Objective:
     """Return the objective of the rewards that the stacked options say; itself, where they say nothing.
 
@@ -36,12 +43,9 @@ def with_rewards(objective: Objective, options: Any, divisor: float) -> Objectiv
     """
     if not isinstance(options, RewardOptions):
         return objective
-    shift, factor, limit = (
-        _column(number) for number in (options.reward_shift, options.reward_scale / divisor, options.reward_clip)
-    )
-    if not shift.any() and (factor == 1.0).all() and not limit.any():
+    shift, factor, limit = numbers_of(options, divisor)
+    if not shift.any() and (factor == 1.0).all() and limit.isinf().all():
         return objective
-    limit = limit.where(limit > 0.0, torch.inf)
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup | None]:
         """Evaluate the objective of other rewards."""
@@ -55,7 +59,3 @@ def with_rewards(objective: Objective, options: Any, divisor: float) -> Objectiv
         return objective(networks, batch._replace(**changed), noise, step)
 
     return loss
-
-
-def _column(values: Any) -> Tensor:
-    return torch.as_tensor(values).reshape(-1, 1)

@@ -14,6 +14,7 @@ from dr3_ray.data.number_types import Array
 from dr3_ray.errors import UserError
 from dr3_ray.losses.rewards import transformed
 from dr3_ray.networks.coding import Categorical
+from dr3_ray.training.rewards import numbers_of
 
 FACTOR = 1.5  # of the largest return: policies that are better than the data's have more
 ROWS_AT_ONCE = 2**20
@@ -80,9 +81,7 @@ def _returns(options: Any, data: Rows, divisor: float) -> Array:
         factor = options.reward_scale / divisor if isinstance(options, RewardOptions) else 1.0
         returns: Array = factor * _column(data, "monte_carlo_returns").double().numpy()
         return returns
-    shift, scale = (torch.tensor([number]) for number in (options.reward_shift, options.reward_scale / divisor))
-    limit = torch.tensor([options.reward_clip or torch.inf])
-    rewards = transformed(_column(data, "rewards").unsqueeze(0), shift, scale, limit)[0].numpy()
+    rewards = transformed(_column(data, "rewards").unsqueeze(0), *numbers_of(options, divisor))[0].numpy()
     episodes = np.split(rewards, np.asarray(data.episodes["offsets"])[1:])  # type: ignore[attr-defined]
     return np.concatenate([monte_carlo_returns(episode, options.gamma) for episode in episodes])
 

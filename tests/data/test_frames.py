@@ -180,7 +180,7 @@ def test_which_parts_are_stored_once(tmp_path):
         "manifest.json",
         *(file.file for file in once.manifest.files),
     }
-    assert once.fingerprint != twice.fingerprint  # of which the older one is of files
+    assert once.fingerprint != twice.fingerprint  # the older fingerprint is of files
     assert seal(twice.path).fingerprint == once.fingerprint
     few, _ = write_both(tmp_path / "few", "a vector", [400], keep=0.1)  # hardly two rows follow each other
     stacks, _ = write_both(tmp_path / "stacks", "frames first", [400], keep=0.1)  # which share all frames but one

@@ -142,7 +142,7 @@ def test_the_files_of_rows_are_no_part_of_them_and_every_value_is(
     make_dataset, tmp_path, observation, action, lengths, keep, sizes, pieces, data
 ):
     """Shards of any size have one identity, and so does what is read back; a row with another value has another."""
-    lengths = (*lengths, 30)  # of which some rows are kept
+    lengths = (*lengths, 30)  # of the last episode some rows are kept
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(content, "CHUNK", pieces * 60)
         opened = []

@@ -128,7 +128,7 @@ def _places(folder: Path, name: str) -> dict[int, tuple[int, int, float, float]]
         raise UserError(
             f"{folder}/meta/episodes has no {lacking[0]}, by which frames are found: convert it with LeRobot"
         )
-    numbers, *columns = (table.to_table(columns=wanted).column(name).to_pylist() for name in wanted)
+    numbers, *columns = (column.to_pylist() for column in table.to_table(columns=wanted).columns)
     return dict(zip(numbers, zip(*columns, strict=True), strict=True))
 
 

@@ -71,13 +71,13 @@ class MemberLog(tune.Callback):
 
         A pack that goes on from a checkpoint first repeats its results by then, whose rows may have been lost.
         """
-        for row in (*result["earlier"], result):
-            rows = zip(self._members(trial), row["members"], strict=True)
+        for answer in (*result["earlier"], result):
+            rows = zip(self._members(trial), answer["members"], strict=True)
             trained = [member for member, measured in rows if measured is not None]
-            self._progress.advance(trained, row["num_updates"])
-            if row is not result:
-                self._progress.skip(trained, row["num_updates"])
-            self._add(row, trial)
+            self._progress.advance(trained, answer["num_updates"])
+            if answer is not result:
+                self._progress.skip(trained, answer["num_updates"])
+            self._add(answer, trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Note that the members of the pack are finished; those that the scheduler stopped are cut."""
@@ -132,9 +132,8 @@ class MemberLog(tune.Callback):
         """Write all rows, then the ends in the index that they allow."""
         if self._histories.flush(force):
             for members, status, pack, end in self._done:
-                left = [
-                    member for member in members if self._index.status(member) != status
-                ]  # a signal came in between
+                # a signal came in between, where some have this status already
+                left = [member for member in members if self._index.status(member) != status]
                 for error, those in self._by_error(left).items():
                     self._write(those, status, pack, error, end)
             self._done.clear()
@@ -168,7 +167,7 @@ class MemberLog(tune.Callback):
             self._finish(lost, "diverged", trial, result["num_updates"])
         if cut := [self._members(trial)[place] for place in result["cut"]]:
             self._progress.end(cut, result["num_updates"])
-            self._finish([row for row in cut if row not in self._over], "cut", trial, result["num_updates"])
+            self._finish([member for member in cut if member not in self._over], "cut", trial, result["num_updates"])
 
     def _finish(self, members: list[str], status: Status, trial: Trial, end: int) -> None:
         self._over.update(members)

@@ -29,9 +29,7 @@ def leave_word(pack: str, members: Callable[[], list[str]]) -> Callable[[Unanswe
         """Leave word of the call, or that there was an answer."""
         word = ""
         if call:
-            member = members()[call.place.member or 0]
-            of_member = call._replace(place=call.place._replace(member=None))
-            word = f"{member} {of_member}"
+            word = f"{members()[call.place.member or 0]} {call.of(None)}"
         keep(_name(pack), word.encode())
 
     tell(None)
