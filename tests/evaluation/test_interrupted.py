@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from dr3_ray.evaluation.journal import FOLDER
 from dr3_ray.evaluation.online import Player
 from dr3_ray.evaluation.recipes import recipe_of
 from dr3_ray.process.folders import CACHE
+from tests.room import files_up_to
 
 TINY = {"hidden_sizes": [8], "batch_size": 8, "warm_up": 30}
 
@@ -230,13 +230,8 @@ def test_a_full_disk_is_one_line_with_the_command_that_goes_on(
     words = ["data", "collect", "Short-v0", "--steps", "300", "--out", str(tmp_path / "out")]
     words += ["--learner", "random"]
     monkeypatch.setattr(sys, "argv", ["dr3-ray", *words])
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
-    try:
-        with pytest.raises(SystemExit) as end:
-            main(words)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_up_to(3000), pytest.raises(SystemExit) as end:
+        main(words)
     line = capsys.readouterr().err
     assert end.value.code == 2 and line.count("\n") == 1, line
     assert f"make room, and `dr3-ray {' '.join(words[:5])}" in line and "` goes on where it was" in line

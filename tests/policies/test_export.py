@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 
@@ -21,6 +20,7 @@ from dr3_ray.policies import export as exporting
 from dr3_ray.policies.export import WRITERS, export, observations
 from tests.policies.conftest import untrained
 from tests.policies.test_playing import command
+from tests.room import files_up_to
 
 BOX = SpaceSpec.from_gymnasium(spaces.Box(-1, 1, (3,)))
 WIDE = SpaceSpec.from_gymnasium(spaces.Box(np.array([-2.0, 0.0], "f4"), np.array([3.0, 10.0], "f4")))
@@ -146,11 +146,6 @@ def test_operations_are_plain_only_while_it_is_written(run, tmp_path):
 def test_without_room_an_export_is_one_line_and_leaves_nothing(form, tmp_path):
     """PyTorch would end the process once a write of its own fails."""
     policy = untrained(find("DR3-TD3BC", "continuous"), BOX, WIDE)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
-    try:
-        with pytest.raises(UserError, match=r"policy cannot be written \(.*\): give another --out"):
-            export(policy, form, tmp_path / "policy")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_up_to(64), pytest.raises(UserError, match=r"policy cannot be written \(.*\): give another --out"):
+        export(policy, form, tmp_path / "policy")
     assert not list(tmp_path.iterdir())

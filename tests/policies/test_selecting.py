@@ -1,8 +1,8 @@
 """`dr3-ray select` on a small run with two checkpoints of each member: what it takes, shows, writes and refuses."""
 
 import json
-import resource
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import gymnasium as gym
@@ -23,6 +23,7 @@ from dr3_ray.report.selection import FILE, select
 from dr3_ray.report.selection_judging import CRITERIA
 from dr3_ray.runs.histories import read_histories
 from dr3_ray.runs.index import read_index
+from tests.room import files_up_to
 
 QUICK = {"fqe_steps": 4, "fqe_seeds": 2}
 
@@ -112,12 +113,8 @@ def bare(run, tmp_path):
 def test_what_was_measured_is_told_where_it_cannot_be_written(bare, place):
     if place == "a folder":
         (bare / FILE).mkdir()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0 if place == "no room" else limits[0], limits[1]))
-    try:
+    with files_up_to(0) if place == "no room" else nullcontext():
         found = select(bare, ["td_error"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not found.written and found.choices
     assert found.notes[-1].startswith(f"{bare / FILE} could not be written: ") and "could not be" in " ".join(
         str(found).split()

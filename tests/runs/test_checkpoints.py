@@ -1,6 +1,5 @@
 """Checkpoints on a disk and in an object store: whole or not there, and few."""
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from dr3_ray.errors import UserError
 from dr3_ray.runs.checkpoints import Checkpoints
 from dr3_ray.runs.digests import MANIFEST
 from dr3_ray.runs.storage import claim
+from tests.room import files_up_to
 
 
 @pytest.fixture(params=["disk", "store"])
@@ -113,13 +113,9 @@ def test_a_save_that_is_cut_short_leaves_the_one_before(tmp_path):
     assert read(kept) == ["first"]
     assert [path.name for path in (tmp_path / "checkpoints" / "pack").iterdir()] == ["0000000001"]
 
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-        with pytest.raises(UserError, match=r"no room left for checkpoints in .*/pack \(File too large\): make some"):
-            kept.save(2, writing("x" * 2000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    full = r"no room left for checkpoints in .*/pack \(File too large\): make some"
+    with files_up_to(1000), pytest.raises(UserError, match=full):
+        kept.save(2, writing("x" * 2000))
     assert [path.name for path in (tmp_path / "checkpoints" / "pack").iterdir()] == ["0000000001"]
     assert read(kept) == ["first"]
 

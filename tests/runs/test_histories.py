@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import os
-import resource
 import tempfile
 import threading
 import time
@@ -24,6 +23,7 @@ from dr3_ray.runs import histories as module
 from dr3_ray.runs.columns import Row, config_column
 from dr3_ray.runs.histories import HISTORIES, PAUSE, SHARE, Histories, read_histories, written_at
 from dr3_ray.sweep.spec.names import option_types
+from tests.room import files_up_to
 
 CONFIGS = {
     "a": {"algorithm": "DR3-CQL", "dataset": "d", "seed": 0, "dr3_coeff": 0.0, "hidden_sizes": [8]},
@@ -131,12 +131,12 @@ def test_a_full_disk_leaves_the_last_complete_table(run):
     size = (run / HISTORIES).stat().st_size
     child = os.fork()
     if child == 0:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, resource.RLIM_INFINITY))
         histories = Histories(run, CONFIGS, COLUMNS, option_types())
         try:
-            histories.load(again=[])
-            histories.add("a", 40, {"loss_critic": math.pi})
-            histories.flush()
+            with files_up_to(size // 2):
+                histories.load(again=[])
+                histories.add("a", 40, {"loss_critic": math.pi})
+                histories.flush()
         except OSError:
             os._exit(7)
         os._exit(0)

@@ -1,7 +1,6 @@
 """What is exported, read by the library that it is for, and imported again."""
 
 import ast
-import resource
 import warnings
 
 import h5py
@@ -22,6 +21,7 @@ from dr3_ray.data.importers.writing import import_source
 from dr3_ray.data.spaces import SpaceSpec, named_parts
 from dr3_ray.errors import UserError
 from tests.data.exporters.conftest import ACTIONS, GAMMA, OBSERVATIONS
+from tests.room import files_up_to
 
 NAMES = {"minari": "mine/flights-v0", "d4rl": "out.hdf5", "rllib": "out", "parquet": "out.parquet"}
 
@@ -313,12 +313,8 @@ def test_frames_of_many_rows_come_in_groups(make_played, monkeypatch):
 def test_without_room_an_export_is_one_line_and_leaves_nothing(to, room, make_played, tmp_path):
     """HDF5 would end the process by a segmentation fault once a write fails."""
     dataset, _ = make_played("image", "box", lengths=(3, 1, 5, 2))
-    before, limits = sorted(tmp_path.rglob("*")), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    try:
-        with pytest.raises(UserError, match=f"^cannot write {NAMES[to]}: .*[Ff]ile too large"):
-            export_dataset(dataset, to, NAMES[to])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    before = sorted(tmp_path.rglob("*"))
+    with files_up_to(room), pytest.raises(UserError, match=f"^cannot write {NAMES[to]}: .*[Ff]ile too large"):
+        export_dataset(dataset, to, NAMES[to])
     assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == [x for x in before if x.is_file()]
     assert export_dataset(dataset, to, NAMES[to]).rows == len(dataset)
