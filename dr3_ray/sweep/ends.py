@@ -20,7 +20,7 @@ from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.sweep.trained import plain_values
 from dr3_ray.training.inheriting import Beginning
 from dr3_ray.training.saved import NAME, PLACE, PREFIX, STATE
-from dr3_ray.uris import local_path
+from dr3_ray.uris import is_local, local_path
 
 
 def adopt(spec: SweepSpec, run: str, parents: Sequence[Parent], children: Collection[Config]) -> None:
@@ -32,12 +32,12 @@ def adopt(spec: SweepSpec, run: str, parents: Sequence[Parent], children: Collec
     wanted = {config[PARENT] for config in children}
     packs: dict[tuple[str, str, int], list[Parent]] = {}
     for parent in parents:
-        if parent.name in wanted and not _checkpoints(spec.checkpoints, run, parent.name).updates():
+        if parent.name in wanted and not _is_there(spec.checkpoints, run, parent.name):
             packs.setdefault((parent.place, parent.pack, parent.updates), []).append(parent)
     for (place, pack, updates), members in packs.items():
         _with_folder(place, pack, updates, partial(_adopt_from, spec.checkpoints, run, members))
     for parent in parents:
-        if parent.name in wanted and not _checkpoints(spec.checkpoints, run, parent.name).updates():
+        if parent.name in wanted and not _is_there(spec.checkpoints, run, parent.name):
             raise UserError(f"parent {parent.name} has no checkpoint in {parent.place} that is whole: leave it out")
 
 
@@ -55,7 +55,13 @@ def read_beginning(storage: str, run: str, name: str) -> tuple[Beginning, dict[s
 
 
 def _with_folder(place: str, pack: str, updates: int, read: Callable[[Path], None]) -> None:
-    """Have `read` read the checkpoint of a pack after so many updates; of a bare checkpoint that itself."""
+    """Have `read` read the checkpoint of a pack after so many updates; of a bare checkpoint that itself.
+
+    Raises:
+        UserError: it is gone, and so is the copy that was made of it, or we would not ask.
+    """
+    if is_local(place) and not local_path(place).is_dir():
+        raise UserError(f"{place} is gone, and so is what was copied from it: bring it back, or begin in another --out")
     if not pack:
         return read(local_path(place))
     _, storage, run = opened_run(place)
@@ -64,6 +70,11 @@ def _with_folder(place: str, pack: str, updates: int, read: Callable[[Path], Non
 
 def _checkpoints(storage: str, run: str, name: str) -> Checkpoints:
     return Checkpoints(storage, f"{PARENT}-{name.replace('@', '-')}", run)
+
+
+def _is_there(storage: str, run: str, name: str) -> bool:
+    """Whether a copy is whole; one that is not is removed, and made again."""
+    return _checkpoints(storage, run, name).load(lambda _: None) is not None
 
 
 def _adopt_from(storage: str, run: str, members: Sequence[Parent], folder: Path) -> None:

@@ -58,6 +58,10 @@ def test_a_data_set_in_a_bucket_is_copied_once_and_then_needs_no_bucket(bucket, 
     assert files(cache) == before
 
 
+def in_environment(variables: dict[str, str]) -> None:
+    os.environ |= variables
+
+
 def in_another_process(uri: str, start: "multiprocessing.synchronize.Barrier") -> tuple[str, int]:
     start.wait()
     path = cached(uri)
@@ -65,7 +69,10 @@ def in_another_process(uri: str, start: "multiprocessing.synchronize.Barrier") -
 
 
 def test_of_many_that_ask_at_once_one_copies(data, cache):
-    with multiprocessing.Manager() as manager, multiprocessing.get_context("fork").Pool(4) as pool:
+    context = multiprocessing.get_context("forkserver")  # a fork of this process would find its locks as they are
+    context.set_forkserver_preload(["dr3_ray.data.caching"])
+    settings = {CACHE: os.environ[CACHE]}
+    with context.Manager() as manager, context.Pool(4, in_environment, (settings,)) as pool:
         start = manager.Barrier(4)
         found = pool.starmap(in_another_process, [(data.as_uri(), start)] * 4)
     assert len(set(found)) == 1

@@ -171,6 +171,32 @@ def test_it_goes_on_after_a_failure_without_the_run_of_its_parents_and_longer(im
         assert torch.equal(values, weights(out)[longer["member"]][name])
 
 
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("lost", [0, 1, "half"])
+def test_an_end_that_was_lost_or_damaged_is_taken_from_its_parent_again(
+    images: Path, tmp_path: Path, lost: int | str, bare: bool
+) -> None:
+    parents = shutil.copytree(images, tmp_path / "parents")
+    (pack,) = {record["pack"] for record in read_index(parents)}
+    asked = f"{parents}/checkpoints/{pack}/0000000004:0" if bare else str(parents)
+    out = train({1}, out=tmp_path / "run", parents=[asked], retries=0)
+    (end,) = out.glob("checkpoints/parent-*/0*")
+    files = sorted(end.iterdir())
+    if lost == "half":
+        files[-1].write_bytes(files[-1].read_bytes()[:-20])
+    else:
+        files[int(lost)].unlink()
+    moved = parents.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"parents.* is gone, and so is what was copied from it: bring it back, or"):
+        train_sweep(resumed(str(out)), trials=InTurn(pack=PackTrainable))
+    moved.rename(parents)
+    train_sweep(resumed(str(out)), trials=InTurn(pack=PackTrainable))
+    assert [record["status"] for record in read_index(out)] == ["finished"]
+    whole = train(out=tmp_path / "whole", parents=[asked])
+    for member, networks in weights(whole).items():
+        assert all(torch.equal(values, weights(out)[member][name]) for name, values in networks.items())
+
+
 def test_a_grandchild_is_told_from_others_by_all_before_it(run: Path, tmp_path: Path) -> None:
     out = train(parents=[run], coefficients=[0.2], out=tmp_path / "on")
     found = planned(tmp_path, parents=[out], coefficients=[0.3])
