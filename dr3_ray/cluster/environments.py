@@ -11,6 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.evaluation.environments import GYMNASIUM, make_environment, module_of_class
+from dr3_ray.evaluation.turns import being_made
 
 RAYS_REGISTRY = "ray.tune.registry"  # imported where it is needed: the driver of a dry run does without Ray
 
@@ -68,7 +69,8 @@ def make_known(name: str) -> gym.Env[Any, Any]:
     from ray.rllib.env.env_context import EnvContext
 
     try:
-        made: gym.Env[Any, Any] = made_by(EnvContext({}, worker_index=0))
+        with being_made(f"environment {name!r}"):
+            made: gym.Env[Any, Any] = made_by(EnvContext({}, worker_index=0))
     except Exception as error:  # of whoever wrote it
         raise UserError(f"environment {name!r} cannot be made: {first_line(error)}") from error
     return made

@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from dr3_ray.errors import UserError, check_known, first_line
+from dr3_ray.evaluation.turns import being_made
 
 MINATAR = "minatar:"
 GYMNASIUM = "gymnasium:"
@@ -88,7 +89,8 @@ def make_environment(name: str, spec: EnvSpec | None = None, **options: Any) -> 
             raise UserError(f"environment {name!r} takes no options, not {', '.join(options)}: leave them out")
         return MinAtar(name.removeprefix(MINATAR))
     try:
-        return gym.make(spec or name.removeprefix(GYMNASIUM), **options)
+        with being_made(f"environment {name!r}"):
+            return gym.make(spec or name.removeprefix(GYMNASIUM), **options)
     except TypeError as error:
         if not options:
             raise

@@ -4,7 +4,8 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -60,6 +61,7 @@ class _Listener:
     """Who is told in this process; an environment is played deep inside RLlib."""
 
     tell: Tell = staticmethod(_warn)
+    making = False  # an environment
 
 
 def tell_by(tell: Tell) -> None:
@@ -85,10 +87,10 @@ class Turn(NamedTuple):
 class Turns:
     """Calls of the environments that lie `where`, one at a time. One that takes `silent` seconds is told of."""
 
-    def __init__(self, where: str, silent: float = SILENT) -> None:
-        self.where, self._silent = where, silent
+    def __init__(self, where: str, silent: float | None = None) -> None:
+        self.where, self._silent = where, SILENT if silent is None else silent
         self._asked: tuple[str, Place, float] | None = None  # since when
-        self._due = silent  # after how many of that to tell
+        self._due = self._silent  # after how many of that to tell
         self._over: threading.Event | None = None
 
     def begin(self, environment: gym.Env[Any, Any], seed: int, place: Place = Place()) -> tuple[Any, dict[str, Any]]:  # noqa: B008
@@ -128,13 +130,26 @@ class Turns:
         except Exception as error:  # of whoever wrote it
             raise UserError(f"{self.where} raises in `{method}`: {first_line(error)}") from error
         finally:
-            self._asked = None
-            if self._due > self._silent:
-                self._due = self._silent
-                tell(None)
+            self._answered()
         if not (isinstance(answer, tuple) and len(answer) == count):
             raise UserError(f"{self.where} does not return {described} from `{method}`, as Gymnasium's do: wrap it")
         return answer
+
+    def _answered(self) -> None:
+        self._asked = None
+        if self._due > self._silent:
+            self._due = self._silent
+            tell(None)
+
+    @contextmanager
+    def waited_for(self, method: str) -> Iterator[None]:
+        """Wait for what is done meanwhile, as if it were a method's answer."""
+        self._watch()
+        self._asked = method, Place(), time.monotonic()
+        try:
+            yield
+        finally:
+            self._answered()
 
     def _watch(self) -> None:
         """Have a thread look at what was asked, until this object is gone."""
@@ -153,6 +168,23 @@ class Turns:
             method, place, since = asked
             self._due = now - since + TIMES * self._silent
             tell(Unanswered(self.where, method, place, now - since))
+
+
+@contextmanager
+def being_made(where: str, silent: float | None = None) -> Iterator[None]:
+    """Tell of an environment that is being made meanwhile, if that takes `silent` seconds; once, if one makes another.
+
+    `where` names it.
+    """
+    if _Listener.making:
+        yield
+        return
+    _Listener.making = True
+    try:
+        with Turns(where, silent).waited_for("make"):
+            yield
+    finally:
+        _Listener.making = False
 
 
 def _look(known: "weakref.ref[Turns]", over: threading.Event, pause: float) -> None:

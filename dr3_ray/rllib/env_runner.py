@@ -1,5 +1,6 @@
 """Evaluation: rollouts of all members together, local or on remote runners."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ray.rllib.utils.typing import StateDict
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.processes import Rollouts
 from dr3_ray.evaluation.rollout import Flags, Make, Played
-from dr3_ray.evaluation.turns import SILENT
+from dr3_ray.evaluation.turns import SILENT, being_made
 from dr3_ray.rllib.episodes import EpisodeCallbacks, are_watched, call
 
 RLLIBS_NAME = "rllib-single-agent-env-v0"  # of what `register_env` was given, in Gymnasium's registry
@@ -136,7 +137,12 @@ class PopulationEnvRunner(SingleAgentEnvRunner):
     def make_env(self) -> None:
         """Make RLlib's environment, without Gymnasium's warning that RLlib registers it again."""
         gym.registry.pop(RLLIBS_NAME, None)
-        super().make_env()
+        with being_made(self._where, self.silent):
+            super().make_env()
+
+    @property
+    def _where(self) -> str:
+        return f"environment {getattr(self.config.env, '__name__', self.config.env)!r}"
 
     def set_state(self, state: StateDict) -> None:
         """Take the given weights, also earlier ones."""
@@ -148,7 +154,7 @@ class PopulationEnvRunner(SingleAgentEnvRunner):
         context = EnvContext(self.config.env_config, self.worker_index or 0, num_workers=self.num_workers)
         name = self.config.env
         create = Algorithm._get_env_id_and_creator(name, self.config)[1] if isinstance(name, str) else name
-        make = partial(create, context)
+        make = partial(_made, create, context, self._where, self.silent)
         return partial(self._created, make, context) if are_watched(self.config, ("on_environment_created",)) else make
 
     def _created(self, make: Make, context: EnvContext) -> gym.Env[Any, Any]:
@@ -161,6 +167,12 @@ class PopulationEnvRunner(SingleAgentEnvRunner):
         if self.rollout is not None:
             self.rollout.close()
         super().stop()
+
+
+def _made(create: Callable[[EnvContext], gym.Env[Any, Any]], context: EnvContext, where: str, silent: float) -> Any:
+    """Make an environment, and tell of one that takes long."""
+    with being_made(where, silent):
+        return create(context)
 
 
 def _able(played: Played) -> Flags:

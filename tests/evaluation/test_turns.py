@@ -10,12 +10,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.registration import EnvSpec
 from hypothesis import given
 from hypothesis import strategies as st
 
 import dr3_ray
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation import turns
+from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.online import Learning
 from dr3_ray.evaluation.recipes import RANDOM, recipe_of
 from dr3_ray.evaluation.rollout import Rollout
@@ -110,6 +112,22 @@ def test_what_does_not_answer_is_told_and_waited_for(told, method):
     assert str(call._replace(seconds=61.0)) == (
         f"environment Odd has not answered `{method}` for 61 s (member 0, episode 0)"
     )
+
+
+def test_the_making_of_an_environment_is_waited_for_too_and_told_once(told, monkeypatch):
+    def hangs():
+        assert told.answer.wait(60)
+        return Odd(lambda turn: turn, "step")
+
+    monkeypatch.setattr(turns, "SILENT", 0.05)
+    monkeypatch.setitem(gym.registry, "Slow-v0", EnvSpec("Slow-v0", hangs, disable_env_checker=True))
+    with turns.being_made("what makes another"):
+        make_environment("Slow-v0")
+    call, answered = told.calls
+    assert call.method == "make" and call.where == "what makes another" and answered is None
+    told.answer.clear()
+    make_environment("gymnasium:Slow-v0")
+    assert str(told.calls[2]) == "environment 'gymnasium:Slow-v0' has not answered `make` for 0 s"
 
 
 def test_it_is_told_again_now_and_then_and_of_learners_too(told, monkeypatch):

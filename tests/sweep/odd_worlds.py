@@ -33,11 +33,13 @@ class Unpaid(World):
 
 
 class Deaf(World):
-    """It does not answer in its fourth step, until a file is there."""
+    """It is not made until a file is there, and does not answer in its fourth step until another is."""
 
-    until = Path("answer")
+    made, until = Path("/"), Path("answer")
 
     def __init__(self) -> None:
+        while not self.made.exists():
+            time.sleep(0.01)
         super().__init__(ANYWHERE, PUSH, self.look)
 
     def look(self, step: int) -> Any:

@@ -22,7 +22,8 @@ class Impatient(PackTrainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Have silence told of at once."""
-        Deaf.until, PopulationEnvRunner.silent = Path(config["storage"]) / "answer", 0.2
+        Deaf.made, Deaf.until = Path(config["storage"]) / "made", Path(config["storage"]) / "answer"
+        PopulationEnvRunner.silent = 0.2
         super().setup(config)
 
 
@@ -35,7 +36,9 @@ class Ear(io.StringIO):
 
     def write(self, text: str) -> int:
         """Take a line."""
-        if "has not answered" in text and not self.seen:
+        if "has not answered `make`" in " ".join(text.split()):
+            (self.run / "made").touch()
+        elif "has not answered" in text and not self.seen:
             self.seen = sentences(read_status(self.run), self.run, 0.0)
             (self.run / "answer").touch()
         return super().write(text)
@@ -51,6 +54,8 @@ def test_the_terminal_and_status_tell_of_it(cluster, tmp_path, monkeypatch):
     call = "environment Deaf-v0 has not answered `step` for 0 s (episode 0)"
     told = f"member {records[0]['member']}: {call}: it is waited for"
     assert line == f"1 running: {told}"
+    made = f"environment '{ODD}Deaf-v0' has not answered `make` for 0 s: it is waited for"
+    assert f"member {records[0]['member']}: {made}" in " ".join(ear.getvalue().split())
     assert f"{told}; stop this, correct the environment or give it a limit of its own, and resume" in " ".join(
         ear.getvalue().split()
     )

@@ -76,11 +76,12 @@ class Listener(tune.Callback):
         self._next = now + min(LOOK_EVERY, self._silent)
         for trial in trials:
             pack = trial.config["pack"]["name"]
-            silent = trial.status == Trial.RUNNING and now - self._heard.get(pack, now) >= self._silent
+            begun = trial.status in (Trial.PENDING, Trial.RUNNING)  # pending: perhaps its environments are being made
+            silent = begun and now - self._heard.setdefault(pack, now) >= self._silent
             word = word_of(pack) if silent else None
             if word and word[1] != self._said.get(pack):
                 self._log.waits(trial, *word)
-            elif not word and pack in self._said and trial.status == Trial.RUNNING:
+            elif not word and pack in self._said and begun:
                 self._log.goes_on(trial)
             if word:
                 self._said[pack] = word[1]
