@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # comes with Ray
+from shared.contest import HERE, ONE_THREAD, arguments, write
+
+os.environ |= ONE_THREAD | {"PYTHONPATH": str(HERE.parent)}  # before this process and Ray's workers read any of it
+
 import ray
 from ray import tune
-from shared.contest import HERE, ONE_THREAD, arguments, write
 
 import dr3_ray
 from dr3_ray.errors import first_line
@@ -67,7 +70,7 @@ def start(arguments: list[str], core: int, everything: bool = False) -> dict[str
         ["taskset", "-c", str(core), sys.executable, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | ONE_THREAD | {"PYTHONPATH": str(HERE.parent), "RAY_ADDRESS": "local"},
+        env=os.environ | {"RAY_ADDRESS": "local"},
     )
     others: dict[psutil.Process, float] = {}
     parent = psutil.Process(process.pid)
@@ -101,7 +104,6 @@ def trials(count: int, reuse: bool, folder: Path) -> list[dict[str, float]]:
         run_config=tune.RunConfig(
             storage_path=str(folder),
             stop={"training_iteration": 1},
-            failure_config=tune.FailureConfig(max_failures=2),  # as sweeps have it: a busy machine loses processes
             verbose=0,
         ),
     ).fit()
@@ -137,7 +139,6 @@ def main() -> None:
     print(f"{'seconds':30}{'wall':>8}{'min-max':>14}{'CPU':>8}{'min-max':>14}")
     for name, measured in figures.items():
         show(name, measured)
-    os.environ |= ONE_THREAD | {"PYTHONPATH": str(HERE.parent)}  # Ray's workers have it from here
     with tempfile.TemporaryDirectory() as folder:
         name = "a sweep of one update"
         figures[name] = [start([*SWEEP, f"{folder}/run{turn}"], options.core) for turn in range(turns)]
