@@ -73,7 +73,7 @@ def _checkpoints(storage: str, run: str, name: str) -> Checkpoints:
 
 
 def _is_there(storage: str, run: str, name: str) -> bool:
-    """Whether a copy is whole; one that is not is removed, and made again."""
+    """Return whether there is a whole copy of an end; one that is damaged is removed, to be made again."""
     return _checkpoints(storage, run, name).load(lambda _: None) is not None
 
 
