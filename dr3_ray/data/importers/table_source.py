@@ -1,6 +1,7 @@
 """A table of transitions as a source: spaces are inferred, rows cut into episodes."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -57,59 +58,67 @@ def table_source(
     Raises:
         UserError: nothing says where episodes end, a column is no number, or next observations are of another kind.
     """
-    from gymnasium import spaces
-
     limit = options.max_steps
     check_max_steps(limit)
     check_next(table.layout)
-    if not {*FLAGS, "episode_ids", "timesteps"} & set(table.columns) and options.max_steps is None:
+    if not {*FLAGS, "episode_ids", "timesteps"} & set(table.columns) and limit is None:
         raise UserError(
             "nothing says where an episode ends: name a column as terminated, truncated, episode or t with --columns, "
             "or give --max-steps"
         )
-    space, bounds = _action_space(table, options.action_space)
-    box = isinstance(space, spaces.Box)
+    space, doubts = _action_space(table, options.action_space)
     done = table.columns.get("terminateds", [""])[0]
-    doubtful = guessed and done in DONE and "terminated" not in (options.columns or "")
-
-    def doubt(findings: Findings) -> None:
-        if doubtful:
-            findings.add("done", where=done)
-        if bounds:
-            findings.add("action-bounds" if box else "first-action", where=bounds)
-
-    def read(findings: Findings) -> Iterator[Episode]:
-        doubt(findings)
-        batches = table.batches(table.columns, findings)
-        batches = with_timeouts(batches, limit) if limit else batches
-        return episodes_of(_played(batches, space), findings, flat=table.flat)
-
-    def part(start: int, stop: int, begin: Array, findings: Findings) -> Iterator[Episode]:
-        batches = table.batches(table.columns, findings, start, min(stop + 1, table.rows))  # one more, to look at
-        return episodes_of(_played(batches, space), findings, table.flat, Beginnings(begin, start, stop))
-
-    def parts(rows: int, findings: Findings) -> Sequence[Read]:
-        """Return what reads a part each, of about so many rows and whole episodes."""
-        if table.rows <= rows:
-            return [read]
-        doubt(findings)
-        names = [name for name in ("rewards", *FLAGS, *ORDER) if name in table.columns]
-        begin = beginnings(table.batches(names, findings), findings)
-        return [partial(part, *ends, begin) for ends in pairwise(_cuts(begin, rows, table.rows))]
-
+    if guessed and done in DONE and "terminated" not in (options.columns or ""):
+        doubts["done"] = done
+    transitions = _Transitions(table, space, doubts, limit)
     said = described(table.columns, names)
     return Source(
         name=name,
         observation_space=_observation_space(table.layout),
         action_space=space,
-        read=read,
+        read=transitions.read,
         provenance=provenance.model_copy(
             update={"details": provenance.details | {"columns": "; ".join(f"{ours}: {said[ours]}" for ours in said)}}
         ),
         rows=table.rows,
         columns=said,
-        parts=parts if table.ranged and not limit else None,
+        parts=transitions.parts if table.ranged and not limit else None,
     )
+
+
+@dataclass(frozen=True)
+class _Transitions:
+    """The rows of a table, whole or in parts, with what is doubtful of them: where, by the name of its check."""
+
+    table: Table
+    space: "gym.Space[Any]"
+    doubts: dict[str, str]
+    limit: int | None  # steps after which an episode ends
+
+    def read(self, findings: Findings) -> Iterator[Episode]:
+        """Read all episodes."""
+        self._doubt(findings)
+        batches = self.table.batches(self.table.columns, findings)
+        batches = with_timeouts(batches, self.limit) if self.limit else batches
+        return episodes_of(_played(batches, self.space), findings, flat=self.table.flat)
+
+    def parts(self, rows: int, findings: Findings) -> Sequence[Read]:
+        """Return what reads a part each, of about so many rows and whole episodes."""
+        if self.table.rows <= rows:
+            return [self.read]
+        self._doubt(findings)
+        names = [name for name in ("rewards", *FLAGS, *ORDER) if name in self.table.columns]
+        begin = beginnings(self.table.batches(names, findings), findings)
+        return [partial(self._part, *ends, begin) for ends in pairwise(_cuts(begin, rows, self.table.rows))]
+
+    def _part(self, start: int, stop: int, begin: Array, findings: Findings) -> Iterator[Episode]:
+        """Read the episodes from one row to another, and one row more, to look at."""
+        batches = self.table.batches(self.table.columns, findings, start, min(stop + 1, self.table.rows))
+        return episodes_of(_played(batches, self.space), findings, self.table.flat, Beginnings(begin, start, stop))
+
+    def _doubt(self, findings: Findings) -> None:
+        for name, where in self.doubts.items():
+            findings.add(name, where=where)
 
 
 def _cuts(begin: Array, rows: int, stop: int) -> list[int]:
@@ -147,41 +156,56 @@ def _box(dtype: np.dtype[Any], shape: tuple[int, ...]) -> "gym.Space[Any]":
     return spaces.Box(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype.type)
 
 
-def _action_space(table: Table, said: "str | gym.Space[Any] | None") -> tuple["gym.Space[Any]", str]:
+def _action_space(table: Table, said: "str | gym.Space[Any] | None") -> tuple["gym.Space[Any]", dict[str, str]]:
     """Return the space of the actions, and what of the data had to be taken for its bounds and is doubtful."""
     from gymnasium import spaces
 
     dtype, shape = table.layout["actions"]
     if isinstance(said, spaces.Space):
-        return said, ""
+        return said, {}
     if dtype.kind not in "biuf":
         raise UserError(f"actions have type {dtype}, which is no number: convert them in the source")
     if said is not None:
-        return space_said(said, shape, dtype), ""
+        return space_said(said, shape, dtype), {}
+    low, high = _range(table)
+    if dtype.kind in "biu":
+        first, last = _choices(low, high)
+        return spaces.Discrete(last + 1), {"first-action": str(first)} if first else {}
+    if (low >= -1).all() and (high <= 1).all():
+        return spaces.Box(-1.0, 1.0, shape, dtype.type), {}
+    bounds = f"{low.min():g} to {high.max():g}"
+    return spaces.Box(low.astype(dtype), high.astype(dtype), shape, dtype.type), {"action-bounds": bounds}
+
+
+def _range(table: Table) -> tuple[Array, Array]:
+    """Return the smallest and the largest values of actions, component by component."""
+    _, shape = table.layout["actions"]
     low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
     for batch in table.batches(["actions"]):
         low, high = np.minimum(low, batch["actions"].min(0)), np.maximum(high, batch["actions"].max(0))
     if not np.isfinite([low, high]).all():
         raise UserError("an action is NaN or infinite: drop its episode from the source")
-    if dtype.kind in "biu":
-        if shape not in ((), (1,)):
-            raise UserError(
-                f"actions are whole numbers of shape {shape}: give --action-space multidiscrete:N,N,… or box:LOW,HIGH"
-            )
-        if low.min() < 0:
-            raise UserError(
-                f"actions are whole numbers from {low.min():g}: give --action-space discrete:N,{low.min():g}, if they "
-                "are N choices, or box:LOW,HIGH"
-            )
-        if high.max() >= CHOICES:
-            raise UserError(
-                f"actions are whole numbers up to {high.max():g}, and a Discrete space has at most {CHOICES:,}: number "
-                "those that there are from 0, or give --action-space box:LOW,HIGH"
-            )
-        return spaces.Discrete(int(high.max()) + 1), f"{low.min():g}" if low.min() > 0 else ""
-    if (low >= -1).all() and (high <= 1).all():
-        return spaces.Box(-1.0, 1.0, shape, dtype.type), ""
-    return spaces.Box(low.astype(dtype), high.astype(dtype), shape, dtype.type), f"{low.min():g} to {high.max():g}"
+    return low, high
+
+
+def _choices(low: Array, high: Array) -> tuple[int, int]:
+    """Return the first and the last of actions that are choices."""
+    if low.shape not in ((), (1,)):
+        raise UserError(
+            f"actions are whole numbers of shape {low.shape}: give --action-space multidiscrete:N,N,… or box:LOW,HIGH"
+        )
+    first, last = int(low.min()), int(high.max())
+    if first < 0:
+        raise UserError(
+            f"actions are whole numbers from {first}: give --action-space discrete:N,{first}, if they are N choices, "
+            "or box:LOW,HIGH"
+        )
+    if last >= CHOICES:
+        raise UserError(
+            f"actions are whole numbers up to {last}, and a Discrete space has at most {CHOICES:,}: number those that "
+            "there are from 0, or give --action-space box:LOW,HIGH"
+        )
+    return first, last
 
 
 def _played(batches: Iterable[Batch], space: "gym.Space[Any]") -> Iterator[Batch]:
