@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the configs are made from the registry: these lines tell ty
     from dr3_ray.rllib import OfflineConfig as DR3AWACConfig
     from dr3_ray.rllib import OfflineConfig as DR3BRACConfig
     from dr3_ray.rllib import OfflineConfig as DR3CQLConfig
+    from dr3_ray.rllib import OfflineConfig as DR3CalQLConfig
     from dr3_ray.rllib import OfflineConfig as DR3DQNConfig
     from dr3_ray.rllib import OfflineConfig as DR3EDACConfig
     from dr3_ray.rllib import OfflineConfig as DR3FQLConfig
@@ -60,6 +61,7 @@ __all__ = [
     "DR3AWACConfig",
     "DR3BRACConfig",
     "DR3CQLConfig",
+    "DR3CalQLConfig",
     "DR3DQNConfig",
     "DR3EDACConfig",
     "DR3FQLConfig",

@@ -33,7 +33,7 @@ class Quantity(NamedTuple):
 
 _ONE_VALUE = (  # algorithms whose critics can be categorical
     *("DR3-DQN", "DR3-CQL", "DR3-SARSA", "DR3-IQL", "DR3-AWAC", "DR3-TD3BC", "DR3-ReBRAC", "DR3-EDAC", "DR3-FQL"),
-    *("DR3-BRAC", "DR3-TD", "DR3-MC"),
+    *("DR3-CalQL", "DR3-BRAC", "DR3-TD", "DR3-MC"),
 )
 
 QUANTITIES = (
@@ -74,13 +74,16 @@ QUANTITIES = (
     Quantity(
         "loss_actor",
         "Loss of the actor",
-        by=("DR3-CQL", "DR3-IQL", "DR3-AWAC", "DR3-TD3BC", "DR3-ReBRAC", "DR3-BRAC", "DR3-EDAC", "DR3-FQL", "BC"),
+        by=(
+            *("DR3-CQL", "DR3-CalQL", "DR3-IQL", "DR3-AWAC", "DR3-TD3BC", "DR3-ReBRAC", "DR3-BRAC", "DR3-EDAC"),
+            *("DR3-FQL", "BC"),
+        ),
     ),
     Quantity("loss_behaviour", "Loss of the model of the behaviour policy", by=("DR3-BRAC", "DR3-TD")),
     Quantity("loss_flow", "Loss of the flow that models the data's actions", by=("DR3-FQL",)),
-    Quantity("loss_temperature", "Loss of the temperature of the entropy", by=("DR3-CQL", "DR3-EDAC")),
-    Quantity("loss_cql", "CQL's penalty times its weight", by=("DR3-CQL", "DR3-QRCQL")),
-    Quantity("loss_lagrange", "Loss of CQL's multiplier", by=("DR3-CQL",)),
+    Quantity("loss_temperature", "Loss of the temperature of the entropy", by=("DR3-CQL", "DR3-CalQL", "DR3-EDAC")),
+    Quantity("loss_cql", "CQL's penalty times its weight", by=("DR3-CQL", "DR3-CalQL", "DR3-QRCQL")),
+    Quantity("loss_lagrange", "Loss of CQL's multiplier", by=("DR3-CQL", "DR3-CalQL")),
     Quantity("loss_edac", "EDAC's likeness times its weight", by=("DR3-EDAC",)),
     Quantity("loss_dr3", "DR3's penalty times its weight", by=("dr3",)),
     Quantity("loss_dr3_multiplier", "Loss of DR3's multiplier", by=("dr3",)),
@@ -93,9 +96,10 @@ QUANTITIES = (
     Quantity("value_error", "Error of a categorical critic's Q, as a scalar one would have it", by=_ONE_VALUE),
     Quantity("advantage", "Mean advantage of the data's actions", "reward", by=("DR3-IQL", "DR3-AWAC")),
     Quantity("weight", "Mean weight of the data's actions", by=("DR3-IQL", "DR3-AWAC")),
-    Quantity("cql_gap", "CQL's gap, without its weight", "reward", by=("DR3-CQL", "DR3-QRCQL")),
-    Quantity("entropy", "Entropy of the policy", "nats", by=("DR3-CQL", "DR3-BRAC", "DR3-EDAC")),
-    Quantity("temperature", "Temperature of the entropy", by=("DR3-CQL", "DR3-EDAC")),
+    Quantity("cql_gap", "CQL's gap, without its weight", "reward", by=("DR3-CQL", "DR3-CalQL", "DR3-QRCQL")),
+    Quantity("bound_rate", "Share of the policy's actions with less Q than the data's return", by=("DR3-CalQL",)),
+    Quantity("entropy", "Entropy of the policy", "nats", by=("DR3-CQL", "DR3-CalQL", "DR3-BRAC", "DR3-EDAC")),
+    Quantity("temperature", "Temperature of the entropy", by=("DR3-CQL", "DR3-CalQL", "DR3-EDAC")),
     Quantity("edac_likeness", "Likeness of the critics' slopes in the action", by=("DR3-EDAC",)),
     Quantity("policy_divergence", "Divergence of the policy from the behaviour", by=("DR3-BRAC",)),
     Quantity(

@@ -118,9 +118,17 @@ def gap_of(
     data_actions: Tensor,
     actions: Tensor,
     log_density: Tensor,
+    returns: Tensor | None = None,
 ) -> Tensor:
-    """Return the conservative gap of each row and critic, clipped, [K, C, B], from the samples at s."""
+    """Return the conservative gap of each row and critic, clipped, [K, C, B], from the samples at s.
+
+    `returns` [K, B], of Cal-QL alone, are what Q of the policy's samples, the first ones, is raised to.
+    """
     q = critic.values(observations, torch.cat([actions, data_actions.unsqueeze(2)], dim=2))
+    if returns is not None:
+        of_policy = options.n_sampled_actions * (1 if options.cql_form == "rho" else 2)
+        raised = cql.calibrated(q[..., :of_policy], returns.unsqueeze(1))
+        q = torch.cat([raised, q[..., of_policy:]], dim=-1)
     sampled_q, data_q = q[..., :-1], q[..., -1]
     temperature = torch.as_tensor(options.cql_temperature).view(-1, 1, 1, 1)
     if options.cql_form == "rho":
@@ -144,8 +152,11 @@ def conservative_terms(options: ContinuousCQLOptions, networks: Any, gap: Tensor
     return {"cql": multiplier.detach() * excess.sum(1), "lagrange": -multiplier * excess.detach().mean(1)}
 
 
-def objective(options: ContinuousCQLOptions) -> Objective:
-    """Return the losses of critics, actor and temperatures, all at the same weights."""
+def objective(options: ContinuousCQLOptions, calibrated: bool = False) -> Objective:
+    """Return the losses of critics, actor and temperatures, all at the same weights.
+
+    `calibrated`: Q of the policy's actions is raised to the data's returns inside of the gap, as in Cal-QL.
+    """
     warm_start = largest(options.bc_steps)
 
     def loss(networks: Any, batch: Transition, noise: dict[str, Tensor], step: int) -> tuple[Terms, Backup]:
@@ -161,12 +172,14 @@ def objective(options: ContinuousCQLOptions) -> Objective:
         targets = td.bellman_target(batch.rewards, batch.terminateds, next_values, per_row(options.gamma))
         outputs, phi, next_phi = networks.critic.along(batch, next_actions)
         fitted = regression(networks.critic, outputs, targets)
-        columns = (batch.observations, batch.actions, *samples)
+        returns = batch.monte_carlo_returns if calibrated else None
+        columns = (batch.observations, batch.actions, *samples, *(() if returns is None else (returns,)))
         rows = partial(gap_of, options, networks.critic)
         gap = mean_in_blocks(rows, networks.critic, columns, evaluated=samples[0].shape[2] + 1)  # [K, C]
 
         with frozen(networks.critic):
             value = networks.critic.values(batch.observations, actions).amin(1)
+        bounded = {} if returns is None else {"bound_rate": td.mean_over_batch((value < returns).to(value.dtype))}
         if step < warm_start:
             cloning = (step < torch.as_tensor(options.bc_steps)).view(-1, 1)
             value = torch.where(cloning, squashed_log_prob(mean, log_std, batch.actions), value)
@@ -182,6 +195,7 @@ def objective(options: ContinuousCQLOptions) -> Objective:
                 "cql_gap": gap.detach().mean(1),
                 "entropy": -td.mean_over_batch(log_probs.detach()),
                 "temperature": log_temperature.detach().exp().squeeze(-1),
+                **bounded,
             },
         )
         return terms, Backup(phi, next_actions, 1.0 - batch.terminateds, next_phi)

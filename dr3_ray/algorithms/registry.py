@@ -4,6 +4,7 @@ from dr3_ray.algorithms import (
     awac,
     bc,
     brac,
+    cal_ql,
     cql,
     cql_continuous,
     dqn,
@@ -26,6 +27,7 @@ TITLES: dict[str, str] = {}
 for _title, *_forms in (  # an algorithm is a file and a line here: all else, RLlib's classes included, follows from it
     ("DQN with DR3", dqn.DQN),
     ("CQL with DR3", cql.DISCRETE, cql_continuous.CONTINUOUS),
+    ("Cal-QL with DR3", cal_ql.CAL_QL),
     ("Offline SARSA with DR3", sarsa.DISCRETE, sarsa.CONTINUOUS),
     ("IQL with DR3", iql.DISCRETE, iql.CONTINUOUS),
     ("AWAC with DR3", awac.DISCRETE, awac.CONTINUOUS),

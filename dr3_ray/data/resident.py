@@ -77,6 +77,11 @@ class Resident:
         return torch.empty(len(self), *first.shape[1:], dtype=_narrow(first).dtype, device=self.device)
 
 
+def on_host(data: Rows) -> Rows:
+    """Return the data set whose columns these are, which also knows its discount and manifest."""
+    return data._data if isinstance(data, Resident) else data
+
+
 def _narrow(values: Tensor) -> Tensor:
     """Return floats that are all 0 or 1 as int8, a type that no column has otherwise."""
     binary = values.is_floating_point() and bool(((values == 0) | (values == 1)).all())

@@ -50,6 +50,16 @@ def rho_gap(
     return (weights * sampled_q).sum(-1) - data_q
 
 
+def calibrated(
+    sampled_q: Float[Tensor, "*member batch sample"], returns: Float[Tensor, "*#member batch"]
+) -> Float[Tensor, "*member batch sample"]:
+    """Return max(Q(s, a_n), G) of the policy's actions, G the return from s on: Cal-QL (arXiv 2303.05479, eq. 5.1).
+
+    Where Q lies below the return of the data it has no gradient, and is not lowered further.
+    """
+    return torch.maximum(sampled_q, returns.unsqueeze(-1))
+
+
 def max_then_min(
     q: Float[Tensor, "*member critic batch sample"],
 ) -> tuple[Float[Tensor, "*member batch"], Int[Tensor, "*member batch"]]:

@@ -28,6 +28,7 @@ from dr3_ray.training.execution.choice import Execution
 from dr3_ray.training.execution.compiler import USUAL_UPDATES
 from dr3_ray.training.member import Member, check_members
 from dr3_ray.training.normalization import observation_statistics
+from dr3_ray.training.returns import check_returns
 from dr3_ray.training.rewards import return_range
 from dr3_ray.training.value_range import check_ranges
 from dr3_ray.trust.secrets import remember
@@ -247,6 +248,7 @@ class OfflineConfig(CheckedConfig):
         check_shares(data, members)
         return_range(options, data)
         check_ranges(members, data)
+        check_returns(spec.columns, members, data)
         self._check_learners(options.batch_size)
         if self.env is None and not self.custom_evaluation_function and self._evaluates():
             raise UserError("evaluation is asked for, but there is no environment: .environment(env='CartPole-v1')")

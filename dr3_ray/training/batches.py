@@ -15,7 +15,7 @@ from dr3_ray.data.mixture_names import FORM
 from dr3_ray.data.n_step import FOLLOWED, Rows, gather_n_step
 from dr3_ray.data.read_ahead import ReadAhead, warn_of_size
 from dr3_ray.data.reader import Dataset
-from dr3_ray.data.resident import Resident, resident
+from dr3_ray.data.resident import Resident, on_host, resident
 from dr3_ray.data.sampler import CountingSampler, Draws, Sampler, best_of_each, counted, sizes_of
 from dr3_ray.data.window import Window
 from dr3_ray.errors import UserError
@@ -23,6 +23,7 @@ from dr3_ray.networks.pixels import crop_images
 from dr3_ray.observations import each_part
 from dr3_ray.training.hindsight import NOISE, Hindsight
 from dr3_ray.training.normalization import normalized
+from dr3_ray.training.returns import COLUMN, Returns
 from dr3_ray.training.share import ALONE, Share
 from dr3_ray.types import Noise, Transition
 
@@ -58,7 +59,7 @@ class Batches:
 
     `networks` says where they go, in which precision, and which statistics normalise them. Several learners draw the
     same batches, and each takes its share of the rows. `draw` draws counted numbers, on a GPU. `counts` are those of
-    `check_shares`.
+    `check_shares`. `returns` take the place of the data's own.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class Batches:
         share: Share = ALONE,
         draw: Callable[..., Draws] = counted,
         counts: Sequence[Sequence[Sequence[int]]] = (),
+        returns: Returns | None = None,
     ):
-        self.columns, self.share, self._networks = columns, share, networks
+        self.columns, self.share, self._networks, self._returns = columns, share, networks, returns
         self.members = range(len(seeds))
         first = next(networks.parameters())
         self.device, self.dtype = first.device, first.dtype
@@ -85,7 +87,7 @@ class Batches:
             wanted = self._hindsight.wanted
             noise = noise._replace(uniform=noise.uniform | {NOISE: (2,)})
         self.data, self._given = resident(data, wanted, self.device, self.n_step), data
-        self.discount: float = getattr(data, "gamma", 0.0)  # that of the data's returns
+        self.discount: float = getattr(on_host(data), "gamma", 0.0)  # that of the data's returns
         self.random_crop: int = options.random_crop
         if self.random_crop:
             noise = noise._replace(uniform=noise.uniform | dict.fromkeys(CROPS.values(), (2,)))
@@ -116,6 +118,8 @@ class Batches:
         self._at_once, self._home = GATHERED_ROWS, torch.device("cpu")  # how many rows are gathered, and where
         if isinstance(self.data, Resident):
             self._home = self.data.device
+            if returns:
+                returns.to(self._home)
             numbers = sum(sizes_of(self.sampler.noise, options.batch_size)) / options.batch_size
             if self._hindsight:
                 self._hindsight.to(self._home)
@@ -197,6 +201,8 @@ class Batches:
             columns = self._hindsight.relabel(self.data, columns, indices, drawn, members)
         else:
             columns = self._columns(self.data, indices, self.columns)
+        if self._returns:
+            columns[COLUMN] = self._returns(indices, members)
         batch = self._as_parameters(columns)
         for name, crop in CROPS.items():
             if self.random_crop and name in batch and crop in noise:
@@ -208,7 +214,8 @@ class Batches:
     def probe(self) -> tuple[Transition, dict[str, Tensor]]:
         """Return 2,048 rows and their noise, [1, B, …]: the same for every member of every run on these data.
 
-        They have the data's next actions, whatever the algorithm asks for.
+        They have the data's next actions, whatever the algorithm asks for. Returns that are not the data's are each
+        member's, [K, B].
         """
         if self._probe is None:
             indices, noise = self.probe_draw()

@@ -32,6 +32,7 @@ from dr3_ray.training.execution.recordings import Recordings
 from dr3_ray.training.member import Member, build_networks, warn_of_regularizers
 from dr3_ray.training.normalization import as_trained, observation_statistics
 from dr3_ray.training.probe import diagnostics, implicit_terms
+from dr3_ray.training.returns import check_returns
 from dr3_ray.training.share import ALONE, Share
 from dr3_ray.training.steps import Find, Gradients, RunSteps, Steps, View
 from dr3_ray.training.value_range import fit_ranges
@@ -74,6 +75,7 @@ class Population:
             hide_from_compiler()
             chosen = {"update": self.switch.choosing(adam), "draw": self.switch.choosing(counted)}
         in_turn = execution == "in_turn"
+        check_returns(spec.columns, members, data)
         self.steps = Steps(spec, networks, members, data, options, noise, in_turn, share, divisor=divisor, **chosen)
         fit_ranges(networks, members, data, self.steps.divisor)
         warn_of_regularizers(networks, members)

@@ -135,7 +135,7 @@ def over_views(
         if by_part and len(parts) > 1:
             results += [(f"_{place}", *block) for place, block in enumerate(zip(parts, blocks, strict=True), start=1)]
         for ending, rows, some in results:
-            for name, values in measured(view, some_rows(batch, rows, len(view.members)), some).items():
+            for name, values in measured(view, some_rows(batch, rows, view), some).items():
                 numbers.setdefault(f"{name}{ending}", []).append(values)
     return {name: torch.cat(values) for name, values in numbers.items()}
 
@@ -155,17 +155,18 @@ def evaluated(steps: Steps, step: int, view: View, batch: Transition, noise: dic
     per_step = steps.batches.sampler.noise.uniform_per_step
     draws = {name: values if name in per_step else values[:, rows] for name, values in noise.items()}
     draws = {name: values.expand(k, *values.shape[1:]) for name, values in draws.items()}
-    some = some_rows(batch, rows, k)
+    some = some_rows(batch, rows, view)
     terms, backup = view.base_objective(view.networks, some, draws, step)
     assert backup is not None
     return Block(some, terms, backup)
 
 
-def some_rows(batch: Transition, rows: slice, members: int) -> Transition:
-    """Return these rows of [1, B, …], for each of K members alike."""
-    columns = {
-        name: each_part(lambda part: part[:, rows].expand(members, *part[:, rows].shape[1:]), column)
-        for name, column in batch._asdict().items()
-        if column is not None
-    }
+def some_rows(batch: Transition, rows: slice, view: View) -> Transition:
+    """Return these rows of [1, B, …] for each of a view's members alike, and of [K, B, …] its members' own."""
+
+    def some(part: Tensor) -> Tensor:
+        own = (part if len(part) == 1 else part[view.rows])[:, rows]
+        return own.expand(len(view.members), *own.shape[1:])
+
+    columns = {name: each_part(some, column) for name, column in batch._asdict().items() if column is not None}
     return Transition(**columns)

@@ -39,7 +39,8 @@ def numbers_of(options: RewardOptions, divisor: float) -> tuple[Tensor, Tensor, 
 def with_rewards(objective: Objective, options: Any, divisor: float) -> Objective:
     """Return the objective of the rewards that the stacked options say; itself, where they say nothing.
 
-    r′ = scale · (r + shift) / divisor, cut to ±limit; of several steps each.
+    r′ = scale · (r + shift) / divisor, cut to ±limit; of several steps each. Returns, which have the shift in them, are
+    scaled alike, and know no limit.
     """
     if not isinstance(options, RewardOptions):
         return objective
@@ -56,6 +57,8 @@ def with_rewards(objective: Objective, options: Any, divisor: float) -> Objectiv
             places = torch.arange(batch.n_step_rewards.shape[-1], device=batch.n_steps.device)
             later = transformed(batch.n_step_rewards.movedim(-1, 0), shift, factor, limit).movedim(0, -1)
             changed["n_step_rewards"] = later * (places < batch.n_steps.unsqueeze(-1))
+        if batch.monte_carlo_returns is not None:
+            changed["monte_carlo_returns"] = factor * batch.monte_carlo_returns
         return objective(networks, batch._replace(**changed), noise, step)
 
     return loss

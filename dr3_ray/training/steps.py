@@ -24,6 +24,7 @@ from dr3_ray.regularizers.registry import REGULARIZERS
 from dr3_ray.training.batches import Batches, check_shares
 from dr3_ray.training.member import Member, Stacked, objective_of, stack_regularizers
 from dr3_ray.training.profiling import named_range
+from dr3_ray.training.returns import Returns
 from dr3_ray.training.rewards import return_range, with_rewards
 from dr3_ray.training.share import ALONE, Share
 from dr3_ray.types import Noise, Terms, Transition
@@ -136,7 +137,8 @@ class Steps:
         n, seeds = len(members), [member.seed for member in members]
         packs = [range(k, k + 1) for k in range(n)] if in_turn else [range(n)]
         counts = check_shares(data, members)
-        self.batches = Batches(data, spec.columns, options, noise, seeds, networks, share, draw, counts)
+        returns = Returns.of(spec.columns, members, data)
+        self.batches = Batches(data, spec.columns, options, noise, seeds, networks, share, draw, counts, returns)
         kinds = sorted({layer.stream for layer in networks.modules() if isinstance(layer, Stochastic)})
         self.layer_noise: LayerNoise = {
             stream: [generator(seed, stream, self.device) for seed in seeds]

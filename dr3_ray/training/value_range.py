@@ -5,19 +5,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dr3_ray.algorithms.spec import RewardOptions
-from dr3_ray.data.episodes import monte_carlo_returns
 from dr3_ray.data.n_step import Rows
 from dr3_ray.data.number_types import Array
 from dr3_ray.errors import UserError
 from dr3_ray.losses.rewards import transformed
 from dr3_ray.networks.coding import Categorical
+from dr3_ray.training.returns import COLUMN, are_known, as_stored, column_of, discounted, known_at
 from dr3_ray.training.rewards import numbers_of
 
 FACTOR = 1.5  # of the largest return: policies that are better than the data's have more
-ROWS_AT_ONCE = 2**20
 
 
 def asks_returns(member: Any) -> bool:
@@ -35,11 +34,8 @@ def check_ranges(members: Sequence[Any], data: Rows | None) -> None:
     for member in filter(asks_returns, members):
         if data is None:
             raise UserError("v_min = v_max asks for the data's returns, and an online learner has none yet: give both")
-        if not _as_stored(member.options, data) and not _complete(data):
-            raise UserError(
-                "v_min = v_max asks for the data's returns, and these data lack rows, so that they are known only at "
-                f"gamma = {getattr(data, 'gamma', 0.0):g} without reward_shift and reward_clip: give v_min and v_max"
-            )
+        if not are_known(member.options, data):
+            raise UserError(f"v_min = v_max asks for the data's returns, and {known_at(data)}: give v_min and v_max")
 
 
 def fit_ranges(networks: nn.Module, members: Sequence[Any], data: Rows, divisor: float) -> None:
@@ -77,27 +73,9 @@ def _range(
 
 def _returns(options: Any, data: Rows, divisor: float) -> Array:
     """Return the discounted returns of all rows, of rewards as they are learned from, [N]."""
-    if _as_stored(options, data):
+    if as_stored(options, data):
         factor = options.reward_scale / divisor if isinstance(options, RewardOptions) else 1.0
-        returns: Array = factor * _column(data, "monte_carlo_returns").double().numpy()
+        returns: Array = factor * column_of(data, COLUMN).double().numpy()
         return returns
-    rewards = transformed(_column(data, "rewards").unsqueeze(0), *numbers_of(options, divisor))[0].numpy()
-    episodes = np.split(rewards, np.asarray(data.episodes["offsets"])[1:])  # type: ignore[attr-defined]
-    return np.concatenate([monte_carlo_returns(episode, options.gamma) for episode in episodes])
-
-
-def _column(data: Rows, name: str) -> Tensor:
-    parts = torch.split(torch.arange(len(data)), ROWS_AT_ONCE)
-    return torch.cat([data.gather(rows, (name,))[name] for rows in parts])
-
-
-def _as_stored(options: Any, data: Rows) -> bool:
-    """Return whether the data's own returns are, up to a factor, those of the rewards that are learned from."""
-    if not isinstance(options, RewardOptions):
-        return True
-    return options.gamma == getattr(data, "gamma", None) and not (options.reward_shift or options.reward_clip)  # type: ignore[attr-defined]
-
-
-def _complete(data: Rows) -> bool:
-    manifest = getattr(data, "manifest", None)
-    return manifest is None or manifest.complete_episodes
+    rewards = transformed(column_of(data, "rewards").unsqueeze(0), *numbers_of(options, divisor))[0].numpy()
+    return discounted(rewards, data, options.gamma)

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 BOTH = ("weight", "bias")
 
 
-def corl(checkout: Path, name: str) -> ModuleType:
+def corl(checkout: Path, name: str, folder: str = "offline") -> ModuleType:
     """CORL's single-file algorithm as a module."""
     for absent in ("d4rl", "gym", "pyrallis", "wandb"):
         sys.modules[absent] = MagicMock()
-    spec = importlib.util.spec_from_file_location(name, checkout / "algorithms" / "offline" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, checkout / "algorithms" / folder / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -283,8 +283,32 @@ def flax(kind: str, network: str, tree: Any) -> dict[str, np.ndarray]:
 
 def cql(checkout: Path) -> None:
     """CORL's CQL: as it comes; unweighted; with Lagrange, max-backup, entropy backup, clips and T = 2."""
-    theirs, rng = corl(checkout, "cql"), torch.Generator().manual_seed(4)
+    rng = torch.Generator().manual_seed(4)
+    lagrange = {
+        "cql_lagrange": True, "cql_target_action_gap": 2.0, "cql_max_target_backup": True, "backup_entropy": True,
+        "cql_clip_diff_min": -1.0, "cql_clip_diff_max": 7.0, "cql_temp": 2.0,
+    }  # fmt: skip
+    variants = {"cql": {}, "cql_unweighted": {"cql_importance_sample": False}, "cql_lagrange": lagrange}
+    conservative(corl(checkout, "cql"), "ContinuousCQL", batch(rng), rng, variants)
+
+
+def cal_ql(checkout: Path) -> None:
+    """CORL's Cal-QL: as it comes; unweighted; with Lagrange and the rest. Returns lie above some Q and below others."""
+    rng = torch.Generator().manual_seed(7)
+    lagrange = {
+        "cql_lagrange": True, "cql_target_action_gap": 2.0, "cql_max_target_backup": True, "backup_entropy": True,
+        "cql_temp": 2.0,
+    }  # fmt: skip
+    variants = {"cal_ql": {}, "cal_ql_unweighted": {"cql_importance_sample": False}, "cal_ql_lagrange": lagrange}
     columns = batch(rng)
+    columns["monte_carlo_returns"] = 4.0 * torch.randn(BATCH, generator=rng)
+    conservative(corl(checkout, "cal_ql", "finetune"), "CalQL", columns, rng, variants)
+
+
+def conservative(
+    theirs: Any, trainer_name: str, columns: dict[str, Tensor], rng: torch.Generator, variants: dict[str, Any]
+) -> None:
+    """Write a file for every variant of CORL's CQL or Cal-QL."""
 
     def critic() -> nn.Module:
         made = theirs.FullyConnectedQFunction(OBSERVATION, ACTION)
@@ -294,17 +318,9 @@ def cql(checkout: Path) -> None:
     actor = theirs.TanhGaussianPolicy(OBSERVATION, ACTION, 1.0, log_std_offset=0.0)
     actor.base_network = scale(small(OBSERVATION, 2 * ACTION), 1.5)
     critics, targets = pair(critic), pair(critic)
-    variants: dict[str, dict[str, Any]] = {
-        "cql": {},
-        "cql_unweighted": {"cql_importance_sample": False},
-        "cql_lagrange": {
-            "cql_lagrange": True, "cql_target_action_gap": 2.0, "cql_max_target_backup": True, "backup_entropy": True,
-            "cql_clip_diff_min": -1.0, "cql_clip_diff_max": 7.0, "cql_temp": 2.0,
-        },
-    }  # fmt: skip
     for name, options in variants.items():
         policy, two = Recorder(actor.base_network), [Recorder(each) for each in critics]
-        trainer = theirs.ContinuousCQL(
+        trainer = getattr(theirs, trainer_name)(
             critics[0], two[0], critics[1], two[1], actor, policy, -float(ACTION), discount=0.97,
             soft_target_update_rate=0.0, bc_steps=0, cql_n_actions=SAMPLES, **options,
         )  # fmt: skip
@@ -325,7 +341,8 @@ def cql(checkout: Path) -> None:
             patch("torch.distributions.normal._standard_normal", normal),
             patch.object(torch.Tensor, "uniform_", lambda *_: uniform),  # noqa: B023
         ):
-            found = trainer.train(rows(columns))
+            found = trainer.train(rows(columns) + [columns[name] for name in columns if name == "monte_carlo_returns"])
+        assert all(0.1 < value < 0.9 for key, value in found.items() if key.startswith("bound_rate"))  # Cal-QL's
         order = ("action", "next_action", "sampled_at_s", "sampled_at_next_s")
         losses = {
             "critic": found["qf1_loss"] + found["qf2_loss"],
@@ -362,6 +379,7 @@ def main() -> None:
     edac(checkout)
     rebrac(checkout)
     cql(checkout)
+    cal_ql(checkout)
 
 
 if __name__ == "__main__":

@@ -146,12 +146,18 @@ CORL_LAGRANGE = {
 }
 
 
+CAL_QL_LAGRANGE = {name: value for name, value in CORL_LAGRANGE.items() if not name.startswith("cql_clip")}
+
+
 @pytest.mark.parametrize(
     ("file", "options"),
     [
         ("corl_cql", {}),
         ("corl_cql_unweighted", {"cql_form": "H_unweighted"}),
         ("corl_cql_lagrange", CORL_LAGRANGE),
+        ("corl_cal_ql", {}),
+        ("corl_cal_ql_unweighted", {"cql_form": "H_unweighted"}),
+        ("corl_cal_ql_lagrange", CAL_QL_LAGRANGE),
         ("d3rlpy_cql_box", {}),  # its a' is the policy's mode: ours without noise
         ("d3rlpy_cql_box_max", {"max_backup": "min_max"}),
         ("d3rlpy_cql_box_soft", {"entropy_backup": True, "lagrange": "common", "lagrange_threshold": 2.0}),
@@ -159,7 +165,8 @@ CORL_LAGRANGE = {
 )
 def test_cql(file: str, options: dict[str, Any]):
     golden = load(file)
-    networks, losses = ours("DR3-CQL", golden, gamma=0.97, n_sampled_actions=4, **options)
+    name = "DR3-CalQL" if "cal_ql" in file else "DR3-CQL"
+    networks, losses = ours(name, golden, gamma=0.97, n_sampled_actions=4, **options)
     expected, factors = dict(golden["losses"]), dict[str, float]()
     if file.startswith("d3rlpy"):  # −α (log π + H̄) in the place of −log α (log π + H̄)
         log_alpha = golden["weights"]["temperature/log_alpha"].item()

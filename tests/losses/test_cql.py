@@ -50,6 +50,15 @@ def test_continuous_gap_with_a_temperature_for_each_member():
         torch.testing.assert_close(together[member], alone)
 
 
+def test_calibrated_values_and_their_gradient():
+    # max(Q, G), in two states with the returns 1 and −2: where the return is larger, Q has no gradient
+    q = tensor([[[0.0, 3.0], [-1.0, -5.0]]], requires_grad=True)
+    found = cql.calibrated(q, tensor([[1.0, -2.0]]))
+    torch.testing.assert_close(found, tensor([[[1.0, 3.0], [-1.0, -2.0]]]))
+    found.sum().backward()
+    torch.testing.assert_close(q.grad, tensor([[[0.0, 1.0], [1.0, 0.0]]]))
+
+
 def test_importance_weights_estimate_the_integral():
     # Q(a) = a on [−1, 1]: ∫ e^a da = e − 1/e, estimated by samples of the uniform and of the triangular density
     # (1 + a) / 2; the sum is not divided by the number of samples, so log N is taken off here

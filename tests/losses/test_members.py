@@ -54,6 +54,7 @@ CASES: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (categorical.expectation_slope, (normal(B, 6), positive(1, 6).cumsum(-1))),
     (categorical.outside, (normal(B), normal(1) - 0.5, positive(1))),
     (cql.discrete_gap, (normal(B, 4), choices(4, B))),
+    (cql.calibrated, (normal(B, 5), normal(B))),
     (cql.continuous_gap, (normal(B, 5), normal(B, 5), normal(B), positive(1, 1))),
     (cql.rho_gap, (normal(B, 5), normal(B), positive(1, 1))),
     (cql.max_then_min, (normal(2, B, 5),)),

@@ -51,6 +51,7 @@ def test_options_are_the_data_with_these_rewards(make_population: Make, values: 
     "name",
     [
         "DR3-CQL",
+        "DR3-CalQL",
         "DR3-IQL",
         "DR3-AWAC",
         "DR3-EDAC",

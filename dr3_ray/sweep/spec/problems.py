@@ -20,6 +20,7 @@ from dr3_ray.sweep.spec.space import Assignment, Space, expand, ordered, repeate
 from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.training.batches import check_shares
 from dr3_ray.training.member import Member, check_members
+from dr3_ray.training.returns import check_returns
 from dr3_ray.training.rewards import return_range
 from dr3_ray.training.value_range import check_ranges
 
@@ -49,6 +50,7 @@ class Problem(NamedTuple):
         return_range(check_members(self.form, self.data.spaces, pack), self.data)
         check_shares(self.data, pack)
         check_ranges(pack, self.data)
+        check_returns(self.form.columns, pack, self.data)
         return [self.about | member.to_dict() for member in pack]
 
     def _lacks(self, option: str) -> str:
