@@ -106,6 +106,7 @@ def every_option() -> list[Any]:
         for field in dataclasses.fields(options)
         if field.name != "compile"  # which changes nothing but how long it takes: see test_compiled.py
         if not (kind == "continuous" and field.name == "dr3_match_actions")
+        if not (name == "DR3-CalQL" and field.name.startswith(("hindsight", "reward_clip")))  # refused: test_cal_ql.py
         if not (options is Head and {"n_quantiles", "n_heads"} & set(spec.options.names()))
         and not (field.name == "precision" and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
     ]

@@ -17,6 +17,7 @@ from dr3_ray.options import deal
 from dr3_ray.regularizers.registry import REGULARIZER_OPTIONS, REGULARIZERS
 from dr3_ray.training.hindsight import check_hindsight
 from dr3_ray.training.normalization import Statistics, act_in, normalize_by
+from dr3_ray.training.returns import check_recorded
 from dr3_ray.types import Objective, Spaces
 
 Stacked = dict[str, Any]  # name of a regulariser -> its options, stacked over members
@@ -123,6 +124,7 @@ def check_members(spec: AlgorithmSpec, spaces: Spaces, members: Sequence[Member]
     if options.random_crop and not any(map(is_image, parts_of(spaces.observation_shape).values())):
         raise UserError(f"random_crop moves images, and the observations have shape {spaces.observation_shape}")
     check_hindsight(options, spaces)
+    check_recorded(spec, [member.options for member in members])
     return options
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dr3_ray.algorithms.spec import RewardOptions
+from dr3_ray.algorithms.spec import AlgorithmSpec, RewardOptions
 from dr3_ray.data.episodes import monte_carlo_returns
 from dr3_ray.data.n_step import Rows
 from dr3_ray.data.number_types import Array
@@ -49,6 +49,23 @@ def known_at(data: Rows) -> str:
         "these data lack rows, so that they are known only at "
         f"gamma = {getattr(data, 'gamma', 0.0):g} without reward_shift and reward_clip"
     )
+
+
+def check_recorded(spec: AlgorithmSpec, options: Sequence[Any]) -> None:
+    """Check that members of these options learn the rewards that were recorded, if they learn their returns as well.
+
+    Raises:
+        UserError: an option makes other rewards of them, whose returns nobody knows.
+    """
+    if not _asked(spec.columns):
+        return
+    for option in options:
+        for name, usual in (("hindsight", "none"), ("reward_clip", 0.0)):
+            if (value := getattr(option, name)) != usual:
+                raise UserError(
+                    f"{spec.name} compares Q with the returns of recorded rewards, which {name} = {value} replaces: "
+                    "leave it out"
+                )
 
 
 def check_returns(columns: Sequence[str], members: Sequence[Any], data: Rows) -> None:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from dr3_ray.algorithms.registry import find
 from dr3_ray.data import load_dataset, monte_carlo_returns
 from dr3_ray.errors import UserError
-from dr3_ray.training.member import Member
+from dr3_ray.training.member import Member, check_members
 from dr3_ray.training.population import Population
 from dr3_ray.training.returns import check_returns
 from dr3_ray.training.rewards import with_rewards
-from tests.conftest import TableData, random_data
+from tests.conftest import SPACES, TableData, random_data
 from tests.training.test_population import assert_equal, everything
 
 SPEC, CQL = find("DR3-CalQL", "continuous"), find("DR3-CQL", "continuous")
@@ -109,10 +109,11 @@ def test_rows_of_a_subset_have_the_returns_of_the_whole():
 
 
 def test_returns_that_mean_nothing_are_refused_in_a_line():
-    with pytest.raises(UserError, match="returns of recorded goals, and hindsight gives others: leave it out"):
-        Member.from_dict(SPEC, {"hindsight": "future"})
-    with pytest.raises(UserError, match=r"reward_clip = 1 would cut them short: leave it out"):
-        Member.from_dict(SPEC, {"reward_clip": 1.0})
+    goals = SPACES["continuous"]._replace(observation_shape={"achieved_goal": (2,), "desired_goal": (2,)})
+    for name, value in {"hindsight": "future", "reward_clip": 1.0}.items():
+        members = [Member.from_dict(SPEC, {}), Member.from_dict(SPEC, {name: value})][name == "hindsight" :]
+        with pytest.raises(UserError, match=f"DR3-CalQL compares Q with .* which {name} = {value} replaces: leave"):
+            check_members(SPEC, goals, members)
     lacking = data_of(0.99)
     lacking.manifest = SimpleNamespace(complete_episodes=False)  # type: ignore[attr-defined]
     check_returns(SPEC.columns, [Member.from_dict(SPEC, {"reward_scale": 3.0})], lacking)
