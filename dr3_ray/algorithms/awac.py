@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn, iql
+from dr3_ray.algorithms.actor import ActorOptions
 from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import iql as weighted
@@ -30,7 +31,7 @@ from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
 
 
 @dataclass(frozen=True)
-class AWACOptions(CriticOptions):
+class AWACOptions(ActorOptions, CriticOptions):
     """AWAC's options on both kinds of actions; the defaults are CORL's."""
 
     awac_lambda: Number = number(1.0, "λ, temperature of the weights: large clones all actions alike", low=1e-6)

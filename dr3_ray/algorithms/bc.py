@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dr3_ray.algorithms.actor import ActorOptions
 from dr3_ray.algorithms.spec import AlgorithmSpec, GoalOptions
 from dr3_ray.errors import UserError
 from dr3_ray.losses import bc, td
@@ -17,7 +18,7 @@ from dr3_ray.types import Objective, Spaces, Terms, Transition
 
 
 @dataclass(frozen=True)
-class BCOptions(GoalOptions):
+class BCOptions(ActorOptions, GoalOptions):
     """Options of behaviour cloning."""
 
     actor_lr: Number = number(3e-4, "Adam step size of the policy", low=0.0)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn
+from dr3_ray.algorithms.actor import ActorOptions
 from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import divergence, soft_actor_critic, td
@@ -30,7 +31,7 @@ PolicyMoments = tuple[Tensor, Tensor]  # mean and log standard deviation before 
 
 
 @dataclass(frozen=True)
-class BRACOptions(CriticOptions):
+class BRACOptions(ActorOptions, CriticOptions):
     """BRAC's options; the defaults are those of the authors' code and its README."""
 
     critic_lr: Number = number(1e-3, "Adam step size of the critic", low=0.0)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn
+from dr3_ray.algorithms.actor import ActorOptions
 from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import cql, soft_actor_critic, td
@@ -36,7 +37,7 @@ WIDE = 1e9  # a clip that never acts
 
 
 @dataclass(frozen=True)
-class ContinuousCQLOptions(CriticOptions):
+class ContinuousCQLOptions(ActorOptions, CriticOptions):
     """Options on Box actions; the defaults are those of the authors' D4RL code."""
 
     hidden_sizes: tuple[int, ...] = choice((256, 256, 256), "widths of the ReLU layers, critic and actor alike")

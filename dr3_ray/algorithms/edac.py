@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn
+from dr3_ray.algorithms.actor import ActorOptions
 from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import edac, soft_actor_critic, td
@@ -25,7 +26,7 @@ from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
 
 
 @dataclass(frozen=True)
-class EDACOptions(CriticOptions):
+class EDACOptions(ActorOptions, CriticOptions):
     """EDAC's options; the defaults are CORL's."""
 
     hidden_sizes: tuple[int, ...] = choice((256, 256, 256), "widths of the ReLU layers, critic and actor alike")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn
+from dr3_ray.algorithms.actor import ActorOptions
 from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import bc as bc_losses
@@ -28,7 +29,7 @@ from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
 
 
 @dataclass(frozen=True)
-class FQLOptions(CriticOptions):
+class FQLOptions(ActorOptions, CriticOptions):
     """FQL's options; the defaults are those of the authors' code."""
 
     hidden_sizes: tuple[int, ...] = choice((512, 512, 512, 512), "widths of the ReLU layers, of all networks alike")

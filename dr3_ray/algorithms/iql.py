@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn, sarsa
+from dr3_ray.algorithms.actor import ActorOptions
 from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, CriticOptions
 from dr3_ray.losses import bc as bc_losses
@@ -31,7 +32,7 @@ from dr3_ray.types import Backup, Objective, Spaces, Terms, Transition
 
 
 @dataclass(frozen=True)
-class IQLOptions(CriticOptions):
+class IQLOptions(ActorOptions, CriticOptions):
     """IQL's options on both kinds of actions; the defaults are the paper's for MuJoCo."""
 
     expectile: Number = number(0.7, "τ of the value's expectile (0.7; antmaze: 0.9)", low=0.0, high=1.0)

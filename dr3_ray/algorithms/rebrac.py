@@ -34,7 +34,6 @@ class ReBRACOptions(td3_bc.TD3Options):
     actor_lr: Number = number(1e-3, "Adam step size of the policy", low=0.0)
     actor_bc_coeff: Number = number(1.0, "β₁, the weight of the distance in the actor's loss", low=0.0)
     critic_bc_coeff: Number = number(1.0, "β₂, the weight of the distance in the backup", low=0.0)
-    actor_layer_norm: bool = choice(False, "LayerNorm behind every ReLU of the actor")
     critic_layer_norm: bool = choice(True, "LayerNorm behind every ReLU of the critic: φ can then be negative")
 
 
@@ -65,7 +64,7 @@ def networks(options: ReBRACOptions, spaces: Spaces, generators: Generators) -> 
     """Build `actor` and `critic` with their targets."""
     sizes = (Architecture.of(options, spaces), spaces.n_actions)
     return td3_bc.with_targets(
-        DeterministicActor(generators, *sizes, options.actor_layer_norm),
+        DeterministicActor(generators, *sizes),
         ContinuousCritic(generators, *sizes, options.n_critics, options.critic_layer_norm),
     )
 

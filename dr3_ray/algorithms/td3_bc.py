@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dr3_ray.algorithms import bc, dqn
+from dr3_ray.algorithms.actor import ActorOptions
 from dr3_ray.algorithms.regression import regression
 from dr3_ray.algorithms.spec import AlgorithmSpec, RewardOptions
 from dr3_ray.losses import bc as bc_losses
@@ -27,7 +28,7 @@ from dr3_ray.types import Backup, Noise, Objective, Spaces, Terms, Transition
 
 
 @dataclass(frozen=True)
-class TD3Options(RewardOptions):
+class TD3Options(ActorOptions, RewardOptions):
     """Options of TD3; the defaults are those of the authors."""
 
     gamma: Number = number(0.99, "discount", low=0.0, high=1.0)

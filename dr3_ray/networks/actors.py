@@ -83,10 +83,10 @@ class GaussianActor(nn.Module):
 class DeterministicActor(nn.Module):
     """A deterministic policy: a = tanh(net(s))."""
 
-    def __init__(self, generators: Generators, architecture: Architecture, action_dim: int, layer_norm: bool = False):
+    def __init__(self, generators: Generators, architecture: Architecture, action_dim: int):
         super().__init__()
         self.observe = architecture.observation_encoder(generators)
-        self.encoder = MLP(generators, self.observe.n_out, architecture.hidden_sizes, layer_norm=layer_norm)
+        self.encoder = MLP(generators, self.observe.n_out, architecture.hidden_sizes)
         self.head = StackedLinear(generators, self.encoder.n_out, action_dim)
 
     def forward(self, observations: Observations) -> Float[Tensor, "member batch dim"]:

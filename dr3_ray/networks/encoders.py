@@ -112,15 +112,21 @@ class MLP(nn.Module):
         layer_norm: bool = False,
     ):
         super().__init__()
+        self.members = len(generators)
         sizes = [n_in, *hidden_sizes]
         self.layers = nn.ModuleList(
             StackedLinear(generators, *pair, copies=copies) for pair in itertools.pairwise(sizes)
         )
-        normalized = hidden_sizes if layer_norm else ()
-        self.norms = nn.ModuleList(StackedLayerNorm(len(generators), n, copies) for n in normalized)
+        self.norms = nn.ModuleList()
         self.dropout: nn.Module | None = None
         self.output: nn.Module | None = None
         self.n_out, self.copies, self.hidden_sizes = sizes[-1], copies, tuple(hidden_sizes)
+        if layer_norm:
+            self.normalize_layers()
+
+    def normalize_layers(self) -> None:
+        """Put LayerNorm behind every ReLU."""
+        self.norms = nn.ModuleList(StackedLayerNorm(self.members, n, self.copies) for n in self.hidden_sizes)
 
     def forward(self, x: Float[Tensor, "member #critic batch n_in"]) -> Float[Tensor, "member critic batch n_out"]:
         """Return the activations of the last layer; without layers, x itself for every copy."""

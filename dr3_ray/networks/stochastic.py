@@ -62,11 +62,11 @@ def ahead(networks: nn.Module, share: float) -> Iterator[None]:
 class Dropout(Stochastic):
     """Dropout: x times 0 with probability p, times 1 / (1 − p) otherwise; p is each member's own."""
 
-    stream = "dropout"
     p: Tensor
 
-    def __init__(self, p: Float[Tensor, "member"]):
+    def __init__(self, p: Float[Tensor, "member"], stream: str = "dropout"):
         super().__init__()
+        self.stream = stream
         self.register_buffer("p", p, persistent=False)  # an option, not a state
 
     def forward(self, x: Float[Tensor, "member critic batch n"]) -> Float[Tensor, "member critic batch n"]:

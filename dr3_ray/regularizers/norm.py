@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from dr3_ray.errors import UserError
-from dr3_ray.networks.encoders import MLP, Generators, SpectralLinear, StackedLayerNorm, UnitLength
+from dr3_ray.networks.encoders import MLP, Generators, SpectralLinear, UnitLength
 from dr3_ray.options import Options, choice
 from dr3_ray.regularizers.spec import Regularizer, encoders_of
 
@@ -37,13 +37,12 @@ def check(options: CriticNorm, beside: Mapping[str, Any], action_kind: str) -> N
 def change(critic: nn.Module, options: CriticNorm, generators: Generators) -> None:
     """Put `critic_norm` into every stack of hidden layers."""
     for encoder in encoders_of(critic):
-        _normalize(encoder, options.critic_norm, len(generators))
+        _normalize(encoder, options.critic_norm)
 
 
-def _normalize(encoder: MLP, norm: str, members: int) -> None:
+def _normalize(encoder: MLP, norm: str) -> None:
     if norm == "layer":
-        norms = [StackedLayerNorm(members, n, encoder.copies) for n in encoder.hidden_sizes]
-        encoder.norms = nn.ModuleList(norms)
+        encoder.normalize_layers()
     elif norm == "unit":
         encoder.output = UnitLength()
     elif norm == "spectral":

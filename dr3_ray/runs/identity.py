@@ -25,7 +25,11 @@ LATER = {  # options that came later, and change nothing at these values: no par
     "v_min": 0.0,
     "v_max": 0.0,
     "sigma": 0.75,
+    "actor_layer_norm": False,
+    "actor_dropout": 0.0,
+    "actor_weight_decay": 0.0,
 }
+EARLIER = {"DR3-ReBRAC": "actor_layer_norm"}  # which that algorithm always had, in every hash
 LENGTH = ("steps", "evaluations")  # by which members of one kind may differ
 PARENT = "parent"  # the member that a configuration goes on from, as `HASH@UPDATES`; the options of both tell which
 OF_PARENT = f"{PARENT}_"  # before what that member had, where the configuration has another value
@@ -43,10 +47,11 @@ def member_id(config: Mapping[str, Any]) -> str:
 
 def _counted(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration tells members apart."""
+    always = EARLIER.get(config.get("algorithm", ""))
     return {
         name: value
         for name, value in config.items()
-        if name not in PLACES and not (name in LATER and value == LATER[name])
+        if name not in PLACES and (name == always or not (name in LATER and value == LATER[name]))
     }
 
 

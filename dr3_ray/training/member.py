@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dr3_ray.algorithms.actor import ActorOptions, regularize_actor
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.sampler import generator
@@ -35,6 +36,9 @@ class Member:
     def from_dict(cls, spec: AlgorithmSpec, values: dict[str, Any]) -> "Member":
         """Return a member from plain values: `seed` and options of algorithm and regularisers; unknown names fail."""
         values = dict(values)
+        acts = issubclass(spec.options, ActorOptions)
+        if not acts and (vain := [name for name in ActorOptions.names() if name in values]):
+            raise UserError(f"{spec.name} has no actor to regularise: leave out {', '.join(vain)}")
         seed = values.pop("seed", 0)
         if type(seed) is not int or not 0 <= seed < 2**32:
             raise UserError(f"seed must be a whole number from 0 to 2^32 - 1, not {seed!r}")
@@ -142,6 +146,7 @@ def build_networks(
     """
     options = check_members(spec, spaces, members)
     networks = spec.networks(options, spaces, [generator(member.seed, "init") for member in members])
+    regularize_actor(networks, options)
     for name, regularizer in stack_regularizers(members).items():
         _regularize(networks, name, regularizer, [member.seed for member in members])
     networks.eval()  # layers behave differently only inside of a training step

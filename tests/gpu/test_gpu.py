@@ -126,9 +126,12 @@ def test_members_are_cut_out(make: Any):
         torch.testing.assert_close(values, population.networks.state_dict()[name][[0, 2]], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("changed", [{"critic_dropout": 0.3}, {"critic_bottleneck": True}])
-def test_layers_draw_noise_within_graphs(changed: dict[str, Any], make: Any):
-    spec = find("DR3-DQN", "discrete")
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("DR3-DQN", {"critic_dropout": 0.3}), ("DR3-DQN", {"critic_bottleneck": True}), ("BC", {"actor_dropout": 0.3})],
+)
+def test_layers_draw_noise_within_graphs(name: str, changed: dict[str, Any], make: Any):
+    spec = find(name, "discrete")
     recorded, plain = (make(spec, [changed | {"seed": seed} for seed in (1, 2)]) for _ in range(2))
     plain.compose(without=["graphs"])
     assert_equal(trained(recorded), trained(plain))

@@ -132,9 +132,7 @@ def test_a_gaussian_has_a_bounded_mean_and_one_std_for_all_states():
 
 
 def test_a_deterministic_actor_acts_inside_of_the_box():
-    actor = DeterministicActor(
-        [generator(0, "init"), generator(1, "init")], Architecture((3,), (8,)), 2, layer_norm=True
-    )
+    actor = DeterministicActor([generator(0, "init"), generator(1, "init")], Architecture((3,), (8,)), 2)
     observations = torch.randn(2, 5, 3)
     actions = actor(observations)
     assert actions.shape == (2, 5, 2) and actions.abs().max() < 1.0

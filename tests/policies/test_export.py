@@ -36,6 +36,7 @@ CASES = {
     "choices": ("DR3-REM", "discrete", BOX, SpaceSpec.from_gymnasium(spaces.Discrete(4, start=2)), {}),
     "image": ("DR3-DQN", "discrete", IMAGE, SpaceSpec.from_gymnasium(spaces.Discrete(3)), {"encoder": "nature_cnn"}),
     "input": ("DR3-CQL", "discrete", IMAGE, SpaceSpec.from_gymnasium(spaces.Discrete(3)), INPUT),
+    "regularized": ("DR3-IQL", "continuous", BOX, WIDE, {"actor_layer_norm": True, "actor_dropout": 0.5}),
     "parts": ("BC", "continuous", BOTH, WIDE, {"encoder": {"camera": "impala"}}),
 }
 

@@ -94,6 +94,7 @@ HASHES = {  # of members with the defaults, as they were written: no change of t
     "DR3-DQN discrete": "5b4cee7dc758337f",
     "DR3-CQL discrete": "e0d97f4447c5c5f9",
     "DR3-CQL continuous": "7727af3ac8d593e8",
+    "DR3-CalQL continuous": "74eff1cb173911ec",
     "DR3-SARSA discrete": "ab7ab443a979a34a",
     "DR3-SARSA continuous": "cfd5e80e9c914c7f",
     "DR3-IQL discrete": "461342ab619bd8b4",

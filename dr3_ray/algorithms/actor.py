@@ -1,0 +1,50 @@
+"""Regularised actors: LayerNorm, dropout and weight decay (Tarasov et al., arXiv 2409.07606), for all that have one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dr3_ray.errors import UserError
+from dr3_ray.networks.stochastic import Dropout
+from dr3_ray.options import Number, Options, choice, largest, number
+
+
+@dataclass(frozen=True)
+class ActorOptions(Options):
+    """Options of every algorithm with an actor; the optimiser of the child `actor` reads the last one by its name."""
+
+    actor_layer_norm: bool = choice(False, "LayerNorm behind every ReLU of the actor (arXiv 2409.07606)")
+    actor_dropout: Number = number(
+        0.0,
+        "share of the actor's activations that its own update, and nothing else, sets to 0 (as above)",
+        0.0,
+        0.95,
+    )
+    actor_weight_decay: Number = number(
+        0.0, "λ: a step of Adam also takes step size · λ of every parameter of the actor (AdamW)", low=0.0
+    )
+
+
+def regularize_actor(networks: nn.Module, options: Any) -> None:
+    """Put what stacked options ask for behind every hidden layer of the actor and its target, both just built.
+
+    Raises:
+        UserError: there is no hidden layer.
+    """
+    if not isinstance(options, ActorOptions):
+        return
+    drops = largest(options.actor_dropout) > 0.0
+    asked = "actor_dropout" if drops else "actor_layer_norm"
+    for name in ("actor", "target_actor"):
+        if not hasattr(networks, name) or not (options.actor_layer_norm or drops):
+            continue
+        actor: Any = networks.get_submodule(name)
+        if not actor.encoder.hidden_sizes:
+            raise UserError(f"{asked} needs a hidden layer: give hidden_sizes, or leave it out")
+        if options.actor_layer_norm:
+            actor.encoder.normalize_layers()
+        if drops:
+            actor.encoder.dropout = Dropout(torch.as_tensor(options.actor_dropout), "actor_dropout")
+        actor.requires_grad_(name == "actor")
