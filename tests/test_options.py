@@ -235,7 +235,9 @@ def test_regularising_what_has_no_such_thing_fails():
 def test_unknown_algorithms_and_spaces_fail_with_what_there_is():
     with pytest.raises(UserError, match="unknown algorithm 'CQL': did you mean 'DR3-CQL'"):
         kinds_of("CQL")
-    with pytest.raises(UserError, match=r"DR3-DQN needs discrete actions, .* continuous ones: use DR3-CQL, DR3-SARSA"):
+    with pytest.raises(
+        UserError, match=r"DR3-DQN needs discrete actions, .* continuous ones: use DR3-CQL, DR3-CalQL, DR3-SARSA"
+    ):
         find("DR3-DQN", "continuous")
 
 

@@ -18,7 +18,7 @@ class ActorOptions(Options):
     actor_layer_norm: bool = choice(False, "LayerNorm behind every ReLU of the actor (arXiv 2409.07606)")
     actor_dropout: Number = number(
         0.0,
-        "share of the actor's activations that its own update, and nothing else, sets to 0 (as above)",
+        "share of the actor's activations that its own update sets to 0; acting and targets have none",
         0.0,
         0.95,
     )
