@@ -108,6 +108,18 @@ def test_rows_of_a_subset_have_the_returns_of_the_whole():
     assert torch.equal(batch.observations, theirs["observations"])
 
 
+def test_rows_of_a_mixture_have_the_returns_of_their_episodes():
+    data = load_dataset(f"mix:{PENDULUM}?take=best:0.5=0.5,{PENDULUM}=0.5")
+    options = {"hidden_sizes": [8], "batch_size": 32, "gamma": 0.9, "reward_shift": 1.0}
+    population = Population.of(SPEC, [Member.from_dict(SPEC, options)], data, data.spaces)
+    batch, _ = population.steps.batches.probe()
+    indices, _ = population.steps.batches.probe_draw()
+    rewards = data.gather(torch.arange(len(data)), ("rewards",))["rewards"].numpy() + 1.0
+    episodes = np.split(rewards, np.asarray(data.episodes["offsets"])[1:])
+    wanted = np.concatenate([monte_carlo_returns(episode, 0.9) for episode in episodes])
+    np.testing.assert_array_equal(batch.monte_carlo_returns[0], wanted[indices[0]])
+
+
 def test_returns_that_mean_nothing_are_refused_in_a_line():
     goals = SPACES["continuous"]._replace(observation_shape={"achieved_goal": (2,), "desired_goal": (2,)})
     for name, value in {"hindsight": "future", "reward_clip": 1.0}.items():
