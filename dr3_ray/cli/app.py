@@ -14,7 +14,7 @@ from dr3_ray.cli import diagnosing, listing, reading, reproducing, selecting, se
 from dr3_ray.cli import sweep_options as options
 from dr3_ray.cli.commands import DATA, PREPARE, TRAIN, UNDERSTAND, USE, Commands, InPanels
 from dr3_ray.cli.data import app as data
-from dr3_ray.cli.listing import AsJson
+from dr3_ray.cli.document import AsJson
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.sweeping import foresee, results_are_safe, show_report, train
 from dr3_ray.errors import NOT_OURS, UserError, raise_out_of_memory, unusable
@@ -90,6 +90,7 @@ def sweep(
     trust: options.Trust = False,
     dry_run: options.DryRun = False,
     calibration: options.Calibration = True,
+    as_json: AsJson = False,
 ) -> None:
     """Train every algorithm on every data set with every coefficient and seed, and report.
 
@@ -101,14 +102,16 @@ def sweep(
 
     Example: dr3-ray sweep --from runs/breakout --steps 5000 --dataset mine --out runs/finetuned
 
-    Example: dr3-ray sweep pong.yaml --dry-run
+    Example: dr3-ray sweep pong.yaml --dry-run --json
     """
     from dr3_ray.cli.spec_options import spec_from
     from dr3_ray.sweep.directory import resumed
 
     sources = {name: str(context.get_parameter_source(name)) for name in context.params}
     given = {name: context.params[name] for name, source in sources.items() if source.endswith("COMMANDLINE")}
-    how, length = {"spec", "resume", "force", "trust", "dry_run", "calibration"}, {"steps", "evaluations"}
+    how, length = {"spec", "resume", "force", "trust", "dry_run", "calibration", "as_json"}, {"steps", "evaluations"}
+    if as_json and not dry_run:
+        raise UserError("--json prints what --dry-run foresees: give --dry-run, too, and read a run by status --json")
     if resume and (more := sorted(given.keys() - (how - {"spec"}) - (length if "steps" in given else set()))):
         option = more[0].strip("_").replace("_", "-")
         raise UserError(
@@ -119,7 +122,7 @@ def sweep(
     else:
         asked = spec_from(spec, {name: given[name] for name in given.keys() - how})
     if dry_run:
-        return foresee(asked, calibration)
+        return foresee(asked, calibration, as_json)
     return _run(asked, force, trust)
 
 

@@ -60,6 +60,7 @@ def refuse_idle(context: typer.Context, options: Iterable[str], why: str) -> Non
     Raises:
         UserError: one of them was; says `why`.
     """
+    typed = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     for name in options:
         if str(context.get_parameter_source(name)).endswith("COMMANDLINE"):
-            raise UserError(f"--{name.strip('_').replace('_', '-')} changes nothing {why}: leave it out")
+            raise UserError(f"{typed[name]} changes nothing {why}: leave it out")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dr3_ray.cli.commands import Commands, refuse_idle
-from dr3_ray.cli.listing import AsJson
+from dr3_ray.cli.document import AsJson
 from dr3_ray.cli.paths import FILE, PATH, TYPED
 from dr3_ray.errors import UserError
 
@@ -97,6 +97,7 @@ def export(
     out: Annotated[
         Path, typer.Option("--out", help="A new file (d4rl, parquet) or folder (rllib); an id of Minari.", **TYPED)
     ],
+    as_json: AsJson = False,
 ) -> None:
     """Write a data set in another library's format, with actions and observations as the environment has them.
 
@@ -106,7 +107,7 @@ def export(
     """
     from dr3_ray.cli.exporting import write
 
-    write(source, to, out)
+    write(source, to, out, as_json)
 
 
 @app.command()
@@ -259,6 +260,7 @@ def verify(
     seal: Annotated[
         bool, typer.Option("--seal", help="Write the manifest anew: one edited by hand, or of an older version.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check every row, episode and statistic by the rules of import, and every file by its digest in the manifest.
 
@@ -268,7 +270,7 @@ def verify(
     """
     from dr3_ray.cli.verifying import verify_all
 
-    verify_all(source, seal)
+    verify_all(source, seal, as_json)
 
 
 @app.command()
@@ -276,6 +278,7 @@ def cache(
     prune: Annotated[
         float | None, typer.Option(metavar="DAYS", min=0, help="Remove what was not used for so many days; 0: all.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show or prune this machine's copies of data sets from URIs, and what interrupted copies and imports left.
 
@@ -288,4 +291,4 @@ def cache(
     """
     from dr3_ray.cli.caching import show
 
-    show(prune)
+    show(prune, as_json)

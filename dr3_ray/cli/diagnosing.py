@@ -1,12 +1,11 @@
 """`dr3-ray diagnose`: what is wrong with a trained critic."""
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
-from dr3_ray.cli.listing import AsJson
+from dr3_ray.cli.document import AsJson, print_document
 from dr3_ray.cli.paths import here
 from dr3_ray.cli.use import MemberOption, ObjectiveOption, SourceArgument, TrustOption, WhereOption, which_member
 
@@ -40,7 +39,7 @@ def diagnose(
     (place,) = here([source], checkpoints=True)
     diagnosis = diagnose_member(place, data, which_member(member, where), objective, trust)
     if as_json:
-        print(json.dumps(diagnosis.to_dict(), indent=1, allow_nan=False))
+        print_document(diagnosis.to_dict())
         return
     about = diagnosis.about
     shown = ", ".join(f"{name} {about[name]:g}" for name in ("dr3_coeff", "seed") if name in about)

@@ -1,6 +1,5 @@
 """Is this machine ready? Each check says what it found and, where something is wrong, the remedy."""
 
-import json
 import os
 import platform
 import shlex
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dr3_ray.cli.document import print_document
 from dr3_ray.errors import UserError, first_line
 
 DISTRIBUTION = "dr3-ray"
@@ -45,7 +45,7 @@ def report(checks: list[Check], as_json: bool = False, console: Console | None =
     """Print the checks, as a table and each remedy on one line; return the exit code, 1 if any check failed."""
     failed = int(any(check.status == "failed" for check in checks))
     if as_json:
-        print(json.dumps([check._asdict() for check in checks], indent=1))
+        print_document([check._asdict() for check in checks])
         return failed
     console = console or Console()
     colour = {"ok": "green", "note": "yellow", "failed": "red"}

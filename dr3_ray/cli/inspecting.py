@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dr3_ray.cli.document import print_document
 from dr3_ray.data.checks import check_dataset
 from dr3_ray.data.embedded import embedded_names, embedded_path
 from dr3_ray.data.loading import load_dataset
@@ -34,7 +35,7 @@ def show(source: str, as_json: bool) -> None:
     summary = summarize(dataset)
     if as_json:
         document = _document(dataset) | json.loads(summary.model_dump_json())
-        print(json.dumps(document, indent=1, allow_nan=False))
+        print_document(document)
         return
     Console().print(_facts(dataset), _episodes(summary), *_actions(summary.actions), _columns(summary))
     if (share := summary.pairs_in_data) is not None:
@@ -50,7 +51,7 @@ def show_all(folder: Path, as_json: bool) -> None:
     manifests = [(str(path), Manifest.read(path)) for path in _data_sets(folder)]
     manifests += [(f"embedded:{name}", Manifest.read(embedded_path(name))) for name in embedded_names()]
     if as_json:
-        print(json.dumps([_entry(source, manifest) for source, manifest in manifests], indent=1, allow_nan=False))
+        print_document([_entry(source, manifest) for source, manifest in manifests])
         return
     table = Table("rows", "episodes", "mean return", "MB")
     table.add_column("data set", overflow="fold")
@@ -71,7 +72,7 @@ def show_checks(source: str, strict: bool, as_json: bool) -> None:
     notes, counts = check_dataset(dataset), dataset.manifest.counts
     if as_json:
         warnings = [dict(zip(("check", "message"), note.split(": ", 1), strict=True)) for note in notes]
-        print(json.dumps({"rows": counts.rows, "episodes": counts.episodes, "warnings": warnings}, indent=1))
+        print_document({"rows": counts.rows, "episodes": counts.episodes, "warnings": warnings})
     else:
         for note in notes:
             print(f"warning: {note}", file=sys.stderr)

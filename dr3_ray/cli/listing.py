@@ -1,9 +1,10 @@
 """`dr3-ray algorithms` and `dr3-ray options`: what there is to train, and what can be set."""
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from dr3_ray.cli.document import AsJson, print_document
 
 if TYPE_CHECKING:
     from dataclasses import Field
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     from dr3_ray.training.documentation import Method
 
 TITLES: "dict[Method, str]" = {"training": "the algorithm", "regularization": "DR3 and the critic's other regularisers"}
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def algorithms(as_json: AsJson = False) -> None:
@@ -28,7 +28,7 @@ def algorithms(as_json: AsJson = False) -> None:
 
     if as_json:
         rows = [{"name": name, "title": TITLES[name], "actions": list(forms)} for name, forms in ALGORITHMS.items()]
-        print(json.dumps(rows, indent=1))
+        print_document(rows)
         return
     table = Table("algorithm", "actions", "what it is")
     for name, forms in ALGORITHMS.items():
@@ -58,7 +58,7 @@ def options(
             title: {kind: list(map(_document, definition)) for kind, definition in kinds[title].items()}
             for title in kinds
         }
-        print(json.dumps(documents, indent=1))
+        print_document(documents)
         return
     console = Console(markup=False, highlight=False)
     for title, by_kind in kinds.items():

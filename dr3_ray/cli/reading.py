@@ -1,14 +1,13 @@
 """Commands that read a run: its report, its results brought home, and how far it is."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dr3_ray.cli.commands import refuse_idle
-from dr3_ray.cli.listing import AsJson
+from dr3_ray.cli.document import AsJson, print_document
 from dr3_ray.cli.paths import PATH, READ, here
 from dr3_ray.cli.sweep_options import MANY
 from dr3_ray.cli.sweeping import show_report
@@ -47,7 +46,7 @@ def report(
 
         runs = here(run)
         results = read_tables(runs[0]) if len(runs) == 1 else read_merged(runs)
-        print(json.dumps(document(results, summarize(results), outcomes(results)), indent=1, allow_nan=False))
+        print_document(document(results, summarize(results), outcomes(results)))
     else:
         from dr3_ray.cli.spec_options import words_of
 
@@ -103,7 +102,7 @@ def status(
     (path,) = here([run])
     if as_json:
         state = read_status(path)
-        print(json.dumps(state._asdict() | {"over": state.over, "left_s": state.left}, indent=1))
+        print_document(state._asdict() | {"over": state.over, "left_s": state.left})
     elif watch:
         with contextlib.suppress(KeyboardInterrupt):
             follow(path, Console())

@@ -10,6 +10,7 @@ import typer
 
 import dr3_ray
 from dr3_ray.cli.commands import refuse_idle
+from dr3_ray.cli.document import AsJson, print_document
 from dr3_ray.cli.paths import PATH
 from dr3_ray.errors import UserError, check_known, first_line
 from dr3_ray.process import stopping
@@ -24,6 +25,7 @@ def reproduce(
     name: Annotated[str | None, typer.Argument(help="Of the study; without it, all are listed.")] = None,
     scale: Annotated[str, typer.Option(help="How much of it: smoke (seconds), desk or full.")] = "desk",
     out: Annotated[Path | None, typer.Option(help="Where to.", show_default="runs/NAME", **PATH)] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run a study of the repository, from its data to its page; the same command again goes on with what is missing.
 
@@ -35,9 +37,14 @@ def reproduce(
     name = name and name.replace("-", "_")
     if name is None:
         refuse_idle(context, ("scale", "out"), "without the name of a study")
-        for title, path in studies.items():
-            print(f"{title}: {_question(path)}")
+        questions = {title: _question(path) for title, path in studies.items()}
+        if as_json:
+            print_document(questions)
+            return
+        for title, question in questions.items():
+            print(f"{title}: {question}")
         return
+    refuse_idle(context, ("as_json",), "with the name of a study, which prints what it does")
     check_known("study", [name], studies)
     study, typed = studies[name], stopping.command_line()
     stopping.advise(lambda: typed)

@@ -1,6 +1,5 @@
 """`dr3-ray select`: which configuration to take without playing."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dr3_ray.cli.commands import refuse_idle
-from dr3_ray.cli.listing import AsJson
+from dr3_ray.cli.document import AsJson, print_document
 from dr3_ray.cli.paths import READ, here
 from dr3_ray.cli.sweep_options import MANY
 from dr3_ray.cli.use import TrustOption
@@ -69,7 +68,7 @@ def select(
             choices.append(choose(path, named, fqe_steps, fqe_seeds, top, data, trust, say))
     if as_json:
         documents = [choice.to_dict() for choice in choices]
-        print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1, allow_nan=False))
+        print_document(documents[0] if len(documents) == 1 else documents)
         return
     from rich.console import Console
 

@@ -4,10 +4,14 @@ import contextlib
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dr3_ray.cli.document import print_document
 from dr3_ray.errors import not_shown
 from dr3_ray.process import stopping
+
+if TYPE_CHECKING:
+    from dr3_ray.sweep.estimate import SweepEstimate
 
 
 def train(spec: Any, force: bool, trust: bool, again: str) -> int:
@@ -25,14 +29,43 @@ def train(spec: Any, force: bool, trust: bool, again: str) -> int:
     return summary.exit_code
 
 
-def foresee(spec: Any, calibrate: bool) -> None:
+def foresee(spec: Any, calibrate: bool, as_json: bool = False) -> None:
     """Print what a sweep would do."""
     from rich.console import Console
 
     from dr3_ray.sweep.estimate import estimate_sweep, estimate_table
 
     estimate = estimate_sweep(spec, calibrate, say=lambda text: print(text, file=sys.stderr))
+    if as_json:
+        print_document(_foreseen(estimate))
+        return
     Console(markup=False).print(estimate_table(estimate))
+
+
+def _foreseen(estimate: "SweepEstimate") -> dict[str, Any]:
+    """Return what a sweep would do, for programs: seconds and bytes, null where they were not calibrated."""
+    plan, calibrated = estimate.plan, [kind.cost for kind in estimate.kinds if kind.cost]
+    structures = [
+        {
+            "about": kind.about,
+            "packs": [len(pack.members) for pack in kind.packs],
+            "why": kind.why,
+            "steps": kind.first["steps"],
+            "seconds_of_a_pack": max(map(kind.seconds, kind.packs)) if kind.cost else None,
+            "bytes_of_a_pack": kind.cost and dict(zip(kind.cost._fields[2:], kind.cost[2:], strict=True)),
+        }
+        for kind in estimate.kinds
+    ]
+    return {
+        "members": len(plan.members),
+        "done": estimate.done,
+        "structures": structures,
+        "trials_at_a_time": min(plan.slots, len(plan.packs)),
+        "where": estimate.where,
+        "seconds": estimate.seconds if calibrated else None,
+        "share_of_evaluation": estimate.evaluation if calibrated else None,
+        "bytes_kept": estimate.storage if calibrated else None,
+    }
 
 
 @contextlib.contextmanager

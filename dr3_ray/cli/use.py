@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dr3_ray.cli.document import AsJson, print_document
 from dr3_ray.cli.paths import FILE, PATH, READ, here
 from dr3_ray.errors import UserError, check_known
 
 if TYPE_CHECKING:
     from dr3_ray.policies.loading import Which
+    from dr3_ray.policies.playing import Episodes
     from dr3_ray.policies.policy import Policy
+    from dr3_ray.stats import Estimate
 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory or URI, or a checkpoint's directory.", **READ)
@@ -46,12 +49,15 @@ def evaluate(
         Path | None, typer.Option(help="A Parquet file for every episode's return.", **PATH)
     ] = None,
     trust: TrustOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Play episodes with a trained policy and print the mean return with its interval; write every return on request.
 
     Example: dr3-ray evaluate runs/breakout --episodes 100 --every-return returns.parquet
 
     Example: dr3-ray evaluate runs/breakout --where dr3_coeff=0.03 --where seed=1 --video videos
+
+    Example: dr3-ray evaluate runs/breakout --env CartPole-v1 --json
     """
     from dr3_ray.policies.playing import play
 
@@ -59,6 +65,10 @@ def evaluate(
     played = play(policy, env, episodes, seed, video)
     if every_return:
         _write(every_return, played._asdict())
+    if as_json:
+        files = {"every_return": every_return and str(every_return), "video": video and str(video)}
+        print_document(_about(policy) | {"environment": env or policy.config["environment"]} | _numbers(played) | files)
+        return
     for line in _told(played):
         print(line)
     if video:
@@ -73,19 +83,24 @@ def export(
     where: WhereOption = [],  # noqa: B006
     objective: ObjectiveOption = None,
     trust: TrustOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a trained policy as a file that other programs run, once its own runtime gives the same actions.
 
     Example: dr3-ray export runs/breakout --to onnx --out policy.onnx
 
-    Example: dr3-ray export runs/breakout --to torchscript --member best --out policy.pt
+    Example: dr3-ray export runs/breakout --to torchscript --member best --out policy.pt --json
     """
     from dr3_ray.policies.export import WRITERS
     from dr3_ray.policies.export import export as write
 
     check_known("format", [to], WRITERS)
-    card = write(_load(source, member, where, objective, trust), to, out)
-    print(f"written: {out}, and what it is: {card}")
+    policy = _load(source, member, where, objective, trust)
+    card = write(policy, to, out)
+    if as_json:
+        print_document(_about(policy) | {"format": to, "file": str(out), "card": str(card)})
+    else:
+        print(f"written: {out}, and what it is: {card}")
 
 
 def which_member(member: str, where: list[str]) -> "Which":
@@ -115,13 +130,28 @@ def _load(source: str, member: str, where: list[str], objective: str | None, tru
     return policy
 
 
-def _told(played: Any) -> list[str]:
+def _about(policy: "Policy") -> dict[str, Any]:
+    """Return what a policy is, for programs."""
+    about = {"algorithm": policy.spec.name, "dataset": policy.recorded.name}
+    return about | {"chosen": policy.chosen, "config": policy.config}
+
+
+def _numbers(played: "Episodes") -> dict[str, Any]:
+    """Return all returns and their mean, for programs; what is not finite is null."""
+    return {"mean_return": _mean(played), **played._asdict()}
+
+
+def _mean(played: "Episodes") -> "Estimate":
+    from dr3_ray.stats import bootstrap_estimate, mean
+
+    return bootstrap_estimate(played.returns, estimator=mean)
+
+
+def _told(played: "Episodes") -> list[str]:
     """Return the returns as people read them."""
     import numpy as np
 
-    from dr3_ray.stats import bootstrap_estimate, mean
-
-    estimate = bootstrap_estimate(played.returns, estimator=mean)
+    estimate = _mean(played)
     interval = (
         f" (95% interval {estimate.low:.4g} to {estimate.high:.4g})"
         if estimate.has_interval

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from dr3_ray.quantities import quantity
 from dr3_ray.runs.health import THRESHOLDS
+from dr3_ray.trust.text import json_value
 
 TRAIN, HELD_OUT = "train", "held-out"
 SHOWN = 8  # singular values
@@ -69,7 +70,7 @@ class Diagnosis:
         return {
             "about": dict(self.about),
             "verdict": [finding.to_dict() for finding in self.findings],
-            "probes": {name: _plain(probe._asdict()) for name, probe in self.probes.items()},
+            "probes": json_value(dict(self.probes)),
             "notes": list(self.notes),
         }
 
@@ -118,11 +119,3 @@ def _table(title: str, rows: list[tuple[str, list[str]]]) -> list[str]:
 
 def _shown(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else DASH if math.isnan(value) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from dr3_ray.data.labels import dataset_labels
@@ -12,6 +11,7 @@ from dr3_ray.report.reader import Run
 from dr3_ray.report.tables import facets_of, notes
 from dr3_ray.report.verdict import Verdict, judge
 from dr3_ray.stats import Estimate
+from dr3_ray.trust.text import json_value
 
 
 class Judged(NamedTuple):
@@ -82,17 +82,11 @@ def _entry(judged: Judged) -> dict[str, Any]:
         "coadapts": verdict.coadapts,
         "advised_by_diagnostics": verdict.advised,
         "next": judged.more or None,
-        "settings": [{name: _plain(value) for name, value in row.items()} for row in rows],
+        "settings": json_value(rows),
     }
 
 
 def _estimate(estimate: Estimate | None) -> Mapping[str, Any] | None:
     if estimate is None:
         return None
-    return {name: _plain(getattr(estimate, name)) for name in ("value", "low", "high", "n")}
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can have it."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return {name: json_value(getattr(estimate, name)) for name in ("value", "low", "high", "n")}

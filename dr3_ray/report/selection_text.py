@@ -17,6 +17,7 @@ from dr3_ray.report.selection_judging import CRITERIA, Choice, Measured
 from dr3_ray.report.tables import decimals_of, number
 from dr3_ray.runs.workflow import REMEDIES
 from dr3_ray.stats import Estimate, Quality
+from dr3_ray.trust.text import json_value
 
 if TYPE_CHECKING:
     from dr3_ray.report.selection import Selection
@@ -252,40 +253,27 @@ def document(selection: "Selection") -> dict[str, Any]:
                 "rule": choice.rule,
                 "take": choice.rows.iloc[0]["name"],
                 "member": choice.member,
-                "value": _plain(choice.value),
+                "value": json_value(choice.value),
                 "not_certainly_below": choice.tied,
                 "sentences": sentences(selection, choice),
-                "configurations": _plain(choice.rows.drop(columns=hidden).to_dict("records")),
+                "configurations": json_value(choice.rows.drop(columns=hidden).to_dict("records")),
             }
             for choice in selection.choices
         ],
         "measured": [
             {
                 "heading": table.heading,
-                "quality": {name: _plain(score) for name, score in table.quality.items()},
+                "quality": json_value(table.quality),
                 "tuning": table.ucb
                 and {
                     "episodes": table.episodes,
-                    "ucb": _plain(table.ucb.value.tolist()),
-                    "random": _plain(table.random.value.tolist()),  # type: ignore[union-attr]
+                    "ucb": json_value(table.ucb.value),
+                    "random": json_value(table.random.value),  # type: ignore[union-attr]
                 },
             }
             for table in selection.measured
         ],
-        "pooled": {name: _plain(score) for name, score in selection.pooled.items()},
-        "candidates": _plain(selection.candidates.reset_index().to_dict("records")),
+        "pooled": json_value(selection.pooled),
+        "candidates": json_value(selection.candidates.reset_index().to_dict("records")),
         "notes": notes(selection),
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Quality):
-        return {name: _plain(item) for name, item in value._asdict().items()}
-    if isinstance(value, Estimate):
-        return {name: _plain(getattr(value, name)) for name in ("value", "low", "high", "n", "left_out")}
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value

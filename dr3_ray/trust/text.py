@@ -1,7 +1,9 @@
-"""Text of others for a terminal: without the characters by which it could move, hide or rename what is there."""
+"""Text of others for a terminal, without characters that would move, hide or rename what is there; values for JSON."""
 
 import json
+import math
 import re
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 # C0 and C1 controls but tab and newline, what turns the direction of writing, and halves of characters: not those that
@@ -26,6 +28,24 @@ def printable_json(line: bytes) -> Any:
     """
     document = json.loads(line, parse_constant=_refuse)
     return printable(document) if b"\\" in line or b"\x7f" in line or not line.isascii() else document
+
+
+def json_value(value: Any) -> Any:
+    """Return a value, or whatever holds some, as JSON can have it.
+
+    NaN and infinities are null, arrays and tuples lists, tuples with names and dataclasses objects.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
+    elif hasattr(value, "dtype"):  # an array or a number of numpy
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(name): json_value(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _refuse(constant: str) -> None:

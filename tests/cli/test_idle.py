@@ -13,18 +13,19 @@ USED = {  # whatever else is typed, or where something else says so
     "status": "run watch as_json",
     "doctor": "cluster storage as_json",  # --storage by test_cluster_file
     "diagnose": "source data member where trust as_json", "select": "run criteria top trust as_json",
-    "reproduce": "name", "evaluate": "source env episodes seed member where video every_return trust",
-    "export": "source to out member where trust",
+    "reproduce": "name", "evaluate": "source env episodes seed member where video every_return trust as_json",
+    "export": "source to out member where trust as_json",
     "data import": "sources out gamma name columns action_space max_steps goal strict trust workers dry_run",
-    "data export": "source to out", "data check": "source strict as_json",
+    "data export": "source to out as_json", "data check": "source strict as_json",
     "data collect": "source out learner steps seed keep quality medium_return settings",
     "data info": "source as_json", "data list": "folder as_json", "data plot": "source out",
-    "data verify": "source seal", "data cache": "prune",
+    "data verify": "source seal as_json", "data cache": "prune as_json",
 }  # fmt: skip
 IDLE = {  # what is typed beside them, where they would change nothing
     ("report", "also"): ("RUN", "--json", "--also", "md"),
     ("report", "out"): ("RUN", "--json", "--out", "there"),
     ("reproduce", "scale"): ("--scale", "smoke"),
+    ("reproduce", "as_json"): ("coadaptation", "--json"),
     ("reproduce", "out"): ("--out", "there"),
     ("select", "fqe_steps"): ("RUN", "--criteria", "td_error,start_value", "--fqe-steps", "5"),
     ("select", "fqe_seeds"): ("RUN", "--fqe-steps", "0", "--fqe-seeds", "3"),
@@ -55,7 +56,7 @@ def test_what_would_change_nothing_is_refused_before_anything_is_done(command, o
     assert run(*command.split(), *IDLE[command, option]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and line.endswith(": leave it out")
-    assert option.replace("_", "-") in line and sorted(tmp_path.rglob("*")) == before
+    assert option.removeprefix("as_").replace("_", "-") in line and sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("limit", ["abc", "-5", "nan", "1e400GB", "50 GBit", "0x10"])
