@@ -168,8 +168,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write a file at, which then takes its place.
 
     Raises:
-        OSError: `path` is as it was.
+        OSError: `path` is as it was, also where it is a folder, a pipe or a device.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a pipe or a device", os.fspath(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial

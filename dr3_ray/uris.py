@@ -83,6 +83,18 @@ def path_here(path: str | os.PathLike[str] | None) -> Path | None:
     raise UserError(f"{match[1]}://{given[match.end() :].lstrip('/')} is a URI: give a path of this machine here")
 
 
+def anywhere(source: str) -> Path | str:
+    """Return the path of this machine that a source names, or the URI of what is elsewhere, as text.
+
+    Raises:
+        UserError: it is neither, as a scheme with one slash; or a file of another machine.
+    """
+    scheme = SCHEME.match(source.strip())
+    if scheme and scheme[1].lower() != "file":
+        return absolute(source)
+    return path_here(source) or Path()
+
+
 def names_folder(given: str) -> bool:
     """Return whether a path can only be a folder's, as it was typed: a `Path` has lost the slash at its end."""
     return given.endswith("/") or given.rpartition("/")[2] in (".", "..")

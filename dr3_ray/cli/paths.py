@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dr3_ray.errors import UserError
-from dr3_ray.uris import absolute, is_local, is_uri, names_folder, path_here
+from dr3_ray.uris import anywhere, is_uri, names_folder, path_here
 
 
 def _path(given: str | Path | list[str] | None) -> Path | list[Path] | None:
@@ -39,9 +39,7 @@ def _run(given: str | Path | list[str] | None) -> str | Path | list[str] | None:
     """Return the URI of a run elsewhere as text, or each, and the path of one on this machine as text, too."""
     if isinstance(given, list):
         return [str(_run(text)) for text in given]
-    if isinstance(given, str) and is_uri(given) and not is_local(given):
-        return absolute(given)
-    return str(_path(given)) if given is not None else None
+    return given if given is None else str(anywhere(str(_given(given))))
 
 
 def here(runs: Sequence[str], checkpoints: bool = False) -> list[Path]:

@@ -18,7 +18,6 @@ import typer
 from dr3_ray.cli import app as cli
 from dr3_ray.cli import sweeping
 from dr3_ray.cli.commands import Commands
-from dr3_ray.errors import UserError
 from dr3_ray.process import stopping
 
 PlannedSweeps = Mapping[str, dict[str, Any] | Path]
@@ -85,12 +84,11 @@ def _sweep_and_answer(
     planned: PlannedSweeps, answer: Callable[..., Any], above: dict[str, Any], how: dict[str, Any]
 ) -> None:
     from dr3_ray.cli.spec_options import spec_above
-    from dr3_ray.runs.directory import is_run
+    from dr3_ray.runs.directory import check_run
 
     there = [spec for spec in planned.values() if isinstance(spec, Path)]
     for run in there:
-        if not is_run(run):
-            raise UserError(f"{run} is not a run directory: name one, which has a run.json")
+        check_run(run)
     out = above["out"]
     given = {key: value for key, value in above.items() if key not in ("out", "force", "trust", "dry_run")}
     specs: list[Any] = []

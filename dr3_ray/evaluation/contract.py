@@ -158,10 +158,13 @@ def check_same(trained: Recorded, recorded: Recorded, where: str) -> None:
     Raises:
         UserError: they do not.
     """
-    agreed = contract(recorded, *trained.to_gymnasium(), where)
-    if not agreed.exact:
+    try:
+        exact = contract(recorded, *trained.to_gymnasium(), where).exact
+    except UserError:
+        exact = False
+    if not exact:
         theirs, ours = (" and ".join(map(shown, space.to_gymnasium())) for space in (trained, recorded))
-        raise UserError(f"{where} has {theirs}, the data set {recorded.name} {ours}: train on data of equal spaces")
+        raise UserError(f"{where} has {theirs}, the data set {recorded.name} {ours}: take data of equal spaces")
 
 
 def contract_in(environment: gym.Env[Any, Any], recorded: Recorded) -> Contract:

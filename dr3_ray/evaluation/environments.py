@@ -10,6 +10,7 @@ from dr3_ray.errors import UserError, check_known, first_line
 from dr3_ray.evaluation.turns import being_made
 
 MINATAR = "minatar:"
+MUJOCO = "dr3-ray[mujoco]"  # what its tasks need
 GYMNASIUM = "gymnasium:"
 MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 MINATAR_MAX_STEPS = 2500  # the games have no limit of their own; a perfect player would never stop
@@ -95,6 +96,9 @@ def make_environment(name: str, spec: EnvSpec | None = None, **options: Any) -> 
         if not options:
             raise
         raise UserError(f"environment {name!r} cannot be made with {options}: {first_line(error)}") from error
+    except gym.error.DependencyNotInstalled as error:
+        extra = f"pip install '{MUJOCO}'" if "mujoco" in (said := first_line(error)).lower() else said
+        raise UserError(f"environment {name!r} needs a package that is not installed: {extra}") from error
     except gym.error.Error as error:
         raise UserError(f"environment {name!r} cannot be made: {first_line(error)}") from error
     except ImportError as error:

@@ -23,7 +23,7 @@ from dr3_ray.errors import UserError, first_line
 from dr3_ray.networks.precision import plain_operations
 from dr3_ray.policies.policy import Policy
 from dr3_ray.runs.identity import OF_PARENT, PARENT
-from dr3_ray.stores import make_folder, replace_file, replacing
+from dr3_ray.stores import make_folder, replacing
 from dr3_ray.training.normalization import as_trained
 
 CHECKED = 1000  # observations at which a file has to give the same actions
@@ -93,18 +93,19 @@ def export(policy: Policy, form: str, out: Path) -> Path:
     card = out.with_name(out.name + ".md")
     try:
         make_folder(out.resolve().parent)
-        with replacing(out) as partial:
+        with replacing(out) as partial, replacing(card) as partial_card:
             with _quietly():
                 run = WRITERS[form](deployed, {name: torch.from_numpy(part) for name, part in given.items()}, partial)
             _check(policy, run(given), wanted, form)
             _check(policy, run({name: part[:1] for name, part in given.items()}), wanted[:1], form)
-        replace_file(card, card_of(policy, form, given, wanted).encode())
+            partial_card.write_text(card_of(policy, form, given, wanted))
     except ImportError as error:
         raise UserError(
             f"{form} needs a package that is not there ({first_line(error)}): pip install 'dr3-ray[export]'"
         ) from None
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror or error}): give another --out") from None
+        place = card if error.filename == str(card) else out
+        raise UserError(f"{place} cannot be written ({error.strerror or error}): give another --out") from None
     return card
 
 

@@ -12,7 +12,7 @@ from dr3_ray.process.stopping import resuming
 from dr3_ray.runs.brought import run_here
 from dr3_ray.runs.checkpoints import packs_kept
 from dr3_ray.runs.directory import RUN
-from dr3_ray.runs.index import Record, current, read_index
+from dr3_ray.runs.index import Record, check_members, current, read_index
 from dr3_ray.sweep.directory import spec_of
 from dr3_ray.sweep.trained import kept_networks, last_networks
 from dr3_ray.training.saved import PLACE, Trained, read_networks
@@ -129,6 +129,9 @@ def _found_at(run: Path, record: Record, updates: int, chosen: str, trust: bool)
 def _chosen(run: Path, member: Which, objective: str | None) -> tuple[Record, str]:
     """Return the record of the wanted member, and how it was chosen."""
     records = read_index(run)
+    check_members(run, records)
+    if any("dataset" not in record["config"] for record in records):
+        raise UserError(f"{run}/index.jsonl has a record that is not a member's (no dataset): bring another copy of it")
     if not isinstance(member, str | int | Mapping):
         raise UserError(f"member {member!r} is no hash, place or mapping of values: give one of these")
     if isinstance(member, int):

@@ -17,6 +17,7 @@ from dr3_ray.evaluation.environments import GYMNASIUM, MINATAR, make_environment
 from dr3_ray.evaluation.rollout import Rollout
 from dr3_ray.observations import Observations
 from dr3_ray.policies.policy import Policy
+from dr3_ray.stores import make_folder
 from dr3_ray.training.population import act
 
 AT_A_TIME = 32  # environments that are played side by side, one forward pass for all
@@ -45,7 +46,9 @@ def play(policy: Policy, environment: str | None, episodes: int, seed: int = 0, 
     Raises:
         UserError: no such environment, one that does not fit the policy, or no pictures where a video is wanted.
     """
-    name = environment or _own(policy)
+    name = _own(policy) if environment is None else environment
+    if not name.strip():
+        raise UserError("an empty name is no environment: give one, as in CartPole-v1, or leave it out")
 
     def actions(seen: Observations) -> Tensor:
         return act(policy.spec, policy.networks, seen)
@@ -68,6 +71,13 @@ def play(policy: Policy, environment: str | None, episodes: int, seed: int = 0, 
     )
 
 
+def _make_room(folder: Path) -> None:
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise UserError(f"{folder} is no folder for videos ({error.strerror}): give another --video") from None
+
+
 def _own(policy: Policy) -> str:
     """Return the environment that the member was rolled out in."""
     name = policy.config.get("environment")
@@ -87,6 +97,7 @@ def _recorded(name: str, folder: Path, seed: int) -> Callable[[], gym.Env[Any, A
     def make() -> gym.Env[Any, Any]:
         """Make an environment that writes a video of each episode."""
         pictured = make_environment(name if name.startswith(GYMNASIUM) else GYMNASIUM + name, render_mode="rgb_array")
+        _make_room(folder)
         with _pictures(folder):
             return gym.wrappers.RecordVideo(
                 pictured, str(folder), episode_trigger=lambda episode: True, name_prefix=f"seed-{next(seeds)}",

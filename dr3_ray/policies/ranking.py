@@ -12,8 +12,9 @@ from dr3_ray.errors import UserError, check_known
 from dr3_ray.process.stopping import resuming
 from dr3_ray.quantities import JUDGED, RETURN
 from dr3_ray.runs.directory import RENEW, RUN, DamagedRunError, asked_of
+from dr3_ray.runs.histories import histories_of
 from dr3_ray.runs.identity import configuration
-from dr3_ray.runs.index import Record
+from dr3_ray.runs.index import FINAL, Record, lost
 from dr3_ray.sweep.search.scores import ENDED, MemberScores
 from dr3_ray.sweep.spec.objective import Criterion, as_objectives
 
@@ -80,12 +81,19 @@ def check_scored(run: Path, records: Sequence[Record], metric: str, score: float
     if math.isnan(score):
         if not any(record["status"] in ENDED for record in records):
             raise UserError(f"no member of {run} has ended yet: `{resuming(run)}` goes on, or name one by its hash")
+        if told := lost(record["status"] for record in records):
+            raise UserError(f"no member of {run} has a result ({told}): `dr3-ray status {run}` says why")
         other = ", or give another objective such as td_error" if metric == RETURN else ""
         raise UserError(f"no configuration of {run} has {metric} with all seeds: name a member by its hash{other}")
 
 
 def rank(run: Path, records: Sequence[Record], criterion: Criterion) -> list[Standing]:
-    """Return the configurations of these members, the best first and those without a score last."""
+    """Return the configurations of these members, the best first and those without a score last.
+
+    Raises:
+        UserError: members have ended, and their histories are lost or damaged.
+    """
+    histories_of(run, ("member", "step"), any(record["status"] in FINAL for record in records))  # not lost
     scores = MemberScores([criterion], records, run)
 
     def score(members: Sequence[str]) -> float:

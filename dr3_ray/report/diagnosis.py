@@ -98,10 +98,21 @@ def _sources(subject: Found, data: str | None) -> tuple[str, str | None]:
     """Return what the member was trained on, and what it was not trained on; None: there is nothing."""
     if subject.member is not None:
         train = str(subject.config["dataset"])
-        return train, data or validation_of(train)
+        return train, held_out_of(train, data)
     if data is None:
         raise UserError("a checkpoint does not know its data: give --data, or the run that the checkpoint is of")
     return data, validation_of(data)
+
+
+def held_out_of(train: str, data: str | None) -> str | None:
+    """Return what was not trained on: `data`, or by default the rest of the data set; None: there is nothing.
+
+    Raises:
+        UserError: `data` is an empty name.
+    """
+    if data is not None and not data.strip():
+        raise UserError("an empty name is no data set: give one after --data, or leave that out")
+    return validation_of(train) if data is None else data
 
 
 def validation_of(train: str) -> str | None:

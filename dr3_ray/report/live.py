@@ -9,13 +9,13 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from dr3_ray.errors import UserError, not_shown
-from dr3_ray.runs.directory import RUN, is_run
+from dr3_ray.runs.directory import RUN, check_different, check_run
 from dr3_ray.runs.fetch import fetch
 from dr3_ray.runs.histories import HISTORIES
 from dr3_ray.runs.index import INDEX, read_index
 from dr3_ray.runs.mirror import EVERY as BROUGHT_EVERY
 from dr3_ray.stores import inside
-from dr3_ray.uris import is_uri, path_here
+from dr3_ray.uris import anywhere
 
 PAUSE = 2.0  # seconds between two looks at the files of runs,
 SHARE = 0.1  # and more after a page was built, which may take so much of one core: a sweep has the rest
@@ -44,10 +44,11 @@ class Watched:
             raise UserError("an empty name is no run: give the --out of a sweep, or . for the working directory")
         self.name = run
         self._brought = -BROUGHT_EVERY
-        self._uri = run if is_uri(run) and not run.lower().startswith("file:") else ""
-        self.path = folder if self._uri else path_here(run) or Path()
-        if not self._uri and not is_run(self.path):
-            raise UserError(f"{self.path} is not a run directory: give the --out of a sweep that has begun")
+        place = anywhere(run)
+        self._uri = "" if isinstance(place, Path) else place
+        self.path = place if isinstance(place, Path) else folder
+        if not self._uri:
+            check_run(self.path)
         self.look()
 
     def look(self) -> object:
@@ -81,6 +82,7 @@ class Live:
 
     def __init__(self, runs: Sequence[str], folder: Path, say: Callable[[str], None]) -> None:
         self.runs = [Watched(run, inside(folder, f"run-{place}")) for place, run in enumerate(runs)]
+        check_different(run.path for run in self.runs)
         self.page, self.said = Page("", {}), "Building the page…"
         self._folder, self._say, self._told = folder, say, ""
         self._asked = time.monotonic()  # the first page is for whoever comes first

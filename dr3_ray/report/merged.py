@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from dr3_ray.errors import UserError
 from dr3_ray.report.reader import Run, read_tables
+from dr3_ray.runs.directory import check_different
 
 RUN = "run"  # the axis that tells runs apart
 NOTHING = "\N{EN DASH}"  # the value of an axis that a run does not have
@@ -19,10 +19,8 @@ def read_merged(paths: Sequence[str | Path]) -> Run:
     Raises:
         UserError: one of them is not a run directory or is damaged, or the same is named twice.
     """
+    check_different(map(Path, paths))
     runs = [read_tables(path) for path in paths]
-    places = [run.path.resolve() for run in runs]
-    if twice := [path for path in places if places.count(path) > 1]:
-        raise UserError(f"{twice[0]} is named twice: compare different runs")
     labels = _labels(runs)
     axes = list(dict.fromkeys([RUN, *(axis for run in runs for axis in run.facets[2:])]))
     names: dict[tuple[str, str], str] = {}

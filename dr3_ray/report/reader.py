@@ -10,11 +10,11 @@ import pandas as pd
 
 from dr3_ray.errors import UserError
 from dr3_ray.quantities import REPORTED
-from dr3_ray.runs.directory import RUN, is_run, read_run
+from dr3_ray.runs.directory import check_run, read_run
 from dr3_ray.runs.health import READ, Coadaptation, Flag, Health, health_of
 from dr3_ray.runs.histories import histories_of, lacks_rows
 from dr3_ray.runs.identity import PARENT
-from dr3_ray.runs.index import FINAL, current, read_index
+from dr3_ray.runs.index import FINAL, check_members, current, read_index
 from dr3_ray.trust.secrets import masked
 
 COEFFICIENT = "dr3_coeff"
@@ -76,8 +76,7 @@ def read_tables(run_dir: str | Path, columns: Collection[str] | None = MEASURED)
     path = Path(run_dir)
     info = _read_info(path)
     records = current(read_index(path))
-    if not records:
-        raise UserError(f"{path} has no member in its index.jsonl: no sweep got as far as starting there, run it again")
+    check_members(path, records)
     facets = list(dict.fromkeys(["algorithm", "dataset", *info.get("axes", [])]))
     facets = [axis for axis in facets if axis not in (COEFFICIENT, "seed")]
     if "steps" not in facets and len({record["config"].get("steps") for record in records}) > 1:
@@ -115,8 +114,7 @@ def _health_columns(members: pd.DataFrame, health: Mapping[str, Health]) -> pd.D
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    if not is_run(path):
-        raise UserError(f"{path} is not a run directory (no {RUN}): give the directory a sweep wrote")
+    check_run(path)
     return read_run(path)
 
 

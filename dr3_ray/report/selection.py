@@ -15,7 +15,7 @@ from dr3_ray.evaluation.contract import Recorded, check_same
 from dr3_ray.policies.scoring import OF_NETWORKS, Fitting, Say, Scorer, Sources, read_stacks
 from dr3_ray.process.stopping import resuming
 from dr3_ray.quantities import RETURN
-from dr3_ray.report.diagnosis import check_apart, validation_of
+from dr3_ray.report.diagnosis import check_apart, held_out_of
 from dr3_ray.report.ranked import FILE
 from dr3_ray.report.reader import COEFFICIENT, Run, read_tables
 from dr3_ray.report.selection_judging import (
@@ -114,6 +114,9 @@ def select(
     notes = [*_left_out(tables), *_unmeasured(members, numbers), *notes]
     judge_fit(tables, candidates)
     order = with_ranks(candidates, [name for name in order if name == "mean_rank" or known(candidates, name)])
+    if not order:
+        why = "; ".join(notes) or f"not measured: {', '.join(lacking)}"
+        raise UserError(f"no criterion that was named can rank {path} ({why}): name others, or --data OTHER")
     unwritten = _write(file, candidates)
     measured = measure(candidates, order, top)
     several = pooled(measured, top) if len(measured) > 1 else {}
@@ -167,7 +170,7 @@ def _open(source: str, records: Sequence[Record], data: str | None) -> Sources:
         known = record["config"]["data_fingerprint"]
         if known not in train.manifest.identities:
             raise UserError(f"{source} holds other data than this sweep was trained on: put them back")
-    held_out = data or validation_of(source)
+    held_out = held_out_of(source, data)
     there = load_dataset(held_out) if held_out else None
     if there is not None:
         check_same(Recorded.of(train), Recorded.of(there), masked(source))

@@ -58,10 +58,11 @@ class Server(ThreadingHTTPServer):
         try:
             self.address_family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             super().__init__(place[:2], _Handler)  # type: ignore[arg-type]
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the second of a name that no machine can have
+            reason = getattr(error, "strerror", None) or error
             raise UserError(
-                f"{host} port {port} cannot be listened on ({error.strerror}): give another --port, 0 for one that is "
-                "free, or another --host"
+                f"{host} port {port} cannot be listened on ({reason}): give another --port, 0 for one that is free, or "
+                "another --host"
             ) from None
 
     def server_bind(self) -> None:

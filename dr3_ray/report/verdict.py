@@ -15,6 +15,7 @@ from dr3_ray.report.answers import chosen_by_other_seeds
 from dr3_ray.report.coadaptation import Reading, by_diagnostics, health_sentences, read_curves
 from dr3_ray.report.reader import COEFFICIENT, STATUSES
 from dr3_ray.report.tables import cell, decimals_of, number, pairable
+from dr3_ray.runs.index import lost
 from dr3_ray.stats import Estimate, bootstrap_estimate, paired_difference, paired_differences
 
 ReturnsByPair = dict[tuple[int, int], float]  # by seed and last step
@@ -25,6 +26,7 @@ UNPLAYED = (
     "No c₀ can be called best, because no returns were measured: name an environment, or rank settings by the data "
     "alone with `dr3-ray select`."
 )
+NO_RUN = "No c₀ can be called best, because no run has a result ({}): `dr3-ray status` says why."
 FEW = 5  # seeds that are advised where there is one
 WORTH = 20  # seeds in all, beyond which more of them are no advice
 POWER = 2.8  # standard errors from 0 at which a difference is told apart four times in five
@@ -70,7 +72,8 @@ def judge(summary: pd.DataFrame, members: pd.DataFrame, axes: Sequence[str] = ()
     measured = summary[(summary[f"{OUTCOME}_n"] > 0) & ~summary["cut_short"]].set_index(SETTING)
     advice = by_diagnostics(members) if not axes else Reading([])
     if measured.empty:
-        sentences = [UNPLAYED, *advice.sentences, *curves.sentences, *health, *interim]
+        none = NO_RUN.format(told) if (told := lost(members["status"])) else UNPLAYED
+        sentences = [none, *advice.sentences, *curves.sentences, *health, *interim]
         return Verdict(sentences, coadapts=curves.coadapts, advised=advice.advised)
     runs = members[members["counted"] & members[SETTING].isin(measured.index)]
     best = str(measured[OUTCOME].idxmax())

@@ -11,7 +11,7 @@ from dr3_ray.runs.index import FETCHED, INDEX, knows_more
 from dr3_ray.runs.mirror import described, kept_index
 from dr3_ray.stores import read_bytes, same_place
 from dr3_ray.trust.secrets import masked, remember
-from dr3_ray.uris import absolute, is_local, is_uri, path_here
+from dr3_ray.uris import anywhere, path_here
 
 Say = Callable[[str], None]
 
@@ -25,11 +25,11 @@ def run_here(run: str | os.PathLike[str], checkpoints: bool = False, say: Say = 
     Raises:
         UserError: nothing is there, it cannot be used, or `runs/` has another run of this name, or an older state.
     """
-    if not isinstance(run, str) or not is_uri(run) or is_local(run):
-        path = path_here(run)
-        assert path is not None
-        return path
-    uri = str(remember(absolute(run)))
+    place = anywhere(run) if isinstance(run, str) else path_here(run)
+    assert place is not None
+    if isinstance(place, Path):
+        return place
+    uri = str(remember(place))
     home = home_of(uri)
     if _is_own(home, uri):
         say(f"{masked(uri)} is kept by the run in {home}, which is read")

@@ -23,7 +23,7 @@ import pyarrow.fs as pafs
 from dr3_ray.errors import UserError
 from dr3_ray.remote import patiently
 from dr3_ray.runs.digests import MANIFEST, is_whole, read_manifest, write_manifest
-from dr3_ray.runs.storage import open_storage, read_owner
+from dr3_ray.runs.storage import OWNER, open_storage, read_owner
 from dr3_ray.stores import (
     NO_ROOM,
     inside,
@@ -66,8 +66,9 @@ class Checkpoints:
         self._filesystem, root = open_storage(storage)
         owner = patiently(lambda: read_owner(self._filesystem, root))
         if not owner or owner["run"] != run:
+            state = "that of another sweep" if owner else "missing or damaged, which --resume of the sweep mends"
             raise UserError(
-                f"{os.uname().nodename} does not see the sweep's storage {storage}: "
+                f"{os.uname().nodename} does not see the sweep's storage {storage} ({OWNER} is {state}): "
                 "give --storage a path or URI that all machines share, or --checkpoint-every 0"
             )
         self._folder = f"{root}/{safe_name(pack)}"
@@ -141,7 +142,7 @@ class Checkpoints:
     def read(self, *names: str) -> dict[str, bytes] | None:
         """Return these files of the last checkpoint where they are whole, as far as it has them; None without one."""
         for path in self._all():
-            with suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
+            with suppress(FileNotFoundError, IsADirectoryError, ValueError, TypeError, RecursionError):
                 manifest = json.loads(self._content(f"{path}/{MANIFEST}"))
                 contents = {name: self._content(f"{path}/{name}") for name in names if name in manifest}
                 if all(hashlib.sha256(content).hexdigest() == manifest[name] for name, content in contents.items()):
@@ -150,6 +151,8 @@ class Checkpoints:
 
     def _content(self, path: str) -> bytes:
         def read() -> bytes:
+            if self._is_local:
+                return Path(path).read_bytes()
             with self._filesystem.open_input_stream(path) as file:
                 return bytes(file.read())
 

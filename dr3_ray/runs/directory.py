@@ -1,6 +1,6 @@
 """The directory of a run: `run.json`, which says what was asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -46,6 +46,27 @@ def is_run(path: Path) -> bool:
     return True
 
 
+def check_run(path: Path) -> None:
+    """Check that a run that is to be read lies there.
+
+    Raises:
+        UserError: none does.
+    """
+    if not ((path / RUN).is_file() or (path / INDEX).is_file()):
+        raise UserError(f"{path} is not a run directory: give what was --out of a sweep that has begun")
+
+
+def check_different(runs: Iterable[Path]) -> None:
+    """Check that no run is named twice.
+
+    Raises:
+        UserError: one is.
+    """
+    places = [run.resolve() for run in runs]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise UserError(f"{twice[0]} is named twice: compare different runs")
+
+
 def read_run(path: Path) -> dict[str, Any]:
     """Return the document `run.json` of a run directory.
 
@@ -61,9 +82,24 @@ def read_run(path: Path) -> dict[str, Any]:
         raise DamagedRunError(f"{path / RUN} is damaged ({first_line(error)}): {remedy}") from None
     version = document.get("format")
     if version != FORMAT:
-        raise UserError(f"{path / RUN} has format {version!r}, this version writes {FORMAT}: choose another directory")
+        raise UserError(
+            f"{path / RUN} has format {version!r}, and this version reads {FORMAT}: use the one that wrote it, or "
+            "choose another directory"
+        )
     check_fields(document, path / RUN)
     return document
+
+
+def id_of(path: Path) -> str:
+    """Return the id of a run, by which its checkpoints are known.
+
+    Raises:
+        UserError: as `read_run`, or it is lost.
+    """
+    own: str | None = read_run(path).get("id")
+    if own is None:
+        raise DamagedRunError(f"{path / RUN} is damaged at id: {brought_again(path) or RENEW}")
+    return own
 
 
 def check_fields(document: dict[str, Any], file: Path) -> None:

@@ -7,7 +7,8 @@ a crash cut short is ignored.
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ BEFORE = ("run.json", "keys.json")  # what is in a run directory before there is
 
 MOST = 5  # numbers of damaged lines that are told
 FINAL = ("finished", "diverged", "cut")  # training is deterministic: what diverged would diverge again
+LOST = ("failed", "diverged")  # statuses of members that have no result
 Record = dict[str, Any]
 
 
@@ -64,6 +66,22 @@ def longer_twins(records: Iterable[Record]) -> dict[str, str]:
                 if goes_on(shorter["config"], longer["config"]):
                     twins_of[shorter["member"]] = longer["member"]
     return twins_of
+
+
+def check_members(run: Path, records: Collection[Record]) -> None:
+    """Check that a run has members.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not records:
+        raise UserError(f"{run} has no member in its index.jsonl: no sweep got as far as starting there, run it again")
+
+
+def lost(statuses: Iterable[str]) -> str:
+    """Return how many members were lost, by status, where all were: `2 failed`; else nothing."""
+    counts = Counter(statuses)
+    return " and ".join(f"{counts[name]} {name}" for name in counts) if counts.keys() <= {*LOST} else ""
 
 
 def current(records: Iterable[Record]) -> list[Record]:

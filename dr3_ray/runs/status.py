@@ -13,9 +13,8 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from dr3_ray.errors import UserError
 from dr3_ray.process.stopping import resuming
-from dr3_ray.runs.directory import is_run, read_run
+from dr3_ray.runs.directory import check_run, read_run
 from dr3_ray.runs.health import READ, Flag, flag_sentences, health_of
 from dr3_ray.runs.histories import WRITTEN, histories_of, lacks_rows, rows_are_lost
 from dr3_ray.runs.index import FINAL, Record, current, longer_twins, read_index
@@ -67,8 +66,7 @@ def read_status(run: Path) -> RunStatus:
     Raises:
         UserError: it is not a run directory, or a file of it is damaged.
     """
-    if not is_run(run):
-        raise UserError(f"{run} is not a run directory: give the --out of a sweep")
+    check_run(run)
     info, known = read_run(run), read_index(run)
     records = current(known)
     columns = ("member", "step", "time_s")

@@ -108,8 +108,9 @@ def has_checkpoints(storage: str) -> bool:
 
 def _read_json(filesystem: pafs.FileSystem, path: str) -> dict[str, str] | None:
     """Return the mapping in a file, `DAMAGED` if it holds none; None: there is no such file."""
-    if filesystem.get_file_info(path).type == pafs.FileType.NotFound:
-        return None
+    info = filesystem.get_file_info(path)
+    if not info.is_file:
+        return None if info.type == pafs.FileType.NotFound else DAMAGED
     with filesystem.open_input_stream(path) as file:
         content = file.read()
     try:

@@ -112,6 +112,11 @@ def spec_of(path: Path) -> SweepSpec:
     try:
         log = [name for name in asked.get("log", ()) if name not in FILES]
         return SweepSpec(**placed(asked, document, path) | {"out": path, "log": log})
+    except UserError as error:
+        writer = document.get("versions", {}).get("dr3-ray")
+        if writer in (None, here := versions()["dr3-ray"]):
+            raise
+        raise UserError(f"{path / RUN} is of dr3-ray {writer}, and this is {here}: {error}") from None
     except (TypeError, AttributeError, KeyError) as error:
         raise DamagedRunError(f"{path / RUN} is damaged at spec ({first_line(error)}): {RENEW}") from None
 

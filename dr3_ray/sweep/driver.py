@@ -7,7 +7,7 @@ from rich.console import Console
 
 from dr3_ray.errors import UserError
 from dr3_ray.process import stopping
-from dr3_ray.runs.directory import read_run
+from dr3_ray.runs.directory import id_of, read_run
 from dr3_ray.runs.histories import Histories
 from dr3_ray.runs.index import FINAL, Index, longer_twins
 from dr3_ray.sweep.packs.limit import sweep_limit
@@ -93,7 +93,7 @@ class Driver:
         def limit(begun: Sequence[Pack]) -> int:
             packs = [name for pack in begun for name in (pack.name, pack.origin) if name]
             if spec.checkpoint_every != 0:
-                check_begun(spec.checkpoints, read_run(spec.out)["id"], packs, trust)
+                check_begun(spec.checkpoints, id_of(spec.out), packs, trust)
             return sweep_limit(spec, self._asked, sources, slots, say)
 
         plan = Plan.of(

@@ -17,7 +17,7 @@ from dr3_ray.cluster.connect import cluster_address, connect
 from dr3_ray.compat.ray import get_num_cpus
 from dr3_ray.data.labels import dataset_label
 from dr3_ray.runs.checkpoints import KEPT
-from dr3_ray.runs.directory import is_run, read_run
+from dr3_ray.runs.directory import id_of, is_run
 from dr3_ray.runs.identity import PARENT, configuration, configurations
 from dr3_ray.runs.index import read_index
 from dr3_ray.runs.mirror import check_storage
@@ -136,7 +136,7 @@ def estimate_sweep(
     if spec.search and is_run(spec.out):
         from dr3_ray.sweep.search.studies import check_studies  # Optuna takes a second to import
 
-        check_studies(spec, problems(spec), read_run(spec.out)["id"])
+        check_studies(spec, problems(spec), id_of(spec.out))
     records = {record["member"]: record for record in read_index(spec.out)} if is_run(spec.out) else {}
     fits, where = slots_here(spec)
     if not fits:

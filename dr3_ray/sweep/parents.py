@@ -19,7 +19,7 @@ from dr3_ray.errors import UserError, first_line
 from dr3_ray.evaluation.contract import Recorded
 from dr3_ray.runs.checkpoints import Checkpoints
 from dr3_ray.runs.digests import MANIFEST, is_whole
-from dr3_ray.runs.directory import RUN, is_run, read_run
+from dr3_ray.runs.directory import RUN, id_of, is_run, read_run
 from dr3_ray.runs.fetch import fetch
 from dr3_ray.runs.index import Record, current, read_index
 from dr3_ray.runs.plain import DAMAGES, read_part
@@ -31,7 +31,7 @@ from dr3_ray.sweep.spec.spec import Config, SweepSpec
 from dr3_ray.sweep.trained import plain_values
 from dr3_ray.training.saved import METADATA, NAME, PLACE, STATE
 from dr3_ray.types import Spaces
-from dr3_ray.uris import is_local, local_path
+from dr3_ray.uris import is_local, local_path, path_here
 
 Say = Callable[[str], None]
 Opened = tuple[list[Record], str, str]
@@ -75,7 +75,7 @@ def find_parents(spec: SweepSpec, say: Say = lambda text: None) -> list[Parent]:
             continue
         if same_place(place, str(spec.out)):
             raise UserError(f"members of {place} go on in another run: give another --out, or --resume for more steps")
-        path = local_path(place) if is_local(place) else None
+        path = path_here(place) if is_local(place) else None
         is_checkpoint = path is not None and (path / PLACE).is_dir()
         of = _of_checkpoint(path, which) if is_checkpoint and path else _of_run(place, which, updates, opened, say)
         parents |= {parent.name: parent for parent in of}
@@ -130,11 +130,11 @@ def opened_run(place: str) -> Opened:
     if not is_local(place):
         with tempfile.TemporaryDirectory() as folder:
             fetch(place, home := Path(folder) / "run")
-            return read_index(home), place, str(read_run(home)["id"])
-    path = local_path(place)
+            return read_index(home), place, id_of(home)
+    path = path_here(place) or Path()
     if not (path / RUN).is_file():
         raise UserError(f"{place} is neither a run directory nor a checkpoint: give what a sweep wrote, or RUN:HASH")
-    return read_index(path), spec_of(path).checkpoints, str(read_run(path)["id"])
+    return read_index(path), spec_of(path).checkpoints, id_of(path)
 
 
 def _of_run(place: str, which: str, updates: str, opened: Callable[[str], Opened], say: Say) -> list[Parent]:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dr3_ray.errors import UserError
 from dr3_ray.process import stopping
-from dr3_ray.runs.directory import RUN, read_run
+from dr3_ray.runs.directory import RUN, id_of, read_run
 from dr3_ray.runs.index import Index
 from dr3_ray.runs.mirror import check_storage, mirrored
 from dr3_ray.runs.status import SHOWN
@@ -97,7 +97,7 @@ def train_sweep(
         missing = unfinished(planned, index.records.values())
         if finished := len(planned) - len(missing):
             console.print(f"{finished} of {len(planned)} runs were done before", highlight=False)
-        run = read_run(spec.out)["id"]
+        run = id_of(spec.out)
         claim(spec.checkpoints, run, str(spec.out.resolve()))
         if parents:
             _keep_parents(spec, run, parents, missing)
@@ -139,4 +139,4 @@ def _take_up(
         return Searches([Proposals(*name, spec.search.trials, scores, say) for name in asked], scores)
     from dr3_ray.sweep.search.studies import taken_up
 
-    return Searches(taken_up(spec, problems(spec), read_run(spec.out)["id"], scores, say), scores)
+    return Searches(taken_up(spec, problems(spec), id_of(spec.out), scores, say), scores)

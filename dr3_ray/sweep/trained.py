@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 
 from dr3_ray.cluster.pickles import check_trusted
 from dr3_ray.runs.checkpoints import Checkpoints
-from dr3_ray.runs.directory import read_run
+from dr3_ray.runs.directory import id_of
 from dr3_ray.runs.identity import canonical
 from dr3_ray.runs.index import Record, read_index
 from dr3_ray.runs.plain import is_plain
@@ -70,13 +70,13 @@ def kept_networks(
 
 def _packs(run: Path, packs: Collection[str] | None) -> Iterator[tuple[list[Record], Checkpoints]]:
     """Yield the members of each pack of a run, or of these, with its checkpoints."""
-    spec, document = spec_of(run), read_run(run)
+    spec, own = spec_of(run), id_of(run)
     members: dict[str, list[Record]] = {}
     for record in read_index(run):
         if record["pack"] and (packs is None or record["pack"] in packs):
             members.setdefault(record["pack"], []).append(record)
     for name, records in members.items():
-        yield records, Checkpoints(spec.checkpoints, name, document["id"])
+        yield records, Checkpoints(spec.checkpoints, name, own)
 
 
 def is_pickled(checkpoint: Path) -> bool:

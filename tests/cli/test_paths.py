@@ -100,6 +100,15 @@ def test_nor_is_what_is_read(words, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["report", "status", "select", "diagnose", "evaluate", "serve"])
+def test_a_run_whose_uri_lost_a_slash_is_told_to_have_it(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(command, "s3:/KEYX:SECRETX@results/run") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: s3:/***@results/run is neither a path nor a URI: write s3://…")
+    assert not list(tmp_path.iterdir())
+
+
 def test_blanks_around_a_uri_are_no_part_of_it(tmp_path):
     spec = SweepSpec(
         datasets=[" embedded:a", "s3://b/x "], out=f" file://{tmp_path}/r\n", storage=f"\tfile://{tmp_path}/s "

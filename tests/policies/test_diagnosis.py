@@ -101,7 +101,7 @@ def test_mistakes_are_one_line(split, run, cartpole, pendulum, tmp_path, capsys)
     shutil.rmtree(bare / "checkpoints")
     for arguments, message in {
         (str(checkpoint), "--member", "0"): "a checkpoint does not know its data: give --data",
-        (str(split), "--data", pendulum): "the trained member has observations",
+        (str(split), "--data", pendulum): "(1,), float32): take data of equal spaces",
         (str(split), "--member", "zz"): "0 members of",
         (str(split), "--where", "dr3_coeff=7"): "no member of",
         (str(split), "--data", str(tmp_path / "nothing")): "is not a data set",

@@ -113,6 +113,14 @@ def test_a_package_that_is_missing_is_named(run, tmp_path, monkeypatch, capsys):
     assert "unknown format 'onx': did you mean 'onnx'?" in capsys.readouterr().err
 
 
+def test_a_folder_in_the_place_of_the_card_leaves_nothing(run, tmp_path, capsys):
+    (tmp_path / "policy.pt.md").mkdir()
+    assert command("export", run, "--to", "torchscript", "--out", tmp_path / "policy.pt") == 2
+    error = capsys.readouterr().err
+    assert f"error: {tmp_path}/policy.pt.md cannot be written (Is a directory): give another --out" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["policy.pt.md"]
+
+
 QUIET = """
 import os, sys
 from dr3_ray.policies.export import onnx_runtime

@@ -236,8 +236,10 @@ def test_mistakes_are_one_line(tmp_path, run_writer, capsys):
             ): f"127.0.0.1 port {port} cannot be listened on (Address already in use)",
             ("serve", run, "--host", "no.such.host.invalid"): "no.such.host.invalid port 8300 cannot be listened on",
             ("serve", str(tmp_path / "none")): f"{tmp_path}/none is not a run directory",
-            ("serve", str(tmp_path)): f"{tmp_path} exists and is not a run directory",
+            ("serve", str(tmp_path)): f"{tmp_path} is not a run directory",
             ("serve", ""): "an empty name is no run",
+            ("serve", run, f"{run}/../run"): f"{run} is named twice: compare different runs",
+            ("serve", run, "--host", "no..name", "--port", "0"): "no..name port 0 cannot be listened on",
             ("serve", "file://elsewhere/run"): "file://elsewhere/run is a file of elsewhere",
         }
         for words, line in lines.items():

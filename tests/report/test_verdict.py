@@ -96,6 +96,16 @@ def test_a_failed_baseline_is_named(new_run):
     assert any("c₀ = 0 has no run that counts (1 diverged, 2 failed)" in sentence for sentence in verdict.sentences)
 
 
+def test_where_every_run_was_lost_that_is_said(new_run):
+    writer = new_run()
+    for seed in range(3):
+        writer.add(dr3_coeff=0.1, seed=seed, status="failed" if seed else "diverged", upto=-1 if seed else 1000)
+    verdict, _ = written(writer, {})
+    assert verdict.sentences[0] == (
+        "No c₀ can be called best, because no run has a result (1 diverged and 2 failed): `dr3-ray status` says why."
+    )
+
+
 def test_without_returns_nothing_is_best(new_run):
     verdict, _ = written(new_run(), {(c, seed): np.nan for c in (0.0, 0.1) for seed in range(2)})
     unplayed, diagnostics, curves = verdict.sentences

@@ -287,6 +287,7 @@ def test_places_without_parents_are_told(run: Path, images: Path, tmp_path: Path
     last = copy / "checkpoints" / pack / "0000000004"
     for parent, message in {
         str(tmp_path / "nothing"): "is neither a run directory nor a checkpoint",
+        f"file://{images}?x=1": r"has a \?, which ends a path in a URI",
         f"{images}:ffff": "0 members of .* have a hash that begins with 'ffff'",
         f"{images}:{record['member']}@3": "has no checkpoint after 3 updates: there are 2, 4; `--checkpoints keep=N`",
         f"{last}:7": "has 1 members: give a place from 0 to 0 after the colon",

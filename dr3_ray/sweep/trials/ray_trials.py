@@ -17,7 +17,7 @@ from dr3_ray.compat.ray import uncounted
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.turns import SILENT
 from dr3_ray.process import stopping
-from dr3_ray.runs.directory import read_run
+from dr3_ray.runs.directory import id_of
 from dr3_ray.sweep.search.pack_searcher import PackSearcher
 from dr3_ray.sweep.spec.spec import SweepSpec
 from dr3_ray.sweep.trials.asha import Races
@@ -97,7 +97,7 @@ class RayTrials:
         os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(PENDING))
         param_space = {
             **{"cpus": spec.cpus, "gpus": spec.gpus, "trust": self._trust},
-            **{"storage": spec.checkpoints, "run": read_run(spec.out)["id"], "checkpoint_every": spec.checkpoint_every},
+            **{"storage": spec.checkpoints, "run": id_of(spec.out), "checkpoint_every": spec.checkpoint_every},
             "keep_checkpoints": spec.keep_checkpoints,
         }
         tuner = tune.Tuner(
