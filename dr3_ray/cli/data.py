@@ -9,6 +9,7 @@ import typer
 
 from dr3_ray.cli.commands import Commands, refuse_idle
 from dr3_ray.cli.document import AsJson
+from dr3_ray.cli.numbers import count, number
 from dr3_ray.cli.paths import FILE, PATH, TYPED
 from dr3_ray.errors import UserError
 
@@ -26,7 +27,7 @@ def import_(
         typer.Argument(help="minari:ID, or a file or folder of this machine; several with the same spaces become one."),
     ],
     out: Annotated[Path | None, typer.Option("--out", help="Directory to write, new or empty.", **PATH)] = None,
-    gamma: Annotated[float, typer.Option(help="Discount of the Monte-Carlo returns.")] = 0.99,
+    gamma: Annotated[float, typer.Option(help="Discount of the Monte-Carlo returns.", **number())] = 0.99,
     name: Annotated[str | None, typer.Option(help="Name of the data set (default: that of the source).")] = None,
     columns: Annotated[
         str | None, typer.Option(help="Columns of a table: observation=obs_*,action=a,reward=r; others are guessed.")
@@ -36,7 +37,7 @@ def import_(
         typer.Option(help="box:LOW,HIGH, discrete:N,FIRST or multidiscrete:N,N, where the source does not say."),
     ] = None,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps after which an episode without a flag is truncated.")
+        int | None, typer.Option(help="Steps after which an episode without a flag is truncated.", **count(1))
     ] = None,
     goal: Annotated[str | None, typer.Option(help="X,Y,TOLERANCE: the goal of an OGBench maze.")] = None,
     clip_actions: Annotated[
@@ -54,7 +55,7 @@ def import_(
         bool, typer.Option("--trust", help="Load pickled objects, which can run code of their author.")
     ] = False,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that read and write at once; each takes the memory of one.")
+        int, typer.Option(help="Processes that read and write at once; each takes the memory of one.", **count(1))
     ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what is there and how it would be read; write nothing.")
@@ -145,13 +146,15 @@ def collect(
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Environment steps.", show_default="100000, or the preset's")
+        int | None, typer.Option(help="Environment steps.", show_default="100000, or the preset's", **count(1))
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of episodes, networks and draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of episodes, networks and draws.", **count(0, 2**32 - 1))] = 0,
     keep: Annotated[
         float | None,
         typer.Option(
-            metavar="SHARE", help="Share of the rows to write, drawn uniformly.", show_default="all, or the preset's"
+            help="Share of the rows to write, drawn uniformly.",
+            show_default="all, or the preset's",
+            **number() | {"metavar": "SHARE"},
         ),
     ] = None,
     quality: Annotated[
@@ -161,7 +164,9 @@ def collect(
     medium_return: Annotated[
         float | None,
         typer.Option(
-            metavar="RETURN", help="What medium is.", show_default="a third of the way from random to the last policy"
+            help="What medium is.",
+            show_default="a third of the way from random to the last policy",
+            **number() | {"metavar": "RETURN"},
         ),
     ] = None,
     settings: Annotated[
@@ -276,7 +281,8 @@ def verify(
 @app.command()
 def cache(
     prune: Annotated[
-        float | None, typer.Option(metavar="DAYS", min=0, help="Remove what was not used for so many days; 0: all.")
+        float | None,
+        typer.Option(help="Remove what was not used for so many days; 0: all.", **number(0) | {"metavar": "DAYS"}),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

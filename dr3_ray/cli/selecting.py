@@ -9,6 +9,7 @@ import typer
 
 from dr3_ray.cli.commands import refuse_idle
 from dr3_ray.cli.document import AsJson, print_document
+from dr3_ray.cli.numbers import count
 from dr3_ray.cli.paths import READ, here
 from dr3_ray.cli.sweep_options import MANY
 from dr3_ray.cli.use import TrustOption
@@ -22,10 +23,10 @@ def select(
         list[str], typer.Option(metavar="NAME", help=f"What to rank by, the rule first.{MANY}", show_default="all")
     ] = [],  # noqa: B006
     fqe_steps: Annotated[
-        int, typer.Option(min=0, help="Updates of each fitted critic; 0: no fitted critics.")
+        int, typer.Option(help="Updates of each fitted critic; 0: no fitted critics.", **count())
     ] = 10_000,
-    fqe_seeds: Annotated[int, typer.Option(min=1, max=64, help="Fitted critics of each policy.")] = 2,
-    top: Annotated[int, typer.Option(min=1, help="The k of regret@k.")] = 3,
+    fqe_seeds: Annotated[int, typer.Option(help="Fitted critics of each policy.", **count(1, 64))] = 2,
+    top: Annotated[int, typer.Option(help="The k of regret@k.", **count(1))] = 3,
     data: Annotated[
         str | None,
         typer.Option(
@@ -52,6 +53,7 @@ def select(
     from dr3_ray.report.selection import select as choose
     from dr3_ray.report.selection_judging import CRITERIA
     from dr3_ray.report.selection_text import rendered
+    from dr3_ray.runs.directory import check_different
 
     named = words_of(criteria)
     check_known("criterion", named, CRITERIA)
@@ -62,8 +64,9 @@ def select(
         refuse_idle(context, ("fqe_seeds",), "without fitted critics")
     if not measured & {*HELD_OUT, *WEIGHTED}:
         refuse_idle(context, ("data",), "as these criteria read no held-out episodes")
-    choices = []
-    for path in here(run, checkpoints=True):
+    choices, places = [], here(run, checkpoints=True)
+    check_different(places)
+    for path in places:
         with _shown() as say:
             choices.append(choose(path, named, fqe_steps, fqe_seeds, top, data, trust, say))
     if as_json:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dr3_ray.cli.numbers import count
+
 HOST, PORT = "127.0.0.1", 8300
 
 
@@ -17,7 +19,7 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Where to listen. Other than the default: others can read the results, too.")
     ] = HOST,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free, which is printed.")] = PORT,
+    port: Annotated[int, typer.Option(help="0: one that is free, which is printed.", **count(0, 65535))] = PORT,
 ) -> None:
     """Show the report in a browser while the sweep goes on, built anew as results come in; several runs are compared.
 

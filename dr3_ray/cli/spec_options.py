@@ -129,8 +129,8 @@ def words_of(texts: Sequence[str]) -> list[str]:
     return [word.strip() for text in texts for word in text.split(",")]
 
 
-def _datasets(texts: Sequence[str]) -> list[str]:
-    """Return the names of data sets; a comma may also be part of a mixture, or of a folder that is there."""
+def _sources(texts: Sequence[str]) -> list[str]:
+    """Return the names of data sets or runs; a comma may also be part of a mixture, or of a folder that is there."""
     return [
         name for text in texts for name in ([text] if is_mixture(text) or Path(text).exists() else words_of([text]))
     ]
@@ -147,6 +147,6 @@ SETTINGS: tuple[tuple[str, Callable[[str], Any]], ...] = (("set_", _value), ("ax
 READERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "coefficients": read_coefficients,
     "seeds": _seeds,
-    "dataset": _datasets,
+    **dict.fromkeys(("dataset", "from_"), _sources),
     **dict.fromkeys(("algorithm", "objective", "log"), words_of),
 }

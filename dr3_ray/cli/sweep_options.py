@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
+from dr3_ray.cli.numbers import count, number
 from dr3_ray.cli.paths import PATH
-from dr3_ray.limits import read_count
 from dr3_ray.sweep.search.methods import METHODS
 from dr3_ray.sweep.spec.search import Search as SearchFields
 from dr3_ray.sweep.spec.spec import SweepSpec
@@ -27,7 +27,7 @@ def _field(name: str, panel: str, *called: str, of: type[BaseModel] = SweepSpec,
 
 
 def _count(name: str, panel: str, *called: str, **more: Any) -> Any:
-    return _field(name, panel, *called, parser=_counted, metavar="COUNT", **more)
+    return _field(name, panel, *called, **count(), **more)
 
 
 def _kept(text: str | int) -> int:
@@ -37,20 +37,13 @@ def _kept(text: str | int) -> int:
     return int(number)
 
 
-def _counted(text: str | int) -> int:
-    try:
-        return read_count(str(text))
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r}: {error}") from None
-
-
 SpecFile = Annotated[
     Path | None,
     typer.Argument(metavar="SPEC", help="A YAML file; options stand above it. See docs/sweeps.md.", **PATH),
 ]
 MANY = " Several: by commas, or one after another."
 Dataset = Annotated[list[str], _field("datasets", WHAT, "--dataset", "--datasets", "--data", add=MANY)]
-From = Annotated[list[str], _field("parents", WHAT, "--from", metavar="RUN", show_default="nobody")]
+From = Annotated[list[str], _field("parents", WHAT, "--from", add=MANY, metavar="RUN", show_default="nobody")]
 Algorithm = Annotated[list[str], _field("algorithms", WHAT, "--algorithm", "--algorithms", add=MANY)]
 Coefficients = Annotated[list[str], _field("coefficients", WHAT)]
 Seeds = Annotated[list[str], _field("seeds", WHAT, add=" As in 5, or 3,5,8.")]
@@ -79,15 +72,17 @@ Point = Annotated[
 ]
 Study = Annotated[str | None, _field("study", SEARCH, of=SearchFields)]
 Objective = Annotated[list[str], _field("objective", SEARCH)]
-Halving = Annotated[int | None, _field("halving", SEARCH)]
+Halving = Annotated[int | None, _count("halving", SEARCH)]
 Pack = Annotated[str, _field("pack", MACHINE)]
-Cpus = Annotated[float | None, _field("cpus", MACHINE, show_default="1; with --gpus, their share of this machine's")]
-Gpus = Annotated[float, _field("gpus", MACHINE)]
-Nodes = Annotated[int, _field("nodes", MACHINE)]
-Patience = Annotated[float | None, _field("patience", MACHINE)]
-Concurrent = Annotated[int | None, _field("concurrent", MACHINE)]
-Retries = Annotated[int, _field("retries", MACHINE)]
-CheckpointEvery = Annotated[int | None, _field("checkpoint_every", STORAGE)]
+Cpus = Annotated[
+    float | None, _field("cpus", MACHINE, **number(), show_default="1; with --gpus, their share of this machine's")
+]
+Gpus = Annotated[float, _field("gpus", MACHINE, **number())]
+Nodes = Annotated[int, _count("nodes", MACHINE)]
+Patience = Annotated[float | None, _field("patience", MACHINE, **number())]
+Concurrent = Annotated[int | None, _count("concurrent", MACHINE)]
+Retries = Annotated[int, _count("retries", MACHINE)]
+CheckpointEvery = Annotated[int | None, _count("checkpoint_every", STORAGE)]
 KeepCheckpoints = Annotated[
     int,
     _field("keep_checkpoints", STORAGE, "--checkpoints", parser=_kept, metavar="keep=N", show_default="keep=1"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dr3_ray.cli.document import AsJson, print_document
+from dr3_ray.cli.numbers import count
 from dr3_ray.cli.paths import FILE, PATH, READ, here
 from dr3_ray.errors import UserError, check_known
 
@@ -39,14 +40,16 @@ def evaluate(
             "--env", "--environment", help="An environment's name.", show_default="where the member was rolled out"
         ),
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next one has the next.")] = 0,
+    episodes: Annotated[int, typer.Option(help="How many.", **count(1))] = 100,
+    seed: Annotated[
+        int, typer.Option(help="Of the first episode; the next one has the next.", **count(0, 2**32 - 1))
+    ] = 0,
     member: MemberOption = "best",
     where: WhereOption = [],  # noqa: B006
     objective: ObjectiveOption = None,
     video: Annotated[Path | None, typer.Option(help="A folder for videos of the first episodes.", **PATH)] = None,
     every_return: Annotated[
-        Path | None, typer.Option(help="A Parquet file for every episode's return.", **PATH)
+        Path | None, typer.Option(help="A Parquet file for every episode's return.", **FILE)
     ] = None,
     trust: TrustOption = False,
     as_json: AsJson = False,
@@ -137,7 +140,7 @@ def _about(policy: "Policy") -> dict[str, Any]:
 
 
 def _numbers(played: "Episodes") -> dict[str, Any]:
-    """Return all returns and their mean, for programs; what is not finite is null."""
+    """Return all returns and their mean, for programs; NaN is null there."""
     return {"mean_return": _mean(played), **played._asdict()}
 
 

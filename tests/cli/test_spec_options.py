@@ -2,17 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dr3_ray.cli.app import main
+from dr3_ray.cli.app import app, main
+from dr3_ray.cli.numbers import count, number
 from dr3_ray.cli.spec_options import spec_above, spec_from
 from dr3_ray.errors import UserError
 from dr3_ray.limits import read_count
 from dr3_ray.sweep.spec.spec import SweepSpec
+from tests.cli.test_paths import commands
 
 DATA = "embedded:breakout-replay"
 
@@ -124,3 +127,32 @@ def test_mistakes_are_told_in_plain_words(values: dict[str, Any], message: str) 
     with pytest.raises(UserError) as told:
         SweepSpec(datasets=[DATA], **values)
     assert str(told.value) == message
+
+
+def numbers():
+    """Every option of every command that is a number: its command and name, what it is, and what typer is told."""
+    for words, parameters in commands(app):
+        for name, parameter in parameters.items():
+            kind = get_args(parameter.annotation)[0]
+            if {int, float} & {kind, *get_args(kind)}:
+                option = " ".join((*words, name))
+                yield pytest.param(int in {kind, *get_args(kind)}, get_args(parameter.annotation)[1].parser, id=option)
+
+
+@pytest.mark.parametrize(("whole", "read"), [case for case in numbers() if case.id != "sweep keep_checkpoints"])
+def test_every_number_is_read_by_the_same_rules_and_refused_in_our_words(whole, read):
+    assert read, "give it **count(…) or **number(…)"
+    assert read("1e1") == read(10) == 10 and (not whole or read("0.01k") == 10)
+    for text in ("ten", "", "nan", "1.5" if whole else "one"):
+        with pytest.raises(typer.BadParameter, match=r"it has to be a (whole )?number, such as"):
+            read(text)
+
+
+def test_bounds_are_told():
+    assert count(1, 64)["parser"]("64") == 64 and number(0)["parser"]("0") == 0.0
+    for read, text, said in (
+        (count(1, 64), "65", "it has to be 1 or more, up to 64"), (count(1), "0", "it has to be 1 or more"),
+        (number(0), "-1", "it has to be 0 or more"),
+    ):  # fmt: skip
+        with pytest.raises(typer.BadParameter, match=f"^'{text}': {said}$"):
+            read["parser"](text)

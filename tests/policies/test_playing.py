@@ -1,5 +1,8 @@
 """`dr3-ray evaluate`: the returns are those of the episodes of these seeds, and all of them are kept."""
 
+import os
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pandas as pd
@@ -82,9 +85,36 @@ def test_first_episodes_become_videos(run, tmp_path, capsys, pictured):
         (["--member", "best", "--where", "seed"], "'seed' is not of the form OPTION=VALUE"),
         (["--member", "ab", "--where", "seed=1"], "--member ab and --where name members in two ways"),
         (["--every-return", "/proc/nothing/x"], "/proc/nothing/x cannot be written"),
+        (["--every-return", "returns/"], "returns/ is a folder's name: give that of a file in it"),
+        (["--video", __file__], f"{__file__} is no folder for videos (File exists): give another --video"),
+        (["--video", "/proc/nothing"], "/proc/nothing is no folder for videos"),
+        (["--env", " "], "an empty name is no environment"),
+        (["--seed", str(2**32)], "Invalid value for '--seed'"),
     ],
 )
-def test_mistakes_are_one_line(run, words, said, capsys):
+def test_mistakes_are_one_line(run, words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert command("evaluate", run, "--episodes", 1, *words) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {said}")
+    assert not [path for path in tmp_path.iterdir() if path.name != "films"]
+
+
+@pytest.mark.parametrize("words", [["evaluate", "--episodes", 1, "--every-return"], ["export", "--to", "pt2", "--out"]])
+def test_a_pipe_is_not_replaced_by_a_file(run, words, capsys, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert command(words[0], run, *words[1:], pipe) == 2
+    assert f"{pipe} cannot be written (it is a pipe or a device): give another {words[-1]}" in capsys.readouterr().err
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
+def test_an_environment_without_its_package_names_the_extra(run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.mujoco")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert command("evaluate", run, "--env", "HalfCheetah-v5") == 2
+    assert (
+        "'HalfCheetah-v5' needs a package that is not installed: pip install 'dr3-ray[mujoco]'"
+        in capsys.readouterr().err
+    )

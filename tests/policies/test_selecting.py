@@ -163,7 +163,7 @@ def test_held_out_episodes_have_the_spaces_of_those_of_training(run, tmp_path):
         del gym.registry["Shifted-v0"]
     others = load_dataset(str(tmp_path / "others"))
     assert others.spaces == load_dataset(config["dataset"]).spaces
-    with pytest.raises(UserError, match="train on data of equal spaces"):
+    with pytest.raises(UserError, match="take data of equal spaces"):
         select(run, ["td_error_held_out"], data=str(tmp_path / "others"))
 
 
@@ -180,3 +180,20 @@ def test_one_seed_has_no_interval_and_members_that_failed_are_named(run, tmp_pat
     assert "one seed, so that there is no interval" in str(found)
     assert found.notes[0].startswith("2 failed of 4 members are no candidates: ") and gone[0] in found.notes[0]
     assert found.measured[0].ucb is None and not found.choices[0].tied
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--criteria", "fqe", "--fqe-steps", "0"], "(fqe not measured: no critics are fitted"),
+        (["--criteria", "td_error_held_out"], "(td_error_held_out not measured: no episodes were held out"),
+        (["--criteria", "mean_rank"], "(not measured: mean_rank)"),
+        (["--criteria", "td_error_held_out", "--data", ""], "an empty name is no data set"),
+        (["RUN", "--criteria", "td_error"], "is named twice: compare different runs"),
+    ],
+)
+def test_what_ranks_nothing_is_one_line(run, tmp_path, words, said):
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns(FILE))
+    done = CliRunner().invoke(app, ["select", str(copy), *(str(copy) if word == "RUN" else word for word in words)])
+    assert isinstance(done.exception, UserError) and said in str(done.exception)
+    assert not (copy / FILE).exists()

@@ -82,6 +82,8 @@ def test_what_is_not_given_has_the_defaults_of_the_spec(asked):
 
 def test_parents_arrive_and_what_they_stand_for_is_not_given(asked, tmp_path):
     assert run("sweep", "--from", "runs/a", "--from", "s3://bucket/run:3f2a@20", "--steps", "60", "--seeds", "2") == 0
+    assert run("sweep", "--from", "runs/a,s3://bucket/run:3f2a@20", "--steps", "60", "--seeds", "2") == 0
+    assert asked.pop() == asked[0]
     (tmp_path / "spec.yaml").write_text("from: runs/a\nsteps: 60\ndata: d\n")
     assert run("sweep", str(tmp_path / "spec.yaml")) == 0
     assert asked[0].parents == (os.path.abspath("runs/a"), "s3://bucket/run:3f2a@20")
