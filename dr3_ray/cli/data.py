@@ -134,15 +134,16 @@ def collect(
     source: Annotated[
         str,
         typer.Argument(
-            help="An environment (CartPole-v1, minatar:asterix), or a preset: embedded:NAME, GAME-replay (MinAtar), "
-            "halfcheetah-replay or -medium."
+            help="An environment (CartPole-v1, minatar:asterix, maze:umaze), or a preset: embedded:NAME, "
+            "GAME-replay (MinAtar), halfcheetah-replay or -medium."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Directory to write, new or empty.", **PATH)],
     learner: Annotated[
         str | None,
         typer.Option(
-            help="dqn, sac, random, a run or checkpoint, or module:callable.", show_default="dqn or sac, by the actions"
+            help="dqn, sac, random, waypoints (mazes), a run or checkpoint, or module:callable.",
+            show_default="dqn or sac, by the actions",
         ),
     ] = None,
     steps: Annotated[

@@ -1,4 +1,4 @@
-"""Environments by name: `minatar:breakout`, `gymnasium:Pendulum-v1`, or anything `gymnasium.make` takes."""
+"""Environments by name: `minatar:breakout`, `maze:umaze`, `gymnasium:Pendulum-v1`, or what `gymnasium.make` takes."""
 
 from typing import Any
 
@@ -7,10 +7,13 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from dr3_ray.errors import UserError, check_known, first_line
+from dr3_ray.evaluation.mazes import PointMaze
 from dr3_ray.evaluation.turns import being_made
 
 MINATAR = "minatar:"
 MUJOCO = "dr3-ray[mujoco]"  # what its tasks need
+MAZE = "maze:"
+OURS = (MINATAR, MAZE)  # made by this package, which imports nothing that the name names
 GYMNASIUM = "gymnasium:"
 MINATAR_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 MINATAR_MAX_STEPS = 2500  # the games have no limit of their own; a perfect player would never stop
@@ -56,7 +59,7 @@ class MinAtar(gym.Env[np.ndarray, np.int64]):
 
 def is_ours(name: object) -> bool:
     """Return whether the name is of this module's and not `gymnasium.make`'s."""
-    return isinstance(name, str) and name.startswith((MINATAR, GYMNASIUM))
+    return isinstance(name, str) and name.startswith((*OURS, GYMNASIUM))
 
 
 def module_of(name: object) -> str | None:
@@ -65,7 +68,7 @@ def module_of(name: object) -> str | None:
     As in `gymnasium:MODULE:ID`, and in `MODULE.CLASS`, which RLlib imports. Such a name has to come from the user, not
     from a file that may be another's: whoever reads a name in a file asks here first.
     """
-    if not isinstance(name, str) or name.startswith(MINATAR):
+    if not isinstance(name, str) or name.startswith(OURS):
         return None
     module, colon, _ = name.removeprefix(GYMNASIUM).rpartition(":")
     return module if colon else module_of_class(name)
@@ -85,10 +88,12 @@ def make_environment(name: str, spec: EnvSpec | None = None, **options: Any) -> 
     Raises:
         UserError: there is none of that name, or it cannot be made so.
     """
+    if name.startswith(OURS) and options:
+        raise UserError(f"environment {name!r} takes no options, not {', '.join(options)}: leave them out")
     if name.startswith(MINATAR):
-        if options:
-            raise UserError(f"environment {name!r} takes no options, not {', '.join(options)}: leave them out")
         return MinAtar(name.removeprefix(MINATAR))
+    if name.startswith(MAZE):
+        return PointMaze(name.removeprefix(MAZE))
     try:
         with being_made(f"environment {name!r}"):
             return gym.make(spec or name.removeprefix(GYMNASIUM), **options)

@@ -14,36 +14,44 @@ from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.evaluation.online import Player
 from dr3_ray.policies.loading import load_policy
+from dr3_ray.policies.waypoints import WAYPOINTS, waypoints
 from dr3_ray.runs.brought import run_here
 
 
 def player_named(learner: str, settings: Mapping[str, Any], seed: int, trust: bool = False) -> Player:
-    """Return the player that a run, a checkpoint or `module:callable` names; a module is imported, and so run.
+    """Return the player that `waypoints`, a run, a checkpoint or `module:callable` names; a module is imported and run.
 
     Args:
         learner: of a run the best member's policy plays; a callable takes an observation and returns an action.
         settings: of a policy, `sample`: whether its actions are drawn from its distribution.
-        seed: of these draws.
+        seed: of these draws, and of those of `waypoints`.
         trust: read checkpoints of version 0.1 too, which are pickles: whoever made them can run code here.
 
     Raises:
         UserError: there is no such player, or it has no such setting.
     """
+    if learner == WAYPOINTS:
+        _no_settings(learner, settings)
+        return waypoints(seed)
     path = run_here(learner, checkpoints=True)
     if path.is_dir():
         return _policy(learner, path.resolve(), settings, seed, trust)
     module, colon, name = learner.partition(":")
     if not (colon and all(map(str.isidentifier, (*module.split("."), *name.split("."))))):
         raise UserError(
-            f"there is no learner {learner!r}: give dqn, sac, random, the directory of a run or checkpoint, or "
-            "module:callable"
+            f"there is no learner {learner!r}: give dqn, sac, random, waypoints, the directory of a run or checkpoint, "
+            "or module:callable"
         )
-    if settings:
-        raise UserError(f"{learner} has no options here: leave out --set {', '.join(settings)}")
+    _no_settings(learner, settings)
     function = _function(learner, module, name)
     file = getattr(sys.modules[module], "__file__", None)
     identity = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
     return Player(learner, name.rpartition(".")[2], lambda environment, episode: function, identity=identity)
+
+
+def _no_settings(learner: str, settings: Mapping[str, Any]) -> None:
+    if settings:
+        raise UserError(f"{learner} has no options here: leave out --set {', '.join(settings)}")
 
 
 def _policy(learner: str, path: Path, settings: Mapping[str, Any], seed: int, trust: bool) -> Player:
