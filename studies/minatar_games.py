@@ -34,7 +34,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, ending, interval, publish, tallied, verdict
+from published import Published, Scale, ending, interval, publish, returns_of, tallied, verdict
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -45,7 +45,6 @@ from dr3_ray.stats import (
     iqm,
     paired_difference,
     probability_of_improvement,
-    training_average,
 )
 
 RECIPE: dict[str, Any] = {
@@ -218,16 +217,8 @@ def outcomes(histories: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each run: its last measurements, its learner and arm, and its returns; a diverged one has 0."""
     rows = []
     for _, run in histories.sort_values("step").groupby("member", sort=False):
-        last, returns = run.iloc[-1], run["episode_return_mean"].to_numpy(float)
-        pairs = (returns[1:] + returns[:-1]) / 2
-        lost = last["status"] == "diverged"
-        found = {
-            "arm": arm(last),
-            "final": 0.0 if lost else pairs[-1],
-            "average": training_average(run["step"], returns),
-            "unlearning": pairs.max() - (0.0 if lost else pairs[-1]),
-        }
-        rows.append(last.to_dict() | found)
+        last = run.iloc[-1]
+        rows.append(last.to_dict() | {"arm": arm(last)} | returns_of(run))
     return pd.DataFrame(rows)
 
 

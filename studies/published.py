@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from packs import markdown
 
 from dr3_ray.errors import UserError, check_known
-from dr3_ray.stats import Estimate
+from dr3_ray.stats import Estimate, training_average
 
 COLUMNS = (
     "dot_product", "cosine", "phi_norm", "effective_rank", "q_mean", "td_error", "episode_return_mean", "episodes",
@@ -128,6 +128,17 @@ class Published:
         """Hours that the packs took, each on one core."""
         ends = self.histories.groupby("member")["time_s"].max()
         return float(ends.round(1).unique().sum()) / 3600
+
+
+def returns_of(run: pd.DataFrame) -> dict[str, float]:
+    """Return final and average return and unlearning of a run's rows, in the order of steps; a diverged one ends at 0.
+
+    `final` is the mean of the last two evaluations, `unlearning` the highest mean of two neighbours less `final`.
+    """
+    returns = run["episode_return_mean"].to_numpy(float)
+    pairs = (returns[1:] + returns[:-1]) / 2
+    final = 0.0 if run.iloc[-1]["status"] == "diverged" else pairs[-1]
+    return {"final": final, "average": training_average(run["step"], returns), "unlearning": pairs.max() - final}
 
 
 def about_code(

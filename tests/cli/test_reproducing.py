@@ -21,7 +21,7 @@ def test_studies_are_listed_with_their_questions(capsys, monkeypatch, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         "against_corl", "coadaptation", "coadaptation_input", "health", "implicit_regularizer", "learning",
-        "minatar_games", "selection",
+        "mazes", "minatar_games", "selection",
     ]  # fmt: skip
     assert all("?" in line for line in lines)
 

@@ -128,6 +128,12 @@ def test_what_minatar_games_train_is_what_selection_chooses_from(reproduced: Rep
     assert "Over 9 pairs of learner and set" in page and not (tmp_path / "selection" / "tuning").exists()
 
 
+def test_mazes_from_their_data_to_their_page(reproduced: Reproduced, tmp_path: Path) -> None:
+    answer, page = reproduced("mazes", tmp_path)
+    assert page.startswith("# Does DR3 help CQL in mazes") and "nan" not in page
+    assert " ".join(answer.split()).count(", of 4 comparisons.") == 7 and page.count("| chosen |") == 2
+
+
 def test_the_implicit_regularizer_from_its_gridworld_to_its_page(reproduced: Reproduced, tmp_path: Path) -> None:
     answer, page = reproduced("implicit-regularizer", tmp_path)
     assert page.startswith("# Does label noise move") and "nan" not in page and answer.count("comparisons.") == 10
