@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dr3_ray.cluster.environments import make_known
 from dr3_ray.errors import UserError, first_line
-from dr3_ray.evaluation.environments import GYMNASIUM, MINATAR, make_environment, module_of
+from dr3_ray.evaluation.environments import GYMNASIUM, OURS, make_environment, module_of
 from dr3_ray.evaluation.rollout import Rollout
 from dr3_ray.observations import Observations
 from dr3_ray.policies.policy import Policy
@@ -90,7 +90,7 @@ def _own(policy: Policy) -> str:
 
 def _recorded(name: str, folder: Path, seed: int) -> Callable[[], gym.Env[Any, Any]]:
     """Return a maker of environments that record each episode in a file named by its seed."""
-    if name.startswith(MINATAR):
+    if name.startswith(OURS):
         raise UserError(f"{name} draws no pictures: leave out the video")
     seeds = itertools.count(seed)
 
