@@ -76,17 +76,17 @@ class PointMaze(gym.Env[Observation, np.ndarray]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode; with a seed, from the same place. The goal is the centre of its cell."""
         super().reset(seed=seed)
-        found, info = self._env.reset(seed=seed, options=self._cells)
+        seen, info = self._env.reset(seed=seed, options=self._cells)
         self._env.goal = self.maze.cell_rowcol_to_xy(self._cells["goal_cell"])
         self.steps = 0
-        return found["observation"], info
+        return seen["observation"], info
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Push for 0.05 s, and look whether the goal is reached."""
-        found, reward, terminated, _, info = self._env.step(action)
+        seen, reward, terminated, _, info = self._env.step(action)
         self.steps += 1
         truncated = not terminated and self.steps >= self._limit
-        return found["observation"], float(reward), bool(terminated), truncated, info
+        return seen["observation"], float(reward), bool(terminated), truncated, info
 
     def close(self) -> None:
         """Free the simulation."""

@@ -63,7 +63,7 @@ class _Walk:
             there = self._free[self._rng.integers(len(self._free))]
             self._way = shortest_way(self._free, here, there) or [here]
         push = PULL * (self._centre(self._way[0]) - place) - BRAKE * velocity + NOISE * self._rng.standard_normal(2)
-        return np.clip(push, -1.0, 1.0).astype(np.float32)
+        return np.asarray(np.clip(push, -1.0, 1.0), np.float32)
 
     def _centre(self, cell: Cell) -> np.ndarray:
         return np.asarray(self._maze.cell_rowcol_to_xy(np.asarray(cell)))
@@ -79,8 +79,8 @@ def shortest_way(free: list[Cell], start: Cell, end: Cell) -> list[Cell]:
             if cell in free and cell not in came:
                 came[cell] = row, column
                 waiting.append(cell)
-    way, cell = list[Cell](), end if end in came else None
-    while cell is not None and cell != start:
-        way.append(cell)
-        cell = came[cell]
+    way, last = list[Cell](), end if end in came else None
+    while last is not None and last != start:
+        way.append(last)
+        last = came[last]
     return way[::-1]

@@ -44,7 +44,8 @@ WORKS = {
 
 # name -> what it does, also as a key of `evaluation_config`
 WORKS_IN_EVALUATION = {
-    "env": "a name known to Gymnasium or `register_env` in this script, `gymnasium:ID`, `minatar:GAME`, `maze:NAME`, or a class",
+    "env": "a name known to Gymnasium or `register_env` in this script, `gymnasium:ID`, `minatar:GAME`, `maze:NAME`, "
+    "or a class",
     "env_config": "arguments of `gymnasium.make`, or what the function of `register_env` is given",
     "env_runner_cls": "a runner of your own; RLlib's `SingleAgentEnvRunner` plays with the first member alone",
     "num_cpus_per_env_runner": "reserved for each remote runner, which plays in as many processes",
