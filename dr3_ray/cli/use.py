@@ -51,6 +51,18 @@ def evaluate(
     every_return: Annotated[
         Path | None, typer.Option(help="A Parquet file for every episode's return.", **FILE)
     ] = None,
+    shift: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME:LEVEL", help="Change the images: brightness:0.3, noise:0.1, shift:2; several times."
+        ),
+    ] = [],  # noqa: B006
+    adapt: Annotated[
+        str | None, typer.Option(metavar="memo", help="Adapt to each observation, beside the plain policy.")
+    ] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="OPTION=VALUE", help="An option of --adapt; several times.")
+    ] = [],  # noqa: B006
     trust: TrustOption = False,
     as_json: AsJson = False,
 ) -> None:
@@ -61,18 +73,31 @@ def evaluate(
     Example: dr3-ray evaluate runs/breakout --where dr3_coeff=0.03 --where seed=1 --video videos
 
     Example: dr3-ray evaluate runs/breakout --env CartPole-v1 --json
+
+    Example: dr3-ray evaluate runs/breakout --shift shift:1 --adapt memo --set lr=0.001
     """
+    from dr3_ray.cli.adapting import columns, document, read_options, read_shifts, told
+    from dr3_ray.policies.adapting import play_adapted
+    from dr3_ray.policies.memo import Memo
     from dr3_ray.policies.playing import play
 
+    options, shifts = read_options(adapt, settings, video), read_shifts(shift)
     policy = _load(source, member, where, objective, trust)
-    played = play(policy, env, episodes, seed, video)
+    if options:
+        memo = Memo(policy, options)
+        adapted = play_adapted(memo, env, episodes, seed, shifts)
+        numbers, lines, returns = document(memo, adapted), told(memo, adapted), columns(adapted)
+    else:
+        played = play(policy, env, episodes, seed, video, shifts)
+        numbers, lines, returns = _numbers(played), _told(played), played._asdict()
     if every_return:
-        _write(every_return, played._asdict())
+        _write(every_return, returns)
     if as_json:
         files = {"every_return": every_return and str(every_return), "video": video and str(video)}
-        print_document(_about(policy) | {"environment": env or policy.config["environment"]} | _numbers(played) | files)
+        place = {"environment": env or policy.config["environment"], "shifts": list(map(str, shifts))}
+        print_document(_about(policy) | place | numbers | files)
         return
-    for line in _told(played):
+    for line in lines:
         print(line)
     if video:
         print(f"videos: {video}")
@@ -178,7 +203,7 @@ def _write(file: Path, columns: dict[str, Any]) -> None:
 
     from dr3_ray.stores import make_folder, replacing
 
-    names = {"seeds": "seed", "returns": "episode_return", "lengths": "length"}
+    names = {"played": "played", "seeds": "seed", "returns": "episode_return", "lengths": "length"}
     try:
         make_folder(file.resolve().parent)
         with replacing(file) as partial:

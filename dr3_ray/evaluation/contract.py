@@ -173,8 +173,12 @@ def contract_in(environment: gym.Env[Any, Any], recorded: Recorded) -> Contract:
     Raises:
         UserError: as `contract`.
     """
-    name = environment.spec.id if environment.spec else type(environment.unwrapped).__name__
-    return contract(recorded, environment.observation_space, environment.action_space, f"environment {name}")
+    return contract(recorded, environment.observation_space, environment.action_space, where_of(environment))
+
+
+def where_of(environment: gym.Env[Any, Any]) -> str:
+    """Name an environment that was made, for messages."""
+    return f"environment {environment.spec.id if environment.spec else type(environment.unwrapped).__name__}"
 
 
 def _called(name: str) -> str:

@@ -50,7 +50,8 @@ class Rollout:
     """Environments for K members and E episodes each, made once and played as often as wanted.
 
     Policies were trained on what was `recorded`, and its contract with the environments says what is converted. An
-    environment that does not answer for `silent` seconds is told of, and waited for.
+    environment that does not answer for `silent` seconds is told of, and waited for. While `act` is asked, `playing`
+    has the numbers of the episodes that it is asked for.
 
     Raises:
         UserError: the environments do not fit what was recorded.
@@ -59,6 +60,7 @@ class Rollout:
     def __init__(self, make: Make, recorded: Recorded, members: int, episodes: int, silent: float = SILENT):
         self.environments = [[make() for _ in range(episodes)] for _ in range(members)]
         self.contract = contract_in(self.environments[0][0], recorded)
+        self.playing: npt.NDArray[np.int64] = np.arange(episodes)
         self._turns = Turns(self.contract.where, silent)
         self._places = [
             [Place(member if members > 1 else None, episode) for episode in range(episodes)]
@@ -90,7 +92,7 @@ class Rollout:
                 broken[member, episode] = not observe((member, episode), self._reset(member, episode, seed, watch))
         running &= ~broken
         while running.any():
-            columns = np.flatnonzero(running.any(0))  # episodes that some member still plays
+            columns = self.playing = np.flatnonzero(running.any(0))  # episodes that some member still plays
             seen = {name: torch.from_numpy(part[:, columns]) for name, part in parts.items()}
             actions = act(seen.get("", seen)).cpu().numpy()  # the part without a name is a plain observation
             no_action |= (running[:, columns] & ~self.contract.playable(actions)).any(1)

@@ -1,4 +1,4 @@
-"""Convolutional encoders of images, and the random crop that augments them."""
+"""Convolutional encoders of images, and the random crop of those in an observation."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from dr3_ray.networks.augmentations import random_crop
 from dr3_ray.networks.convolutions import Convolutions, StackedConv2d, channels_together, kept
 from dr3_ray.networks.encoders import Generators
 from dr3_ray.observations import Observations, each_part, is_image
@@ -117,26 +118,6 @@ class PixelEncoder(nn.Module):
         # the ReLU behind the flattening, which changes the order in memory: its gradient arrives in this one
         flat = last(y.reshape(rows, members, self.copies, -1))
         return flat.permute(1, 2, 0, 3).to(dtype)  # type: ignore[no-any-return]
-
-
-def random_crop(
-    images: Shaped[Tensor, "*batch _ _ _"], uniform: Float[Tensor, "*batch 2"], padding: int
-) -> Shaped[Tensor, "*batch _ _ _"]:
-    """Move each image by up to `padding` pixels up or down and left or right, zeros coming in (COG: 4).
-
-    `uniform` in [−1, 1) chooses among the 2 · padding + 1 offsets of either direction with equal probability.
-    """
-    *batch, first, _, last = images.shape
-    height = len(batch) + (first < last)
-    offsets = ((uniform + 1.0) / 2.0 * (2 * padding + 1)).floor().long() - padding
-    for axis, offset in ((height, offsets[..., 0]), (height + 1, offsets[..., 1])):
-        source = torch.arange(images.shape[axis], device=images.device) + offset.unsqueeze(-1)  # [*batch, size]
-        shape = [*batch, 1, 1, 1]
-        shape[axis] = images.shape[axis]
-        outside = ((source < 0) | (source >= images.shape[axis])).view(shape)
-        images = images.take_along_dim(source.clamp(0, images.shape[axis] - 1).view(shape), dim=axis)
-        images = images.masked_fill(outside, 0)
-    return images
 
 
 def crop_images(observations: Observations, uniform: Float[Tensor, "*batch 2"], padding: int) -> Observations:

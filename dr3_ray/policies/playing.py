@@ -1,7 +1,7 @@
 """Episodes of one policy: every return is kept, every seed is stated, and some episodes become videos."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from dr3_ray.cluster.environments import make_known
 from dr3_ray.errors import UserError, first_line
 from dr3_ray.evaluation.environments import GYMNASIUM, OURS, make_environment, module_of
-from dr3_ray.evaluation.rollout import Rollout
-from dr3_ray.observations import Observations
+from dr3_ray.evaluation.pixels import Change, shifted
+from dr3_ray.evaluation.rollout import Act, Make, Rollout
 from dr3_ray.policies.policy import Policy
 from dr3_ray.stores import make_folder
 from dr3_ray.training.population import act
@@ -33,7 +32,19 @@ class Episodes(NamedTuple):
     lengths: npt.NDArray[np.int64]
 
 
-def play(policy: Policy, environment: str | None, episodes: int, seed: int = 0, video: Path | None = None) -> Episodes:
+Way = Callable[[Rollout, Sequence[int]], Act]
+"""Returns who acts in the episodes of a rollout, which start from these seeds."""
+
+
+def play(
+    policy: Policy,
+    environment: str | None,
+    episodes: int,
+    seed: int = 0,
+    video: Path | None = None,
+    shifts: Sequence[Change] = (),
+    way: Way | None = None,
+) -> Episodes:
     """Play episodes from the seeds `seed`, `seed` + 1, …, deterministically, many environments side by side.
 
     Args:
@@ -42,16 +53,20 @@ def play(policy: Policy, environment: str | None, episodes: int, seed: int = 0, 
         episodes: How many.
         seed: Of the first episode.
         video: A folder for videos of the first episodes; None: none are made.
+        shifts: Changes of the environment's images.
+        way: How the policy acts; None: as it was trained to.
 
     Raises:
-        UserError: no such environment, one that does not fit the policy, or no pictures where a video is wanted.
+        UserError: no such environment, one that does not fit the policy or the shifts, or no pictures where a video is
+            wanted.
     """
     name = _own(policy) if environment is None else environment
     if not name.strip():
         raise UserError("an empty name is no environment: give one, as in CartPole-v1, or leave it out")
+    way = way or (lambda rollout, seeds: lambda seen: act(policy.spec, policy.networks, seen))
 
-    def actions(seen: Observations) -> Tensor:
-        return act(policy.spec, policy.networks, seen)
+    def changed(make: Make) -> Make:
+        return lambda: shifted(make(), shifts)
 
     played = []
     recorded = min(VIDEOS, episodes) if video else 0
@@ -59,15 +74,15 @@ def play(policy: Policy, environment: str | None, episodes: int, seed: int = 0, 
     parts = [(recorded, _recorded(name, video, seed))] if video else []
     parts += [(min(AT_A_TIME, episodes - start), lambda: make_known(name)) for start in rest]
     for count, make in parts:
-        with closing(Rollout(make, policy.recorded, 1, count)) as rollout, _pictures(video):
-            played.append(rollout.play(actions, range(seed, seed + count)))
+        seeds = range(seed, seed + count)
+        with closing(Rollout(changed(make), policy.recorded, 1, count)) as rollout, _pictures(video):
+            played.append(rollout.play(way(rollout, seeds), seeds))
         seed += count
     if any(part.no_action.any() for part in played):
         raise UserError("the policy gives NaN or infinity for an action: it has diverged, choose another one")
-    first = seed - episodes
-    seeds = np.arange(first, first + episodes)
     return Episodes(
-        seeds, *(np.concatenate([getattr(part, name)[0] for part in played]) for name in ("returns", "lengths"))
+        np.arange(seed - episodes, seed),
+        *(np.concatenate([getattr(part, name)[0] for part in played]) for name in ("returns", "lengths")),
     )
 
 

@@ -13,7 +13,8 @@ USED = {  # whatever else is typed, or where something else says so
     "status": "run watch as_json",
     "doctor": "cluster storage as_json",  # --storage by test_cluster_file
     "diagnose": "source data member where trust as_json", "select": "run criteria top trust as_json",
-    "reproduce": "name", "evaluate": "source env episodes seed member where video every_return trust as_json",
+    "evaluate": "source env episodes seed member where video every_return shift adapt trust as_json",
+    "reproduce": "name",
     "export": "source to out member where trust as_json",
     "data import": "sources out gamma name columns action_space max_steps goal strict trust workers dry_run",
     "data export": "source to out as_json", "data check": "source strict as_json",
@@ -31,6 +32,7 @@ IDLE = {  # what is typed beside them, where they would change nothing
     ("select", "fqe_seeds"): ("RUN", "--fqe-steps", "0", "--fqe-seeds", "3"),
     ("select", "data"): ("RUN", "--criteria", "fqe,td_error", "--data", "others"),
     ("evaluate", "objective"): ("RUN", "--member", "abc", "--objective", "td_error"),
+    ("evaluate", "settings"): ("RUN", "--set", "lr=0.1"),
     ("export", "objective"): ("CHECKPOINT", "--to", "onnx", "--out", "it", "--member", "0", "--objective", "td_error"),
     ("diagnose", "objective"): ("CHECKPOINT", "--objective", "td_error"),
     ("data import", "clip_actions"): ("steps.csv", "--out", "there", "--clip-actions"),

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from dr3_ray.data.sampler import generator
 from dr3_ray.errors import UserError
 from dr3_ray.networks.architecture import Architecture
+from dr3_ray.networks.augmentations import random_crop
 from dr3_ray.networks.critics import ContinuousCritic
 from dr3_ray.networks.discrete_critics import DiscreteCritic
-from dr3_ray.networks.pixels import PixelEncoder, crop_images, random_crop
+from dr3_ray.networks.pixels import PixelEncoder, crop_images
 from dr3_ray.types import Spaces
 
 
