@@ -1,13 +1,14 @@
-"""List every option of every algorithm in docs/options.md; `--check` only compares."""
+"""List every option of every algorithm, and of MEMO, in docs/options.md; `--check` only compares."""
 
 import sys
-from dataclasses import Field
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
 from pages import write_or_check
 
 from dr3_ray.algorithms.registry import ALGORITHMS, TITLES
+from dr3_ray.policies.memo import MemoOptions
 from dr3_ray.training.documentation import ByKind, allowed, needed, options_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
@@ -23,6 +24,11 @@ which of them a line holds.
 CRITICS = """## DR3 and the critic's other regularisers
 
 Every algorithm above that has a critic has these, too; a config of RLlib takes them in `.regularization(…)`.
+
+"""
+ADAPTATION = """## MEMO, in evaluation
+
+`dr3-ray evaluate --adapt memo` takes these by `--set` ([a policy that adapts](policies.md#adapt-to-each-observation)).
 
 """
 COLUMNS = "| option | default | allowed | meaning and source | actions |\n|---|---|---|---|---|\n"
@@ -50,7 +56,8 @@ def page() -> str:
     """Return the page."""
     names = sorted(ALGORITHMS, key=lambda name: name == "BC")
     parts = [f"## {name}\n\n{TITLES[name]}.\n\n{table(options_of(name, 'training'))}" for name in names]
-    return HEAD + "\n".join([*parts, CRITICS + table(options_of("DR3-CQL", "regularization"))])
+    memo = ADAPTATION + table({"discrete": fields(MemoOptions)})
+    return HEAD + "\n".join([*parts, CRITICS + table(options_of("DR3-CQL", "regularization")), memo])
 
 
 if __name__ == "__main__":

@@ -131,13 +131,16 @@ class Averaging(Marginal):
 
 
 class Stepping(Marginal):
-    """MEMO: a step at each observation, then the action of the weights that it leads to at the plain observation."""
+    """MEMO: a step at each observation, then the action of the weights that it leads to at the plain observation.
+
+    `weights`, [N, …] each, are those that the next step of each episode begins from.
+    """
 
     def __init__(self, memo: Memo, rollout: Rollout, seeds: Sequence[int], dot_products: DotProducts):
         super().__init__(memo, rollout, seeds)
         everybody = [weight.expand(len(seeds), *weight.shape[1:]) for weight in memo.trained()]
         self._kept = memo.options.restore == "episode"
-        self._weights = [weight.clone() for weight in everybody] if self._kept else everybody
+        self.weights = [weight.clone() for weight in everybody] if self._kept else everybody
         self._dot_products = dot_products
         self._last: Observations | None = None  # [N, 1, *observation], as far as `_begun`
         self._last_actions = torch.zeros(len(seeds), dtype=torch.int64)
@@ -145,7 +148,7 @@ class Stepping(Marginal):
 
     def choose(self, seen: Observations, places: Tensor) -> Tensor:
         """Return argmax_a π'(a|s), π' with the weights after the step."""
-        memo, start = self.memo, [weight[places] for weight in self._weights]
+        memo, start = self.memo, [weight[places] for weight in self.weights]
         networks = memo.networks(start)
         memo.step(networks, self.copies(seen, places))
         actions = self.actions(networks, seen)
@@ -153,7 +156,7 @@ class Stepping(Marginal):
             lr = memo.options.lr
             raise UserError(f"the policy, after a step of lr {lr:g}, gives NaN or infinity: give a smaller one")
         if self._kept:
-            for weights, stepped in zip(self._weights, memo.weights(networks), strict=True):
+            for weights, stepped in zip(self.weights, memo.weights(networks), strict=True):
                 weights[places] = stepped
         if memo.policy.spec.has_critic:
             self._measure(networks, seen, actions, places, start)

@@ -41,3 +41,13 @@ def untrained(form, observations: SpaceSpec, actions: SpaceSpec, row: int = 1, *
     networks = build_networks(form, spaces, members, statistics)
     recorded = Recorded("data", observations, actions)
     return Policy(Trained(form, spaces, [each.to_dict() for each in members], networks, recorded.to_dict()), row)
+
+
+@pytest.fixture(scope="package")
+def breakout(tmp_path_factory) -> Path:
+    """A member on MinAtar's pictures that was not rolled out."""
+    out = tmp_path_factory.mktemp("policies") / "breakout"
+    asked = {"datasets": ["embedded:breakout-replay"], "coefficients": [0.1], "seeds": 1, "steps": 10, "evaluations": 1}
+    asked |= {"environment": "none", "objective": "td_error", "options": {"hidden_sizes": [8]}, "concurrent": 1}
+    train_sweep(SweepSpec(**asked, out=out), trials=InTurn(pack=PackTrainable))
+    return out
