@@ -265,10 +265,9 @@ def with_care(runs: pd.DataFrame, comparisons: int) -> str:
     usual, three = STEP_SIZES.values()
     return (
         f"Said after the run: the rule asks for little. Among {comparisons} independent comparisons without any\n"
-        f"difference one or more would be in favour with probability {lucky:.2f}. Runs that end with any success, "
-        f"in both\nmazes: at three times the step size {counts[DR3, three]} with DR3 and {counts[PLAIN, three]} "
-        "without, at the\n"
-        f"usual one {counts[DR3, usual]} and {counts[PLAIN, usual]}."
+        f"difference one or more would be in favour with probability {lucky:.2f}. Runs that end with any success:\n"
+        f"at three times the step size {counts[DR3, three]} with DR3 and {counts[PLAIN, three]} without,\n"
+        f"at the usual one {counts[DR3, usual]} with DR3 and {counts[PLAIN, usual]} without."
     )
 
 
