@@ -159,8 +159,10 @@ def test_python_and_commands_run(tmp_path):
         for number, part in enumerate(parts if page not in ELSEWHERE else ()):
             files.append(tmp_path / f"{page.replace('/', '-')}-{number}.py")
             files[-1].write_text(part)
+    once: set[str] = set()
     for page in PAGES:
-        if lines := list(dict.fromkeys(lines_to_run(page))):
+        if lines := [line for line in dict.fromkeys(lines_to_run(page)) if line not in once]:
+            once.update(lines)
             files.append(tmp_path / f"{page.replace('/', '-')}.sh")
             files[-1].write_text("\n".join(lines))
     assert {path.name for path in files} >= {"report.md.sh", "diagnose.md.sh", "policies.md.sh"}
