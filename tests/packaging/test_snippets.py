@@ -36,6 +36,7 @@ FENCE = re.compile(
 HERE = ("runs", "flights.csv", "hopper-medium-v2.hdf5")  # what the pages name, beside Minari's folder
 LONG = ("sweep", "reproduce", "serve", "fetch")  # they train for hours, wait for somebody, or need a cluster
 FORESEEABLE = re.compile(r"embedded:|flights$")  # data that a sweep is foreseen on
+COMMANDS = typer.main.get_command(app)
 USAGE_ERROR = typer.BadParameter.__mro__[1]  # of click, wherever typer has it
 BY_THEMSELVES = {"README.md"}  # pages whose blocks know nothing of each other
 RUN = """
@@ -90,7 +91,7 @@ def sources(tmp_path, monkeypatch) -> None:
 
 def typed(line):
     """The command that a line names, and the words behind its name."""
-    words, command = shlex.split(line, comments=True)[1:], typer.main.get_command(app)
+    words, command = shlex.split(line, comments=True)[1:], COMMANDS
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
     return command, words[: words.index(">")] if ">" in words else words
