@@ -17,6 +17,7 @@ from dr3_ray.evaluation.environments import make_environment
 from dr3_ray.evaluation.rollout import Rollout
 from dr3_ray.policies.adapting import Averaging, DotProducts, Plain, Stepping, consecutive_dots, play_adapted
 from dr3_ray.policies.memo import Memo, MemoOptions, preferences
+from dr3_ray.policies.playing import play
 from dr3_ray.training.normalization import as_trained
 from dr3_ray.training.population import act
 from tests.policies.conftest import PLAYERS, untrained
@@ -68,11 +69,12 @@ def by_hand(memo, copies, lr, tau):
     lr=st.sampled_from([0.0, 1e-4, 0.005, 0.1]),
     tau=st.sampled_from([0.2, 1.0, 5.0]),
     space=st.sampled_from([BREAKOUT, PIXELS]),
+    encoder=st.sampled_from(["flat", "cog"]),
     seed=st.integers(0, 999),
 )
-def test_a_step_is_that_of_autograd_and_members_do_not_mix(form, count, n, lr, tau, space, seed):
+def test_a_step_is_that_of_autograd_and_members_do_not_mix(form, count, n, lr, tau, space, encoder, seed):
     tau = 1.0 if form.networks.__module__.endswith((".bc", ".iql", ".awac")) else tau
-    memo = memo_of(form, space, copies=n, lr=lr, tau=tau)
+    memo = memo_of(form, space, {"encoder": encoder}, copies=n, lr=lr, tau=tau)
     trained = [weight.clone() for weight in memo.trained()]
     networks = memo.networks([weight.expand(count, *weight.shape[1:]) for weight in trained])
     copies = memo.copies(some(space, count, seed), [seeded(seed + row) for row in range(count)])
@@ -171,6 +173,7 @@ def test_results_repeat_and_lr_0_gives_the_plain_returns(name):
         for field in ("returns", "lengths"):  # whoever else plays
             assert getattr(getattr(one, way), field)[:2].tolist() == getattr(getattr(two, way), field).tolist()
     assert all(map(np.array_equal, one.plain, one.memo))
+    assert all(map(np.array_equal, one.plain, play(memo.policy, "minatar:breakout", 4, seed=5)))
     dots = one.dot_products
     assert dots.before == dots.after and dots.pairs == (one.memo.lengths - 1).sum() * form.has_critic
 
@@ -206,6 +209,21 @@ def test_a_step_too_large_is_told():
     with pytest.raises(UserError, match=r"after a step of lr 1e\+30, gives NaN or infinity: give a smaller one"):
         way, seen = episodes(memo, Stepping), some(BREAKOUT, 3)
         way.choose(seen, torch.arange(3))
+
+
+def test_of_a_dict_the_images_alone_are_augmented():
+    space = SpaceSpec.from_gymnasium(
+        spaces.Dict({"eye": spaces.Box(0, 255, (12, 12, 3), np.uint8), "speed": spaces.Box(-1, 1, (3,), np.float32)})
+    )
+    memo = Memo(untrained(CQL, space, ACTIONS), MemoOptions(copies=6))
+    seen = {"eye": some(PIXELS, 2), "speed": torch.rand(2, 1, 3)}
+    copies = memo.copies(seen, [seeded(0), seeded(1)])
+    assert copies["eye"].shape == (2, 6, 12, 12, 3) and copies["eye"].dtype == torch.uint8
+    assert len(copies["eye"].flatten(0, 1).flatten(1).unique(dim=0)) == 12
+    assert torch.equal(copies["speed"], seen["speed"].expand(-1, 6, -1))
+    networks = memo.networks([weight.expand(2, *weight.shape[1:]) for weight in memo.trained()])
+    memo.step(networks, copies)
+    assert not any(torch.equal(stepped, memo.trained()[0][0]) for stepped in memo.weights(networks)[0])
 
 
 def test_all_that_apply_is_the_default():
