@@ -13,6 +13,7 @@ import pytest
 from grimp import ImportGraph, build_graph  # comes with import-linter
 
 ROOT = Path(__file__).parents[1]
+GOLDEN = Path("tests/golden")  # comparisons with others' code
 MOST = 20  # files of tests that are run: one or two minutes on two cores
 FAR = 3  # imports between a test and a changed module, at most
 Rank = tuple[int, ...]
@@ -61,13 +62,15 @@ def ranks(graph: ImportGraph, changed: Path) -> dict[Path, Rank]:
     if changed.suffix != ".py" or changed.parts[0] not in ("dr3_ray", "tests"):
         return {test: (1,) for test in tests if changed.name in (ROOT / test).read_text()}
     reached, home = distances(graph, module_name(changed)), Path("tests", *changed.parent.parts[1:])
+    first = (home, GOLDEN)
     found: dict[Path, Rank] = {}
     for test in tests:
         name, at_home = module_name(test), test.parent == home
         if at_home and test.stem.removeprefix("test_") == changed.stem:
             found[test] = (0,)
         elif at_home or name in reached:
-            found[test] = (reached.get(name, FAR), not at_home, len(graph.find_modules_directly_imported_by(name)))
+            imported = len(graph.find_modules_directly_imported_by(name))
+            found[test] = (reached.get(name, FAR), test.parent not in first, imported)
     return found
 
 
