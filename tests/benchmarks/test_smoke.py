@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # processes of the tests run beside each other, each on its own
 CORE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % (os.cpu_count() or 1)
 SCRIPTS = {
-    "speed.py": ["--cases", "dqn-cql", "--without", "stock RLlib", "--forms", "fp32, compiled"],
+    "speed.py": ["--cases", "dqn-cql", "--without", "stock RLlib", "--forms", "fp32"],
     "pack.py": ["--cases", "dqn"],
     "memory.py": ["--cases", "dqn"],
     "startup.py": [],
@@ -34,9 +34,9 @@ def figures_of(script: str, folder: Path) -> dict:
 
 def test_speed_has_ours_with_and_without_dr3_beside_plain_torch(tmp_path):
     found = figures_of("speed.py", tmp_path)
-    core = {"ours, fp32, compiled", "core", "core without DR3"}
+    core = {"ours, fp32", "core", "core without DR3"}
     assert set(found["dqn-cql"]) == core | {"eager torch", "eager torch, fused Adam"}
-    [turn] = found["dqn-cql"]["ours, fp32, compiled"]
+    [turn] = found["dqn-cql"]["ours, fp32"]
     assert turn["updates"] == 2 and turn["cpu"] > 0.0 and turn["probe"]["cpu"] > 0.0
 
 
