@@ -70,6 +70,8 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
     """
     check_known("kind of file", also, KINDS)
     run = read_tables(*runs) if len(runs) == 1 else read_merged(runs)
+    diagnosed = read_diagnoses(run.path, run.members.index) if len(runs) == 1 else []
+    ranked = read_ranked(run) if len(runs) == 1 else None
     out = out or (inside(run.path, "report") if len(runs) == 1 else Path("comparison"))
     summary, outcomes = tables.summarize(run), tables.outcomes(run)
     colours = palette(run.coefficients)
@@ -95,8 +97,6 @@ def write_report(*runs: str | Path, out: Path | None = None, also: Collection[st
     write_whole(out / "runs.csv", outcomes.drop(columns="counted").to_csv().encode())
     ordered = outcomes.sort_values("status", key=lambda status: status.map(_TROUBLE.index), kind="stable")
     finished = (ordered["status"] == "finished") & (ordered["error"] == "")
-    diagnosed = read_diagnoses(run.path, run.members.index) if len(runs) == 1 else []
-    ranked = read_ranked(run) if len(runs) == 1 else None
     if ranked:
         write_whole(out / FILE, ranked.content)
     anchors = {facet["name"]: facet["judged"] for facet in facets}
