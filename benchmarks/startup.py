@@ -2,11 +2,12 @@
 
     python benchmarks/startup.py [--turns 5] [--trials 6] [--json FILE]
 
-Every line but the last two is a process of its own, from its start to its end; all but the sweep take turns. The sweep
-of one update starts Ray, trains, and writes its report; its CPU seconds are also given with those of all processes of
-Ray and of the trial, as seen ten times a second. The last two are trials of one update, one after the other in
-one Ray cluster: what a trial costs from the end of the one before to its own first result, in a new process and, with
-`reuse_actors`, in the one that there is. CPU seconds are those of the process and of what it waits for.
+Every line but the last two is a process of its own, from its start to its end; all but the sweep take turns on one
+core. The sweep of one update has all cores, starts Ray, trains, and writes its report; its CPU seconds are also given
+with those of all processes of Ray and of the trial, as seen ten times a second. The last two are trials of one update,
+one after the other in one Ray cluster: what a trial costs from the end of the one before to its own first result, in a
+new process and, with `reuse_actors`, in the one that there is. CPU seconds are those of the process and of what it
+waits for.
 """
 
 import itertools
@@ -63,11 +64,11 @@ SAMPLED = 0.1  # seconds between two looks at what a sweep has started
 TRIALS = {"trial in a new process": False, "trial in a used process": True}
 
 
-def start(arguments: list[str], core: int, everything: bool = False) -> dict[str, float]:
-    """Return the seconds of one process, and with `everything` those of all that it starts, Ray's too, as `all`."""
+def start(arguments: list[str], core: int | None, everything: bool = False) -> dict[str, float]:
+    """Return the seconds of a process on one core, or on any, and with `everything` of all that it starts as `all`."""
     started = time.perf_counter()
     process = subprocess.Popen(
-        ["taskset", "-c", str(core), sys.executable, *arguments],
+        [*([] if core is None else ["taskset", "-c", str(core)]), sys.executable, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"RAY_ADDRESS": "local"},
@@ -142,7 +143,7 @@ def main() -> None:
         show(name, measured)
     with tempfile.TemporaryDirectory() as folder:
         name = "a sweep of one update"
-        figures[name] = [start([*SWEEP, f"{folder}/run{turn}"], options.core, True) for turn in range(turns)]
+        figures[name] = [start([*SWEEP, f"{folder}/run{turn}"], None, True) for turn in range(turns)]
         show(name, figures[name])
         name = "the same, all processes"
         figures[name] = [{"wall": turn["wall"], "cpu": turn.pop("all")} for turn in figures["a sweep of one update"]]
