@@ -18,7 +18,7 @@ from dr3_ray.data.spaces import named_parts
 from dr3_ray.errors import UserError
 from dr3_ray.evaluation.conversion import PartConversion, check_actions, conversion_of
 
-REMEDY = "name the environment the data come from, wrap this one until they agree, or use none"
+REMEDY = "name the environment the data come from, wrap this one until they agree, or leave it out"
 
 
 class Recorded(NamedTuple):
