@@ -73,9 +73,19 @@ def _asked(asked: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> lis
         words += ["--set", f"{name}={_text(value)}"]
     for axis, values in (asked.get("axes") or {}).items():
         wanted = {rival[axis] for rival in rivals if axis in rival}
-        kept = [value for value in values if not wanted or as_label(value) in wanted]
+        kept = [value for value in values if not wanted or any(_is(value, label) for label in wanted)]
         words += ["--axis", f"{axis}={','.join(map(_text, kept))}"]
     return [*words, "--out", str(asked["out"])]
+
+
+def _is(value: Any, label: str) -> bool:
+    """Return whether a value, as it was asked for, is that of a member's label: 0 is `0.0`, where an option is real."""
+    if as_label(value) == label:
+        return True
+    try:
+        return isinstance(value, int | float) and float(value) == float(label)
+    except ValueError:
+        return False
 
 
 def _text(value: Any) -> str:

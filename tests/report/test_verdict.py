@@ -268,6 +268,7 @@ def test_the_next_command_trains_what_would_tell(new_run, words):
             ["--set", "hidden_sizes=[8,8]", "--set", "loss=huber"],
         ),
         ({"tau": "0.5"}, {"axes": {"tau": [0.1, 0.5]}}, ["--axis", "tau=0.5"]),
+        ({"tau": "1.0"}, {"axes": {"tau": [0.1, 1]}}, ["--axis", "tau=1"]),
         ({"hidden_sizes": "[8, 8]"}, {"axes": {"hidden_sizes": [[8, 8], [9]]}}, ["--axis", "hidden_sizes=[8,8]"]),
         ({"algorithm": "DR3-DQN"}, {"algorithms": ["DR3-CQL", "DR3-DQN"]}, ["--algorithm", "DR3-DQN"]),
     ],
