@@ -12,7 +12,7 @@ from dr3_ray.process.stopping import resuming
 from dr3_ray.runs.brought import run_here
 from dr3_ray.runs.checkpoints import packs_kept
 from dr3_ray.runs.directory import RUN
-from dr3_ray.runs.index import Record, check_members, current, read_index
+from dr3_ray.runs.index import FINAL, Record, brought_again, check_members, current, read_index
 from dr3_ray.sweep.directory import spec_of
 from dr3_ray.sweep.trained import kept_networks, last_networks
 from dr3_ray.training.saved import PLACE, Trained, read_networks
@@ -90,7 +90,14 @@ def find_member(
             row = last.members.index(record["member"])
             told = chosen + _earlier(record, last.updates)
             return Found(last.trained, row, {**last.trained.members[row], **record["config"]}, told, record["member"])
-    raise UserError(f"{which} has only damaged checkpoints: `{resuming(path)}` trains it again from its start")
+    raise UserError(f"{which} has only damaged checkpoints: {brought_again(path) or _trained_again(path, record)}")
+
+
+def _trained_again(path: Path, record: Record) -> str:
+    """Say what trains a member again whose checkpoints are damaged: a sweep leaves what has ended as it is."""
+    if record["status"] in FINAL:
+        return "choose another one, or train it again in another --out, for a sweep leaves what has ended as it is"
+    return f"`{resuming(path)}` trains it again from its start"
 
 
 def _earlier(record: Record, updates: int) -> str:

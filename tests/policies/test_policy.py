@@ -99,8 +99,13 @@ def test_damaged_checkpoints_are_told_from_none(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     for path in copy.glob("checkpoints/*/*/**/*.safetensors"):
         path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(UserError, match="has only damaged checkpoints: `dr3-ray sweep --resume"):
+    with pytest.raises(UserError, match="has only damaged checkpoints: choose another one, or train it again in"):
         load_policy(copy)
+    index, written = copy / "index.jsonl", (copy / "index.jsonl").read_text()
+    index.write_text(written.replace('"finished"', '"failed"'))
+    with pytest.raises(UserError, match="has only damaged checkpoints: `dr3-ray sweep --resume"):
+        load_policy(copy, read_index(copy)[0]["member"])
+    index.write_text(written)
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(UserError, match="has no checkpoint here: sweep with checkpoints"):
         load_policy(copy)
