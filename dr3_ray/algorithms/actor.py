@@ -27,22 +27,28 @@ class ActorOptions(Options):
     )
 
 
-def regularize_actor(networks: nn.Module, options: Any) -> None:
-    """Put what stacked options ask for behind every hidden layer of the actor and its target, both just built.
+def check_actor(options: Any) -> None:
+    """Check that what stacked options ask for has hidden layers to stand behind.
 
     Raises:
         UserError: there is no hidden layer.
     """
+    if not isinstance(options, ActorOptions) or options.hidden_sizes:  # type: ignore[attr-defined]
+        return
+    for name in ("actor_dropout", "actor_layer_norm"):
+        if largest(getattr(options, name)):
+            raise UserError(f"{name} needs a hidden layer: give hidden_sizes, or leave it out")
+
+
+def regularize_actor(networks: nn.Module, options: Any) -> None:
+    """Put what stacked options ask for behind every hidden layer of the actor and its target, both just built."""
     if not isinstance(options, ActorOptions):
         return
     drops = largest(options.actor_dropout) > 0.0
-    asked = "actor_dropout" if drops else "actor_layer_norm"
     for name in ("actor", "target_actor"):
         if not hasattr(networks, name) or not (options.actor_layer_norm or drops):
             continue
         actor: Any = networks.get_submodule(name)
-        if not actor.encoder.hidden_sizes:
-            raise UserError(f"{asked} needs a hidden layer: give hidden_sizes, or leave it out")
         if options.actor_layer_norm:
             actor.encoder.normalize_layers()
         if drops:

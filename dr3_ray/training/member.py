@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dr3_ray.algorithms.actor import ActorOptions, regularize_actor
+from dr3_ray.algorithms.actor import ActorOptions, check_actor, regularize_actor
 from dr3_ray.algorithms.spec import AlgorithmSpec
 from dr3_ray.data.number_types import Array
 from dr3_ray.data.sampler import generator
@@ -127,6 +127,7 @@ def check_members(spec: AlgorithmSpec, spaces: Spaces, members: Sequence[Member]
     Architecture.of(options, spaces)
     if options.random_crop and not any(map(is_image, parts_of(spaces.observation_shape).values())):
         raise UserError(f"random_crop moves images, and the observations have shape {spaces.observation_shape}")
+    check_actor(options)
     check_hindsight(options, spaces)
     check_recorded(spec, [member.options for member in members])
     return options

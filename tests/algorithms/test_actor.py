@@ -10,7 +10,7 @@ from torch.nn import functional
 from dr3_ray.algorithms.actor import ActorOptions
 from dr3_ray.algorithms.registry import ALGORITHMS, find
 from dr3_ray.errors import UserError
-from dr3_ray.training.member import Member
+from dr3_ray.training.member import Member, check_members
 
 FORMS = [form for forms in ALGORITHMS.values() for form in forms.values()]
 ACTING = [form for form in FORMS if issubclass(form.options, ActorOptions)]
@@ -95,5 +95,7 @@ def test_what_has_no_such_thing_is_refused_in_a_line(make_population: Any):
         with pytest.raises(UserError, match=f"{form.name} has no actor to regularise: leave out actor_dropout$"):
             Member.from_dict(form, {"actor_dropout": 0.1})
     for option in ("actor_layer_norm", "actor_dropout"):
+        form = find("BC", "continuous")
+        bare = Member.from_dict(form, {option: ALL[option], "hidden_sizes": ()})
         with pytest.raises(UserError, match=f"{option} needs a hidden layer: give hidden_sizes, or leave it out"):
-            make_population(find("BC", "continuous"), [{option: ALL[option], "hidden_sizes": ()}])
+            check_members(form, make_population(form).spaces, [bare])  # before a sweep begins
