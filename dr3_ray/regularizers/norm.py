@@ -25,11 +25,13 @@ class CriticNorm(Options):
 
 
 def check(options: CriticNorm, beside: Mapping[str, Any], action_kind: str) -> None:
-    """Check that φ is normalised in one way only.
+    """Check that φ is normalised in one way only, and that there is a matrix for a spectral norm.
 
     Raises:
-        UserError: two options ask for different ones.
+        UserError: two options ask for different ones, or there is no hidden layer.
     """
+    if options.critic_norm == "spectral" and not beside["hidden_sizes"]:
+        raise UserError("critic_norm='spectral' needs a hidden layer: give hidden_sizes, or leave it out")
     if options.critic_norm == "unit" and beside["critic_bottleneck"]:
         raise UserError("critic_bottleneck and critic_norm='unit' both say what φ is: choose one of them")
 
@@ -46,8 +48,6 @@ def _normalize(encoder: MLP, norm: str) -> None:
     elif norm == "unit":
         encoder.output = UnitLength()
     elif norm == "spectral":
-        if not encoder.hidden_sizes:
-            raise UserError("critic_norm='spectral' needs a hidden layer: give hidden_sizes, or leave it out")
         encoder.layers[-1] = SpectralLinear(encoder.layers[-1])  # type: ignore[arg-type]
 
 
