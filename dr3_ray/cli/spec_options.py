@@ -130,10 +130,18 @@ def words_of(texts: Sequence[str]) -> list[str]:
 
 
 def _sources(texts: Sequence[str]) -> list[str]:
-    """Return the names of data sets or runs; a comma may also be part of a mixture, or of a folder that is there."""
-    return [
-        name for text in texts for name in ([text] if is_mixture(text) or Path(text).exists() else words_of([text]))
-    ]
+    """Return the names of data sets or runs; a comma may also be part of a mixture, or of a folder that is there.
+
+    Raises:
+        UserError: a mixture stands behind another name, and nobody knows which commas are its own.
+    """
+    names: list[str] = []
+    for text in texts:
+        words = [text] if is_mixture(text) or Path(text).exists() else words_of([text])
+        if len(words) > 1 and (mixtures := list(filter(is_mixture, words))):
+            raise UserError(f"{mixtures[0]}… stands in a list, and has commas of its own: give it an option of its own")
+        names += words
+    return names
 
 
 def _number(text: str, option: str) -> float:

@@ -70,6 +70,16 @@ def test_a_comma_in_the_name_of_a_folder_is_part_of_it(tmp_path: Path) -> None:
     assert spec.datasets == (str(odd), DATA, f"{DATA}?take=best:0.5")
 
 
+def test_a_mixture_in_a_list_is_told_of_its_commas() -> None:
+    with pytest.raises(UserError, match=r"mix:b=0\.7… stands in a list, and has commas of its own: give it an option"):
+        spec_above({}, {"dataset": [f"{DATA},mix:b=0.7,c=0.3"]})
+    mixture = f"mix:{DATA}=0.7,{DATA}?take=best:0.5=0.3"
+    assert spec_above({}, {"dataset": [mixture, f"{DATA},{DATA}?take=best:0.5"]}).datasets[1:] == (
+        DATA,
+        f"{DATA}?take=best:0.5",
+    )
+
+
 @pytest.mark.parametrize(
     ("names", "field"),
     [
