@@ -30,14 +30,16 @@ def adopt(spec: SweepSpec, run: str, parents: Sequence[Parent], children: Collec
         UserError: a checkpoint is damaged, of version 0.1, or of a member that diverged; or there is none any more.
     """
     wanted = {config[PARENT] for config in children}
+    missing = [
+        parent for parent in parents if parent.name in wanted and not _is_there(spec.checkpoints, run, parent.name)
+    ]
     packs: dict[tuple[str, str, int], list[Parent]] = {}
-    for parent in parents:
-        if parent.name in wanted and not _is_there(spec.checkpoints, run, parent.name):
-            packs.setdefault((parent.place, parent.pack, parent.updates), []).append(parent)
+    for parent in missing:
+        packs.setdefault((parent.place, parent.pack, parent.updates), []).append(parent)
     for (place, pack, updates), members in packs.items():
         _with_folder(place, pack, updates, partial(_adopt_from, spec.checkpoints, run, members))
-    for parent in parents:
-        if parent.name in wanted and not _is_there(spec.checkpoints, run, parent.name):
+    for parent in missing:
+        if not _is_there(spec.checkpoints, run, parent.name):
             raise UserError(f"parent {parent.name} has no checkpoint in {parent.place} that is whole: leave it out")
 
 
