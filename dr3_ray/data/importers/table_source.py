@@ -69,7 +69,7 @@ def table_source(
     space, doubts = _action_space(table, options.action_space)
     done = table.columns.get("terminateds", [""])[0]
     if guessed and done in DONE and "terminated" not in (options.columns or ""):
-        doubts["done"] = done
+        doubts = {"done": done, **doubts}
     transitions = _Transitions(table, space, doubts, limit)
     said = described(table.columns, names)
     return Source(
