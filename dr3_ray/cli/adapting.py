@@ -50,7 +50,8 @@ def document(memo: "Memo", adapted: "Adapted") -> dict[str, Any]:
     return {
         "adapt": {"method": "memo", **memo.options.to_dict(), "augmentations": list(map(str, memo.augmentations))},
         "played": {
-            name: {"mean_return": _mean(episodes.returns), "minus_plain": _gain(adapted, episodes)} | episodes._asdict()
+            name: {"mean_return": mean_of(episodes.returns), "minus_plain": _gain(adapted, episodes)}
+            | episodes._asdict()
             for name, episodes in ways(adapted).items()
         },
         "dot_product": adapted.dot_products.means(),
@@ -66,7 +67,7 @@ def told(memo: "Memo", adapted: "Adapted") -> list[str]:
     """Return the table as people read it."""
     rows = [("", "return", "95% interval", "minus plain", "95% interval", "steps")]
     for name, episodes in ways(adapted).items():
-        mean, gain = _mean(episodes.returns), _gain(adapted, episodes)
+        mean, gain = mean_of(episodes.returns), _gain(adapted, episodes)
         gained = ("", "") if name == "plain" else (f"{gain.value:+.4g}", _interval(gain))
         rows.append((TITLES[name], f"{mean.value:.4g}", _interval(mean), *gained, f"{episodes.lengths.mean():.4g}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -83,7 +84,7 @@ def told(memo: "Memo", adapted: "Adapted") -> list[str]:
             f"dot product φ(s, a)·φ(s', a') of consecutive observations: {means['before']:.4g} before a step, "
             f"{means['after']:.4g} after it, mean of {dots.pairs}"
         )
-    left_out = {TITLES[name]: _mean(episodes.returns).left_out for name, episodes in ways(adapted).items()}
+    left_out = {TITLES[name]: mean_of(episodes.returns).left_out for name, episodes in ways(adapted).items()}
     lines += [
         f"{title}: {count} episodes do not count: the environment gave NaN or infinity"
         for title, count in left_out.items()
@@ -103,7 +104,8 @@ def columns(adapted: "Adapted") -> dict[str, Any]:
     return {"played": np.repeat(list(every), len(adapted.plain.seeds)), **joined}
 
 
-def _mean(values: Any) -> "Estimate":
+def mean_of(values: Any) -> "Estimate":
+    """Estimate a mean with its interval."""
     from dr3_ray.stats import bootstrap_estimate, mean
 
     return bootstrap_estimate(values, estimator=mean)
@@ -111,7 +113,7 @@ def _mean(values: Any) -> "Estimate":
 
 def _gain(adapted: "Adapted", episodes: "Episodes") -> "Estimate":
     """Estimate the mean of the differences to the plain policy, episode by episode of one seed."""
-    return _mean(episodes.returns - adapted.plain.returns)
+    return mean_of(episodes.returns - adapted.plain.returns)
 
 
 def _interval(estimate: "Estimate") -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dr3_ray.cli.adapting import columns, document, mean_of, read_options, read_shifts, told
 from dr3_ray.cli.document import AsJson, print_document
 from dr3_ray.cli.numbers import count
 from dr3_ray.cli.paths import FILE, PATH, READ, here
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from dr3_ray.policies.loading import Which
     from dr3_ray.policies.playing import Episodes
     from dr3_ray.policies.policy import Policy
-    from dr3_ray.stats import Estimate
 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory or URI, or a checkpoint's directory.", **READ)
@@ -76,14 +76,14 @@ def evaluate(
 
     Example: dr3-ray evaluate runs/breakout --shift shift:1 --adapt memo --set lr=0.001
     """
-    from dr3_ray.cli.adapting import columns, document, read_options, read_shifts, told
-    from dr3_ray.policies.adapting import play_adapted
-    from dr3_ray.policies.memo import Memo
     from dr3_ray.policies.playing import play
 
     options, shifts = read_options(adapt, settings, video), read_shifts(shift)
     policy = _load(source, member, where, objective, trust)
     if options:
+        from dr3_ray.policies.adapting import play_adapted
+        from dr3_ray.policies.memo import Memo
+
         memo = Memo(policy, options)
         adapted = play_adapted(memo, env, episodes, seed, shifts)
         numbers, lines, returns = document(memo, adapted), told(memo, adapted), columns(adapted)
@@ -166,20 +166,14 @@ def _about(policy: "Policy") -> dict[str, Any]:
 
 def _numbers(played: "Episodes") -> dict[str, Any]:
     """Return all returns and their mean, for programs; NaN is null there."""
-    return {"mean_return": _mean(played), **played._asdict()}
-
-
-def _mean(played: "Episodes") -> "Estimate":
-    from dr3_ray.stats import bootstrap_estimate, mean
-
-    return bootstrap_estimate(played.returns, estimator=mean)
+    return {"mean_return": mean_of(played.returns), **played._asdict()}
 
 
 def _told(played: "Episodes") -> list[str]:
     """Return the returns as people read them."""
     import numpy as np
 
-    estimate = _mean(played)
+    estimate = mean_of(played.returns)
     interval = (
         f" (95% interval {estimate.low:.4g} to {estimate.high:.4g})"
         if estimate.has_interval
