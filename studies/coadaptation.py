@@ -24,7 +24,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, ending, publish, shares, tallied, verdict
+from published import Published, Scale, ScaleOption, ending, publish, shares, tallied, verdict
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -72,7 +72,7 @@ CLAIMS = (
 
 
 def plan(
-    scale: Annotated[str, typer.Option(help="smoke, desk or full.")] = "desk",
+    scale: ScaleOption = "desk",
     data: Annotated[
         Path | None, typer.Option(help="The replay, whole.", show_default="OUT/data, collected", **PATH)
     ] = None,

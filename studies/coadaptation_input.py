@@ -24,7 +24,7 @@ import typer
 from coadaptation import SETTINGS, Claim, interval, judge, judgement
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, ending, publish, shares
+from published import Published, Scale, ScaleOption, ending, publish, shares
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -73,7 +73,7 @@ CLAIMS = (
 
 
 def plan(
-    scale: Annotated[str, typer.Option(help="smoke, desk or full.")] = "desk",
+    scale: ScaleOption = "desk",
     data: Annotated[
         Path | None, typer.Option(help="The replay, whole.", show_default="OUT/data, collected", **PATH)
     ] = None,

@@ -46,7 +46,7 @@ import torch
 import typer
 from matplotlib.figure import Figure
 from packs import main, markdown
-from published import Published, about_code, ending, interval, publish, tallied, verdict
+from published import Published, ScaleOption, about_code, ending, interval, publish, tallied, verdict
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn.functional import one_hot, softplus
@@ -412,7 +412,7 @@ def draw(found: Published) -> Figure:
 
 
 def study(
-    scale: Annotated[str, typer.Option(help="smoke, desk or full.")] = "desk",
+    scale: ScaleOption = "desk",
     out: Annotated[Path, typer.Option(help="Directory of the results.", **PATH)] = Path("runs/implicit_regularizer"),
 ) -> None:
     """Train on the gridworld, compare with the prediction, and write the page."""

@@ -26,7 +26,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown, with_interval
-from published import Published, Scale, ending, publish
+from published import Published, Scale, ScaleOption, ending, publish
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -97,7 +97,7 @@ SHORT = {"behaviour_steps": _only(2, "DR3-BRAC"), "warm_start_steps": _only(2, "
 
 
 def plan(
-    scale: Annotated[str, typer.Option(help="smoke, desk or full.")] = "desk",
+    scale: ScaleOption = "desk",
     out: Annotated[Path, typer.Option(help="Where sweeps and results are.", **PATH)] = Path("runs/learning"),
 ) -> PlannedSweeps:
     """Plan the sweeps of a scale: on each data set, behaviour cloning and every algorithm that acts."""

@@ -34,7 +34,18 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, ending, interval, publish, returns_of, tallied, verdict
+from published import (
+    ConcurrentOption,
+    Published,
+    Scale,
+    ScaleOption,
+    ending,
+    interval,
+    publish,
+    returns_of,
+    tallied,
+    verdict,
+)
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -115,9 +126,9 @@ CLAIMS = (
 
 
 def plan(
-    scale: Annotated[str, typer.Option(help="smoke, desk or full.")] = "desk",
+    scale: ScaleOption = "desk",
     out: Annotated[Path, typer.Option(help="Where sweeps, data and results are.", **PATH)] = Path("runs/minatar_games"),
-    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time.", show_default="all")] = None,
+    concurrent: ConcurrentOption = None,
 ) -> PlannedSweeps:
     """Tune, and plan the held-out sweep of a scale with what was chosen."""
     import shlex

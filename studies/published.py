@@ -13,11 +13,12 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import typer
 from matplotlib.figure import Figure
 from packs import markdown
 
@@ -28,6 +29,10 @@ COLUMNS = (
     "dot_product", "cosine", "phi_norm", "effective_rank", "q_mean", "td_error", "episode_return_mean", "episodes",
     "dot_product_data", "cosine_data", "next_phi_norm", "seem_eigenvalue", "seem_normalized",
 )  # fmt: skip
+
+
+ScaleOption = Annotated[str, typer.Option(help="smoke, desk or full.")]
+ConcurrentOption = Annotated[int | None, typer.Option(min=1, help="Trials at a time.", show_default="all")]
 
 
 @dataclass(frozen=True)

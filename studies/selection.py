@@ -30,7 +30,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 from packs import markdown
-from published import Published, Scale, ending, interval, publish, verdict
+from published import Published, Scale, ScaleOption, ending, interval, publish, verdict
 
 from dr3_ray.cli.paths import PATH
 from dr3_ray.cli.script import PlannedSweeps, run_script
@@ -59,7 +59,7 @@ class Table(NamedTuple):
 
 
 def plan(
-    scale: Annotated[str, typer.Option(help="smoke, desk or full.")] = "desk",
+    scale: ScaleOption = "desk",
     out: Annotated[Path, typer.Option(help="Where sweeps and results are.", **PATH)] = Path("runs/selection"),
 ) -> PlannedSweeps:
     """Take the runs that are there, or plan them."""
